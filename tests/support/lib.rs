@@ -1,0 +1,2 @@
+//! What the tests share: a private home, a runner of its own, the scripted model.
+#![forbid(unsafe_code)]
