@@ -152,6 +152,14 @@ impl Outbox {
         Ok(())
     }
 
+    /// Waits until the peer wants no more of this stream, or has all of it.
+    pub fn unwanted(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.stream.stopped();
+        async move {
+            let _ = stopped.await;
+        }
+    }
+
     /// Says that all is said; the peer still gets what was sent.
     pub fn finish(&mut self) {
         // Only a stream that is finished or reset already refuses.
