@@ -25,6 +25,7 @@ pub mod enter;
 pub mod principal;
 pub mod probe;
 pub mod report;
+pub mod run;
 
 mod bubblewrap;
 mod entry;

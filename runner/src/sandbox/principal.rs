@@ -41,22 +41,18 @@ pub enum PrincipalError {
         path: PathBuf,
     },
     /// The chosen user is root or nobody, or has root's group.
-    #[error("harnesses cannot run as {name}, which is root, nobody or of root's group; name another user")]
+    #[error("harnesses cannot run as user {uid} of group {gid}: neither may be root's, nor the user nobody")]
     Unfit {
         /// Who was chosen.
-        name: String,
-    },
-    /// The host does not know the user.
-    #[error("the host knows no user {name}")]
-    Unknown {
-        /// Who was asked for.
-        name: String,
+        uid: Uid,
+        /// Its group.
+        gid: Gid,
     },
     /// The database of users cannot be read.
-    #[error("cannot ask the host for the user {name}")]
+    #[error("cannot ask the host for the user {uid}")]
     Database {
         /// Who was asked for.
-        name: String,
+        uid: Uid,
         /// Why not.
         source: Errno,
     },
@@ -78,21 +74,13 @@ impl Principal {
     /// # Errors
     ///
     /// It would be root, nobody, or cannot be told.
-    pub fn choose(configured: Option<&str>, workspace: &Path) -> Result<Self, PrincipalError> {
+    pub fn choose(configured: Option<(Uid, Gid)>, workspace: &Path) -> Result<Self, PrincipalError> {
         let own = geteuid();
         if !own.is_root() {
             return Self::known(own, getegid());
         }
-        if let Some(name) = configured {
-            let found = User::from_name(name);
-            let found = found.map_err(|source| PrincipalError::Database {
-                name: name.to_owned(),
-                source,
-            })?;
-            let user = found.ok_or_else(|| PrincipalError::Unknown {
-                name: name.to_owned(),
-            })?;
-            return Self::fit(user.uid, user.gid, user.dir);
+        if let Some((uid, gid)) = configured {
+            return Self::known(uid, gid);
         }
         let path = || workspace.to_owned();
         let owner =
@@ -154,22 +142,11 @@ impl Principal {
 
     /// A user by number, whom the host's database may or may not know.
     fn known(uid: Uid, gid: Gid) -> Result<Self, PrincipalError> {
-        let found = User::from_uid(uid);
-        match found.map_err(|source| PrincipalError::Database {
-            name: uid.to_string(),
-            source,
-        })? {
-            Some(user) => Self::fit(uid, user.gid, user.dir),
-            // A home that no workspace lies above or below.
-            None => Self::fit(uid, gid, PathBuf::from("/nonexistent")),
-        }
-    }
-
-    fn fit(uid: Uid, gid: Gid, home: PathBuf) -> Result<Self, PrincipalError> {
+        let user = User::from_uid(uid).map_err(|source| PrincipalError::Database { uid, source })?;
+        // A home that no workspace lies above or below.
+        let (gid, home) = user.map_or((gid, PathBuf::from("/nonexistent")), |user| (user.gid, user.dir));
         if uid.is_root() || uid.as_raw() == NOBODY || gid.as_raw() == 0 {
-            return Err(PrincipalError::Unfit {
-                name: uid.to_string(),
-            });
+            return Err(PrincipalError::Unfit { uid, gid });
         }
         Ok(Self { uid, gid, home })
     }
