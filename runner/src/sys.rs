@@ -3,7 +3,7 @@
 //! Floor: ground. Every function is one idea of the kernel in our words; errors are the kernel's own.
 
 use std::fs::File;
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FallocateFlags, FcntlArg, FdFlag, OFlag, SealFlag, fallocate, fcntl};
@@ -113,6 +113,29 @@ pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     Ok(())
+}
+
+/// The bytes of a plain file; `None` when it is longer than `len_max`.
+///
+/// # Errors
+/// When it is not there, is no plain file, or cannot be read.
+pub fn read_bounded(path: &Path, len_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(len_max + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= len_max).then_some(bytes))
+}
+
+/// How much of this process is in memory, in bytes; `None` where `/proc` does not tell.
+#[must_use]
+pub fn rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 use serde::Deserialize;
 
+use crate::harness::{Harness, UnknownHarness};
+
 /// Sessions that may live at once, where the configuration says nothing: each is two processes and an agent.
 const SESSIONS_MAX_DEFAULT: u32 = 64;
 
@@ -30,20 +32,11 @@ pub struct Config {
     /// Where policies beside the shipped ones are.
     pub policy_dir: Option<PathBuf>,
     /// As whom harnesses run when the runner is root.
-    pub principal: Option<Principal>,
+    pub principal: Option<String>,
     /// How many sessions may live at once.
     pub sessions_max: NonZeroU32,
     /// What is known of single harnesses.
     pub harnesses: BTreeMap<String, HarnessConfig>,
-}
-
-/// As whom harnesses run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Principal {
-    /// The user.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
 }
 
 /// What is known of one harness.
@@ -138,13 +131,8 @@ pub enum ConfigError {
         value: u32,
     },
     /// A harness that this runner does not have.
-    #[error("harness.{name} in the configuration: this runner has no such harness (it has {known})")]
-    UnknownHarness {
-        /// What it says.
-        name: String,
-        /// What there is.
-        known: String,
-    },
+    #[error("cannot use a table [harness.…] of the configuration")]
+    UnknownHarness(#[source] UnknownHarness),
     /// Neither told nor to be guessed.
     #[error("no home directory is known; give --state-dir")]
     NoHome,
@@ -178,16 +166,15 @@ impl Config {
             .filter(|max| max.get() <= SESSIONS_MAX_LIMIT)
             .ok_or(ConfigError::SessionsMax { value })?;
         for (name, HarnessConfig { program, config_dir }) in &harness {
-            let known = crate::harness::NAMES;
-            if !known.contains(&name.as_str()) {
-                return Err(ConfigError::UnknownHarness { name: name.clone(), known: known.join(", ") });
-            }
+            name.parse::<Harness>().map_err(ConfigError::UnknownHarness)?;
             absolute(&format!("harness.{name}.program"), program.as_deref())?;
             absolute(&format!("harness.{name}.config_dir"), config_dir.as_deref())?;
         }
         absolute("state_dir", Some(&state_dir))?;
         absolute("policy_dir", policy_dir.as_deref())?;
-        let principal = principal.map(|name| look_up(&name)).transpose()?;
+        if let Some(name) = &principal {
+            look_up(name)?;
+        }
         Ok(Self { listen, state_dir, policy_dir, principal, sessions_max, harnesses: harness })
     }
 }
@@ -201,14 +188,15 @@ fn absolute(key: &str, path: Option<&Path>) -> Result<(), ConfigError> {
     }
 }
 
-fn look_up(name: &str) -> Result<Principal, ConfigError> {
+/// A mistyped user is told at the start, not at the first session.
+fn look_up(name: &str) -> Result<(), ConfigError> {
     let user = User::from_name(name)
         .map_err(|source| ConfigError::Lookup { name: name.to_owned(), source })?
         .ok_or_else(|| ConfigError::NoUser { name: name.to_owned() })?;
     if user.uid.is_root() {
         return Err(ConfigError::RootPrincipal { name: name.to_owned() });
     }
-    Ok(Principal { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Document, ConfigError> {
@@ -221,7 +209,7 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
 }
 
 fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+    crate::sys::effective_uid() == 0
 }
 
 fn default_path() -> Option<PathBuf> {
@@ -267,7 +255,7 @@ mod tests {
             ("policy_dir = \"here\"", "absolute"),
             ("principal = \"root\"", "never run as root"),
             ("principal = \"no-such-user-here\"", "no such user"),
-            ("[harness.pie]\nprogram = \"/x\"", "harness.pie"),
+            ("[harness.pie]\nprogram = \"/x\"", "pie"),
             ("[harness.pi]\nprogramm = \"/x\"", "programm"),
             ("listen = \"nowhere\"", "listen"),
         ] {

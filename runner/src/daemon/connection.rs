@@ -55,7 +55,7 @@ pub(super) async fn serve(incoming: Incoming, daemon: Arc<Daemon>) {
         let (peer, daemon) = (peer.clone(), daemon.clone());
         streams.spawn(async move {
             if let Err(error) = serve_stream(stream, &peer, &daemon).await {
-                tracing::debug!(error = %crate::cli::chain(&error), "a stream ended early");
+                tracing::debug!(error = %crate::cause::chain(&error), "a stream ended early");
             }
         });
     }
@@ -67,14 +67,14 @@ async fn open(incoming: Incoming, daemon: &Daemon) -> Option<(Connection, Peer, 
     let connection = match incoming.handshake().await {
         Ok(connection) => connection,
         Err(error) => {
-            tracing::info!(error = %crate::cli::chain(&error), "refused");
+            tracing::info!(error = %crate::cause::chain(&error), "refused");
             return None;
         }
     };
     let peer = match Peer::from_chain(&connection.certificates(), &daemon.authority_id) {
         Ok(peer) => peer,
         Err(error) => {
-            tracing::warn!(address = %connection.address(), error = %crate::cli::chain(&error), "refused");
+            tracing::warn!(address = %connection.address(), error = %crate::cause::chain(&error), "refused");
             connection.close(&error.to_string());
             return None;
         }
@@ -87,7 +87,7 @@ async fn open(incoming: Incoming, daemon: &Daemon) -> Option<(Connection, Peer, 
             None
         }
         Err(error) => {
-            tracing::info!(control = %peer.control, error = %crate::cli::chain(&error), "no hello");
+            tracing::info!(control = %peer.control, error = %crate::cause::chain(&error), "no hello");
             None
         }
     }

@@ -95,7 +95,7 @@ async fn send(outbox: &mut Outbox, followed: &Followed, from: u64) -> Result<(),
                 }
             }
             Err(error) => {
-                let message = format!("the event log cannot be read: {}", crate::cli::chain(&error));
+                let message = format!("the event log cannot be read: {}", crate::cause::chain(&error));
                 tracing::error!("{message}");
                 outbox.send(&Fault::new(FaultCode::Storage, message)).await?;
                 return Ok(());

@@ -134,7 +134,7 @@ impl PrepareError {
             | Self::Wrap(_) => FaultCode::Policy,
             Self::Directory { .. } | Self::Seed(_) => FaultCode::Storage,
         };
-        Fault::new(code, crate::sys::chain(self))
+        Fault::new(code, crate::cause::chain(self))
     }
 }
 
