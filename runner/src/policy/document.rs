@@ -94,7 +94,7 @@ impl Policy {
     ///
     /// The text is not TOML, or says something that is not in the language.
     pub fn parse(file: &str, text: &str) -> Result<Self, DocumentError> {
-        let document: Document = toml::from_str(text).map_err(|error| syntax(file, text, error))?;
+        let document: Document = toml::from_str(text).map_err(|error| syntax(file, text, &error))?;
         let Document {
             description,
             extends,
@@ -240,7 +240,7 @@ const KEYS: &[&str] = &[
     "any_bit",
 ];
 
-pub(super) fn syntax(file: &str, text: &str, error: toml::de::Error) -> DocumentError {
+pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> DocumentError {
     let span = error.span().unwrap_or_default();
     let word = text.get(span.clone()).unwrap_or_default();
     let misspelt = error.message().starts_with("unknown field") && !KEYS.contains(&word);

@@ -66,7 +66,7 @@ impl Groups {
     ///
     /// The text is not TOML, or says something that is not in the language.
     pub fn parse(file: &str, text: &str) -> Result<Self, DocumentError> {
-        let file_of: File = toml::from_str(text).map_err(|error| syntax(file, text, error))?;
+        let file_of: File = toml::from_str(text).map_err(|error| syntax(file, text, &error))?;
         let mut groups = BTreeMap::new();
         for (name, group) in file_of.group {
             let denials = group.deny.into_iter().map(|entry| {

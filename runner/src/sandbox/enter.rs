@@ -15,6 +15,7 @@ use std::process::{Command, ExitCode};
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
 
 use crate::policy::{Layers, Need, Network};
 
@@ -105,6 +106,12 @@ pub enum EnterError {
     /// The kernel did not take the promise of no new privileges.
     #[error("cannot give up new privileges")]
     NoNewPrivileges {
+        /// Why not.
+        source: Errno,
+    },
+    /// Blocked signals cannot be unblocked.
+    #[error("cannot unblock signals")]
+    Signals {
         /// Why not.
         source: Errno,
     },
@@ -336,6 +343,10 @@ fn privileges() -> Result<String, EnterError> {
             });
         }
     }
+    // Whoever started this may have blocked signals, and a program that cannot be stopped is not confined either.
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(|source| EnterError::Signals { source })?;
     nix::sys::prctl::set_no_new_privs().map_err(|source| EnterError::NoNewPrivileges { source })?;
     Ok("no capabilities, no new privileges, not root outside".to_owned())
 }
@@ -480,4 +491,54 @@ fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_was_replaced_meanwhile_is_found() {
+        let found = fs::metadata("/").unwrap();
+        let same = |inode| {
+            [Same {
+                path: PathBuf::from("/"),
+                device: found.dev(),
+                inode,
+            }]
+        };
+        assert!(mounts(&same(found.ino())).is_ok());
+        assert!(matches!(
+            mounts(&same(found.ino() + 1)),
+            Err(EnterError::Replaced { .. })
+        ));
+    }
+
+    #[test]
+    fn a_process_in_the_namespaces_of_the_host_is_not_inside() {
+        let own = Namespaces::own().unwrap();
+        let result = namespaces(&own, Network::None, Layers::default());
+        assert!(matches!(
+            result,
+            Err(EnterError::Namespace {
+                kind: "user",
+                shared: true
+            })
+        ));
+    }
+
+    #[test]
+    fn the_door_opens_for_its_own_arguments_only() {
+        let parse = |words: &[&str]| Arguments::parse(words.iter().map(OsString::from));
+        assert!(parse(&["--plan-fd", "3", "--report-fd", "4", "--", "sh"]).is_some());
+        for words in [
+            &["--plan-fd", "3", "--report-fd", "4", "sh"][..],
+            &["--plan-fd", "0", "--report-fd", "4", "--", "sh"],
+            &["--plan-fd", "3", "--report-fd", "4", "--"],
+            &["--report-fd", "3", "--plan-fd", "4", "--", "sh"],
+            &[],
+        ] {
+            assert!(parse(words).is_none(), "{words:?}");
+        }
+    }
 }

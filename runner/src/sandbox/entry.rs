@@ -93,10 +93,11 @@ pub(super) enum Rights {
 impl Rights {
     /// Whether whoever has these rights has the others too.
     pub(super) fn include(self, other: Self) -> bool {
-        match (self, other) {
-            (_, Self::List) | (Self::Read, Self::Read) | (Self::Device, Self::Device) => true,
-            (Self::Write, Self::Read | Self::Write) => true,
-            (Self::List, _) | (Self::Read | Self::Device, _) | (Self::Write, Self::Device) => false,
+        match self {
+            Self::List => matches!(other, Self::List),
+            Self::Read => matches!(other, Self::List | Self::Read),
+            Self::Device => matches!(other, Self::List | Self::Device),
+            Self::Write => matches!(other, Self::List | Self::Read | Self::Write),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::landlock;
 use super::principal::Principal;
 use super::report::Layer;
 
-/// Where bubblewrap is looked for after the directories of `PATH`.
+/// Where bubblewrap is looked for when nothing says where programs are.
 const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
 
 /// What this host does about one layer.
@@ -34,15 +34,21 @@ pub struct NoBubblewrap;
 const INSTALL: &str =
     "install it (Debian and Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap)";
 
-/// bubblewrap's path: in the directories of `path`, as the variable has them, then in the usual ones.
+/// bubblewrap's path: in the directories of `path`, as the variable of that name has them; in the usual ones if it
+/// names none.
 ///
 /// # Errors
 ///
 /// There is none.
 pub fn bubblewrap(path: &std::ffi::OsStr) -> Result<PathBuf, NoBubblewrap> {
-    let named = std::env::split_paths(path).filter(|directory| directory.is_absolute());
+    let named: Vec<PathBuf> = std::env::split_paths(path)
+        .filter(|directory| directory.is_absolute())
+        .collect();
+    let usual = USUAL.iter().filter(|_| named.is_empty()).map(PathBuf::from);
     let mut candidates = named
-        .chain(USUAL.iter().map(PathBuf::from))
+        .iter()
+        .cloned()
+        .chain(usual)
         .map(|directory| directory.join("bwrap"));
     candidates
         .find(|candidate| candidate.is_file())

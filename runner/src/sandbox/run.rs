@@ -260,13 +260,14 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
 }
 
 fn start_and_wait(launch: &Launch) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
-    // Blocked before the start, so that none is missed; the child gets them unblocked.
+    let Spawned { mut child, report } = spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit())?;
+    // Blocked after the start, since a child inherits what is blocked. None is missed: whoever ended before is
+    // found without a signal, and a signal that ends this process here takes the sandbox along.
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
     }
     signals.thread_block()?;
-    let Spawned { mut child, report } = spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit())?;
     let lines = report
         .map(|pipe| report::read(File::from(pipe)))
         .transpose()?
