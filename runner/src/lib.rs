@@ -18,6 +18,7 @@ pub mod session;
 
 pub mod event_log;
 
+pub mod exec_agent;
 pub mod identity;
 pub mod sandbox;
 pub mod shim;

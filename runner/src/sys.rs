@@ -122,7 +122,10 @@ pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
 /// # Errors
 /// When it is not there, is no plain file, or cannot be read.
 pub fn read_bounded(path: &Path, len_max: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no plain file"));
     }

@@ -68,7 +68,12 @@ pub fn main() -> ExitCode {
         Door::Sandbox(command) => sandbox::sandbox(command),
         Door::Doctor(args) => sandbox::doctor(&args),
         Door::Completions { shell } => {
-            clap_complete::generate(shell, &mut Words::command(), "oqto-runner", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Words::command(),
+                "oqto-runner",
+                &mut std::io::stdout(),
+            );
             ExitCode::SUCCESS
         }
         Door::Man => match clap_mangen::Man::new(Words::command()).render(&mut std::io::stdout()) {
@@ -84,4 +89,3 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("oqto-runner: {}", crate::cause::chain(error));
     ExitCode::from(125)
 }
-

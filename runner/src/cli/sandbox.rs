@@ -13,14 +13,14 @@ use crate::sandbox::run::{Job, Outcome, RunError, run};
 
 /// What can be done with a sandbox by hand.
 #[derive(Debug, clap::Subcommand)]
-pub enum SandboxCommand {
+pub(super) enum SandboxCommand {
     /// Run any program in a sandbox, without a daemon
     Run(RunArgs),
 }
 
 /// `sandbox run`.
 #[derive(Debug, clap::Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// The policy that holds it
     #[arg(long, value_name = "NAME", default_value = "workspace")]
     pub policy: PolicyName,
@@ -45,7 +45,7 @@ pub struct RunArgs {
 
 /// `doctor`.
 #[derive(Debug, clap::Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
@@ -53,7 +53,7 @@ pub struct DoctorArgs {
 
 /// Runs `sandbox …`.
 #[must_use]
-pub fn sandbox(command: SandboxCommand) -> ExitCode {
+pub(super) fn sandbox(command: SandboxCommand) -> ExitCode {
     match command {
         SandboxCommand::Run(args) => sandbox_run(args),
     }
@@ -61,13 +61,13 @@ pub fn sandbox(command: SandboxCommand) -> ExitCode {
 
 /// Runs `enter`; `words` are those after it.
 #[must_use]
-pub fn enter(words: impl Iterator<Item = OsString>) -> ExitCode {
+pub(super) fn enter(words: impl Iterator<Item = OsString>) -> ExitCode {
     enter::enter(words)
 }
 
 /// Runs `doctor`: fails if the policy `workspace` could not be enforced here.
 #[must_use]
-pub fn doctor(args: &DoctorArgs) -> ExitCode {
+pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let findings = probe(&path, None);
     let text = if args.json {

@@ -40,16 +40,23 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
     tracing_subscriber::fmt()
         .with_max_level(args.log)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()))
+        .with_ansi(
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()),
+        )
         .with_target(false)
         .init();
-    let overrides = Overrides { listen: args.listen, state_dir: args.state_dir.clone() };
+    let overrides = Overrides {
+        listen: args.listen,
+        state_dir: args.state_dir.clone(),
+    };
     let config = match Config::load(args.config.as_deref(), overrides) {
         Ok(config) => config,
         Err(error) => return super::failed(&error),
     };
-    let options =
-        Options { bootstrap: args.bootstrap, exit_when_idle: args.exit_when_idle.map(Duration::from_secs) };
+    let options = Options {
+        bootstrap: args.bootstrap,
+        exit_when_idle: args.exit_when_idle.map(Duration::from_secs),
+    };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => super::failed(&error),

@@ -13,19 +13,19 @@ use crate::identity::Peer;
 
 /// Something asked for by somebody who may ask it. Only [`authorise`] makes one.
 #[derive(Debug)]
-pub struct Authorised<C> {
+pub(super) struct Authorised<C> {
     asked: C,
 }
 
 impl<C> Authorised<C> {
     /// What is asked.
-    pub fn into_asked(self) -> C {
+    pub(super) fn into_asked(self) -> C {
         self.asked
     }
 }
 
 /// Something that can be asked for.
-pub trait Asked {
+pub(super) trait Asked {
     /// The runner that it is for, when it says so.
     fn runner_id(&self) -> Option<&RunnerId>;
     /// What it is called, for logs.
@@ -66,7 +66,7 @@ impl Asked for Subscribe {
 ///
 /// # Errors
 /// A fault for the peer when it may not, or when it means another runner.
-pub fn authorise<C: Asked>(peer: &Peer, here: &RunnerId, asked: C) -> Result<Authorised<C>, Fault> {
+pub(super) fn authorise<C: Asked>(peer: &Peer, here: &RunnerId, asked: C) -> Result<Authorised<C>, Fault> {
     match asked.runner_id() {
         Some(meant) if meant != here => Err(Fault::new(
             FaultCode::NotFound,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::User;
+use nix::unistd::{Gid, Uid, User};
 use serde::Deserialize;
 
 use crate::harness::{Harness, UnknownHarness};
@@ -32,7 +32,7 @@ pub struct Config {
     /// Where policies beside the shipped ones are.
     pub policy_dir: Option<PathBuf>,
     /// As whom harnesses run when the runner is root.
-    pub principal: Option<String>,
+    pub principal: Option<(Uid, Gid)>,
     /// How many sessions may live at once.
     pub sessions_max: NonZeroU32,
     /// What is known of single harnesses.
@@ -155,8 +155,18 @@ impl Config {
     }
 
     fn from_document(document: Document, overrides: Overrides) -> Result<Self, ConfigError> {
-        let Document { listen, state_dir, policy_dir, principal, sessions_max, harness } = document;
-        let listen = overrides.listen.or(listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let Document {
+            listen,
+            state_dir,
+            policy_dir,
+            principal,
+            sessions_max,
+            harness,
+        } = document;
+        let listen = overrides
+            .listen
+            .or(listen)
+            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         let state_dir = match overrides.state_dir.or(state_dir) {
             Some(dir) => dir,
             None => default_state_dir().ok_or(ConfigError::NoHome)?,
@@ -172,40 +182,60 @@ impl Config {
         }
         absolute("state_dir", Some(&state_dir))?;
         absolute("policy_dir", policy_dir.as_deref())?;
-        if let Some(name) = &principal {
-            look_up(name)?;
-        }
-        Ok(Self { listen, state_dir, policy_dir, principal, sessions_max, harnesses: harness })
+        let principal = principal.map(|name| look_up(&name)).transpose()?;
+        Ok(Self {
+            listen,
+            state_dir,
+            policy_dir,
+            principal,
+            sessions_max,
+            harnesses: harness,
+        })
     }
 }
 
 fn absolute(key: &str, path: Option<&Path>) -> Result<(), ConfigError> {
     match path {
-        Some(path) if !path.is_absolute() => {
-            Err(ConfigError::Relative { key: key.to_owned(), path: path.to_owned() })
-        }
+        Some(path) if !path.is_absolute() => Err(ConfigError::Relative {
+            key: key.to_owned(),
+            path: path.to_owned(),
+        }),
         _ => Ok(()),
     }
 }
 
 /// A mistyped user is told at the start, not at the first session.
-fn look_up(name: &str) -> Result<(), ConfigError> {
+fn look_up(name: &str) -> Result<(Uid, Gid), ConfigError> {
     let user = User::from_name(name)
-        .map_err(|source| ConfigError::Lookup { name: name.to_owned(), source })?
-        .ok_or_else(|| ConfigError::NoUser { name: name.to_owned() })?;
+        .map_err(|source| ConfigError::Lookup {
+            name: name.to_owned(),
+            source,
+        })?
+        .ok_or_else(|| ConfigError::NoUser {
+            name: name.to_owned(),
+        })?;
     if user.uid.is_root() {
-        return Err(ConfigError::RootPrincipal { name: name.to_owned() });
+        return Err(ConfigError::RootPrincipal {
+            name: name.to_owned(),
+        });
     }
-    Ok(())
+    Ok((user.uid, user.gid))
 }
 
 fn read(path: &Path) -> Result<Document, ConfigError> {
-    let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let read_error = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = crate::sys::read_bounded(path, FILE_LEN_MAX).map_err(read_error)?;
-    let bytes = bytes.ok_or_else(|| ConfigError::TooLong { path: path.to_owned() })?;
+    let bytes = bytes.ok_or_else(|| ConfigError::TooLong {
+        path: path.to_owned(),
+    })?;
     let text = String::from_utf8(bytes).map_err(|e| read_error(io::Error::other(e)))?;
-    toml::from_str(&text)
-        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
 }
 
 fn is_root() -> bool {
@@ -216,7 +246,11 @@ fn default_path() -> Option<PathBuf> {
     if is_root() {
         return Some(PathBuf::from("/etc/oqto/runner.toml"));
     }
-    Some(directories::BaseDirs::new()?.config_dir().join("oqto/runner.toml"))
+    Some(
+        directories::BaseDirs::new()?
+            .config_dir()
+            .join("oqto/runner.toml"),
+    )
 }
 
 /// Root's harnesses run as somebody else, who could not pass through root's home: its state is the system's.
@@ -235,7 +269,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runner.toml");
         std::fs::write(&path, text).unwrap();
-        let overrides = Overrides { state_dir: Some("/s".into()), ..Overrides::default() };
+        let overrides = Overrides {
+            state_dir: Some("/s".into()),
+            ..Overrides::default()
+        };
         Config::load(Some(&path), overrides).map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             format!("{error}: {}", cause.unwrap_or_default())
@@ -245,7 +282,10 @@ mod tests {
     #[test]
     fn an_unknown_key_names_its_line() {
         let error = config("sessions_max = 3\nsesions_max = 4\n").unwrap_err();
-        assert!(error.contains("line 2") && error.contains("sesions_max"), "{error}");
+        assert!(
+            error.contains("line 2") && error.contains("sesions_max"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -118,7 +118,10 @@ async fn greet(stream: &mut Stream, daemon: &Daemon) -> Result<bool, StreamError
         },
         Some(frame) => Fault::new(
             FaultCode::Malformed,
-            format!("the first frame must be a hello, not one of kind {}", frame.kind().0),
+            format!(
+                "the first frame must be a hello, not one of kind {}",
+                frame.kind().0
+            ),
         ),
         None => Fault::new(FaultCode::Malformed, "the first stream ended without a hello"),
     };
@@ -164,7 +167,9 @@ async fn telemetry(mut stream: Stream, daemon: Arc<Daemon>) {
 async fn serve_stream(mut stream: Stream, peer: &Peer, daemon: &Daemon) -> Result<(), StreamError> {
     stream.inbox.set_len_max(FRAME_LEN_MAX);
     let read = tokio::time::timeout(REQUEST_MAX, stream.inbox.read()).await;
-    let Some(frame) = read.map_err(|_| StreamError::Silent)?? else { return Ok(()) };
+    let Some(frame) = read.map_err(|_| StreamError::Silent)?? else {
+        return Ok(());
+    };
     match frame.kind() {
         Kind::COMMAND => {
             let reply = command(&frame, peer, daemon).await;
@@ -180,7 +185,10 @@ async fn serve_stream(mut stream: Stream, peer: &Peer, daemon: &Daemon) -> Resul
         Kind::SUBSCRIBE => return subscription::serve(stream, &frame, peer, daemon).await,
         Kind(kind) => {
             let message = format!("this runner serves no stream that begins with a frame of kind {kind}");
-            stream.outbox.send(&Fault::new(FaultCode::Unsupported, message)).await?;
+            stream
+                .outbox
+                .send(&Fault::new(FaultCode::Unsupported, message))
+                .await?;
         }
     }
     stream.outbox.flush().await;
@@ -198,5 +206,8 @@ async fn command(frame: &Received, peer: &Peer, daemon: &Daemon) -> Result<Reply
 }
 
 pub(super) fn malformed(what: &str, error: &oqto_protocol::codec::DecodeError) -> Fault {
-    Fault::new(FaultCode::Malformed, format!("the {what} cannot be read: {error}"))
+    Fault::new(
+        FaultCode::Malformed,
+        format!("the {what} cannot be read: {error}"),
+    )
 }

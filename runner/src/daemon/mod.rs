@@ -49,5 +49,8 @@ impl Drop for Presence<'_> {
 
 /// This software, for people.
 fn build_info() -> BuildInfo {
-    BuildInfo { name: "oqto-runner".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+    BuildInfo {
+        name: "oqto-runner".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }

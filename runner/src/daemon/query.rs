@@ -3,9 +3,9 @@
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::query::{Answer, Policies, Query, SessionList, Status};
 
+use super::Daemon;
 use super::authorise::authorise;
 use super::connection::malformed;
-use super::Daemon;
 use crate::identity::Peer;
 use crate::transport::Received;
 
@@ -16,7 +16,9 @@ pub(super) async fn answer(frame: &Received, peer: &Peer, daemon: &Daemon) -> An
         .map_err(|error| malformed("query", &error))
         .and_then(|query| authorise(peer, &daemon.runner_id, query));
     match asked {
-        Ok(query) => serve(query.into_asked(), daemon).await.unwrap_or_else(Answer::Fault),
+        Ok(query) => serve(query.into_asked(), daemon)
+            .await
+            .unwrap_or_else(Answer::Fault),
         Err(fault) => Answer::Fault(fault),
     }
 }
@@ -24,12 +26,13 @@ pub(super) async fn answer(frame: &Received, peer: &Peer, daemon: &Daemon) -> An
 async fn serve(query: Query, daemon: &Daemon) -> Result<Answer, Fault> {
     match query {
         Query::RunnerStatus(_) => Ok(Answer::Status(status(daemon))),
-        Query::RunnerSessions(_) => {
-            Ok(Answer::SessionList(SessionList { sessions: daemon.supervisor.sessions().await }))
-        }
-        Query::PolicyList(_) => {
-            daemon.supervisor.policies().map(|policies| Answer::Policies(Policies { policies }))
-        }
+        Query::RunnerSessions(_) => Ok(Answer::SessionList(SessionList {
+            sessions: daemon.supervisor.sessions().await,
+        })),
+        Query::PolicyList(_) => daemon
+            .supervisor
+            .policies()
+            .map(|policies| Answer::Policies(Policies { policies })),
         Query::PolicyShow(show) => daemon.supervisor.policy(&show.name).map(Answer::Policy),
         // What no room serves yet. Named one by one, so that a new query does not compile until it is decided.
         Query::RunnerAttest(_)

@@ -95,7 +95,14 @@ struct Whereabouts<'a> {
 /// # Errors
 /// See [`RunError`].
 pub fn run(config: Config, options: Options) -> Result<(), RunError> {
-    let Config { listen, state_dir, policy_dir, principal, sessions_max, harnesses } = config;
+    let Config {
+        listen,
+        state_dir,
+        policy_dir,
+        principal,
+        sessions_max,
+        harnesses,
+    } = config;
     make_state_dir(&state_dir)?;
     let _lock = lock(&state_dir)?;
     let identity_dir = state_dir.join("identity");
@@ -115,7 +122,10 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         policy_dir,
         principal,
         sessions_max,
-        harnesses: harnesses.into_iter().map(|(name, known)| (name, harness_settings(known))).collect(),
+        harnesses: harnesses
+            .into_iter()
+            .map(|(name, known)| (name, harness_settings(known)))
+            .collect(),
         exe: std::env::current_exe().map_err(RunError::Exe)?,
     };
     runtime.block_on(serve(listen, identity, settings, options))
@@ -154,7 +164,8 @@ async fn serve(
     }
     let mut connections = JoinSet::new();
     let idle = idleness(&daemon, options.exit_when_idle);
-    let beat = supervisor.beat();
+    let beats = supervisor.clone();
+    let beat = beats.beat();
     tokio::pin!(idle, beat);
     loop {
         tokio::select! {
@@ -183,7 +194,9 @@ async fn serve(
 
 /// Ends when there was no session and no connection for so long; never when it is not asked for.
 async fn idleness(daemon: &Daemon, limit: Option<Duration>) {
-    let Some(limit) = limit else { return std::future::pending().await };
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
     let mut present = daemon.present.subscribe();
     let mut live = daemon.supervisor.watch_live();
     loop {
@@ -204,28 +217,57 @@ async fn idleness(daemon: &Daemon, limit: Option<Duration>) {
 
 fn make_state_dir(path: &Path) -> Result<(), RunError> {
     // The principals of sessions pass through it when the runner is root; what is secret has a mode of its own.
-    let mode = if crate::sys::effective_uid() == 0 { 0o711 } else { 0o700 };
+    let mode = if crate::sys::effective_uid() == 0 {
+        0o711
+    } else {
+        0o700
+    };
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|source| RunError::StateDir { path: path.to_owned(), source })
+    made.map_err(|source| RunError::StateDir {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// One runner a state directory: two would give out the same numbers.
 fn lock(state_dir: &Path) -> Result<Flock<File>, RunError> {
     let path = state_dir.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(|source| RunError::StateDir { path: path.clone(), source })?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    let file = file.map_err(|source| RunError::StateDir {
+        path: path.clone(),
+        source,
+    })?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
-        Err((_, nix::Error::EWOULDBLOCK)) => Err(RunError::Taken { path: state_dir.to_owned() }),
-        Err((_, error)) => Err(RunError::StateDir { path, source: error.into() }),
+        Err((_, nix::Error::EWOULDBLOCK)) => Err(RunError::Taken {
+            path: state_dir.to_owned(),
+        }),
+        Err((_, error)) => Err(RunError::StateDir {
+            path,
+            source: error.into(),
+        }),
     }
 }
 
 fn say_where(path: &Path, runner_id: &RunnerId, address: SocketAddr) -> Result<(), RunError> {
     let said = (|| {
-        let text = serde_json::to_vec(&Whereabouts { runner_id, address, pid: std::process::id() })?;
+        let text = serde_json::to_vec(&Whereabouts {
+            runner_id,
+            address,
+            pid: std::process::id(),
+        })?;
         let new = path.with_extension("json.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
         file.write_all(&text)?;
         fs::rename(&new, path)
     })();

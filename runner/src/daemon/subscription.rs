@@ -8,7 +8,6 @@ use oqto_protocol::stream::{Ack, Subscribe, Subscribed};
 use super::Daemon;
 use super::authorise::authorise;
 use super::connection::{StreamError, malformed};
-use crate::event_log::SessionLog;
 use crate::identity::Peer;
 use crate::supervisor::Followed;
 use crate::transport::{Inbox, Outbox, Received, Stream};
@@ -35,13 +34,16 @@ pub(super) async fn serve(
     match opened {
         Ok((followed, subscribed)) => {
             stream.outbox.send(&subscribed).await?;
-            let Stream { mut inbox, mut outbox } = stream;
+            let Stream {
+                mut inbox,
+                mut outbox,
+            } = stream;
             let from = subscribed.cursor.seq;
             let unwanted = outbox.unwanted();
             tokio::select! {
                 () = unwanted => {}
                 sent = send(&mut outbox, &followed, from) => sent?,
-                heard = hear(&mut inbox, &followed.log) => heard?,
+                heard = hear(&mut inbox) => heard?,
             }
             outbox.flush().await;
         }
@@ -54,14 +56,18 @@ pub(super) async fn serve(
 }
 
 async fn open(subscribe: Subscribe, daemon: &Daemon) -> Result<(Followed, Subscribed), Fault> {
-    let Subscribe { session_id, cursor, max_frame } = subscribe;
+    let Subscribe {
+        session_id,
+        cursor,
+        max_frame,
+    } = subscribe;
     if max_frame != 0 && (max_frame as usize) < oqto_protocol::bounds::FRAME_LEN_MAX {
         // A finished message cannot be cut, so a shorter bound would be a promise that cannot be kept.
         let message = "this runner sends frames up to the protocol's own bound; ask with max_frame 0";
         return Err(Fault::new(FaultCode::Unsupported, message));
     }
     let followed = daemon.supervisor.follow(&session_id).await?;
-    let (epoch, newest) = (followed.log.epoch(), followed.log.newest());
+    let Cursor { epoch, seq: newest } = followed.newest();
     let fresh = cursor == Cursor::default();
     if !fresh && (cursor.epoch != epoch || cursor.seq > newest) {
         let message = format!(
@@ -70,9 +76,19 @@ async fn open(subscribe: Subscribe, daemon: &Daemon) -> Result<(Followed, Subscr
         );
         return Err(Fault::new(FaultCode::NotFound, message));
     }
-    let cursor = Cursor { epoch, seq: cursor.seq };
+    let cursor = Cursor {
+        epoch,
+        seq: cursor.seq,
+    };
     let newest = Cursor { epoch, seq: newest };
-    Ok((followed, Subscribed { cursor, oldest: 1, newest }))
+    Ok((
+        followed,
+        Subscribed {
+            cursor,
+            oldest: 1,
+            newest,
+        },
+    ))
 }
 
 /// Sends what is kept, as it is kept, until the session has ended and all of it is sent.
@@ -84,12 +100,16 @@ async fn send(outbox: &mut Outbox, followed: &Followed, from: u64) -> Result<(),
         match followed.log.read(seq, CHUNK_LEN_MAX).await {
             Ok(Some(chunk)) => {
                 seq = chunk.last_seq;
-                outbox.send_frames(chunk.into_bytes()).await?;
+                outbox.send_frames(chunk.into_inner().bytes).await?;
             }
             Ok(None) if over => return Ok(()),
             Ok(None) => {
                 tokio::select! {
-                    () = followed.log.wait_past(seq) => {}
+                    past = followed.log.wait_past(seq) => {
+                        if past.is_err() {
+                            return Ok(());
+                        }
+                    }
                     // An end that nobody can tell any more is an end.
                     _ = ended.changed() => {}
                 }
@@ -105,12 +125,13 @@ async fn send(outbox: &mut Outbox, followed: &Followed, from: u64) -> Result<(),
 }
 
 /// Takes acknowledgements until the peer leaves.
-async fn hear(inbox: &mut Inbox, log: &SessionLog) -> Result<(), StreamError> {
+async fn hear(inbox: &mut Inbox) -> Result<(), StreamError> {
     while let Some(frame) = inbox.read().await? {
         if frame.kind() == Kind::ACK
             && let Ok(Ack { seq }) = frame.body()
         {
-            log.acknowledge(seq);
+            // Nothing is forgotten before its session is, so there is nothing to do but to know it.
+            tracing::trace!(seq, "acknowledged");
         }
     }
     // The peer has finished its side and may still be reading.

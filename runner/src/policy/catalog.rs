@@ -165,16 +165,31 @@ impl Catalog {
     /// There is none, or its text is wrong.
     pub fn policy(&self, name: &PolicyName) -> Result<Policy, CatalogError> {
         let Some(Text { file, text }) = self.texts.get(name) else {
-            let known = self.names().map(ToString::to_string).collect();
-            return Err(CatalogError::Unknown {
-                name: name.clone(),
-                known,
-            });
+            return Err(self.unknown(name));
         };
         Policy::parse(file, text).map_err(|source| CatalogError::Document {
             name: name.clone(),
             source,
         })
+    }
+
+    /// The policy of that name, as written.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn text(&self, name: &PolicyName) -> Result<&str, CatalogError> {
+        match self.texts.get(name) {
+            Some(text) => Ok(&text.text),
+            None => Err(self.unknown(name)),
+        }
+    }
+
+    fn unknown(&self, name: &PolicyName) -> CatalogError {
+        CatalogError::Unknown {
+            name: name.clone(),
+            known: self.names().map(ToString::to_string).collect(),
+        }
     }
 
     /// The groups of system calls that policies may name.

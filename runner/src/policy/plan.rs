@@ -1,8 +1,8 @@
 //! What the sandbox of one session has to enforce, as inert data.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
+use oqto_protocol::id::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -123,20 +123,4 @@ pub enum Need {
     Required,
     /// It may, and its report says so.
     IfAvailable,
-}
-
-/// The SHA-256 of a plan.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest([u8; 32]);
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
 }

@@ -40,4 +40,4 @@ mod wrap;
 pub use host::{Host, ReachError, reachable_exe};
 pub use policies::{PoliciesError, catalog};
 pub use view::{Survey, ViewError, survey};
-pub use wrap::{HOME, WrapError, wrap};
+pub use wrap::{HOME, RUNNER, WrapError, wrap};

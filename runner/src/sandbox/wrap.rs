@@ -26,7 +26,7 @@ use super::view::{View, ViewError};
 pub const HOME: &str = "/home/agent";
 
 /// This program, seen from inside.
-const RUNNER: &str = "/run/oqto/oqto-runner";
+pub const RUNNER: &str = "/run/oqto/oqto-runner";
 
 /// The user's name inside: no program should learn the host's users from here.
 const USER: &str = "agent";

@@ -109,23 +109,40 @@ impl Supervisor {
             }
             made
         });
-        made.await.map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?
+        made.await
+            .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?
     }
 
     /// Takes the name; gives the session when this very command has made it already.
     fn reserve(&self, id: &SessionId, command: CommandId) -> Result<Option<SessionInfo>, Fault> {
         let mut sessions = self.lock();
         match sessions.get(id) {
-            Some(Entry::Made(handle)) if handle.record.created_by == command => return Ok(Some(handle.info())),
-            Some(Entry::Making(by)) if *by == command => {
-                return Err(Fault::new(FaultCode::Busy, format!("session {id} is still being made")));
+            Some(Entry::Made(handle)) if handle.record.created_by == command => {
+                return Ok(Some(handle.info()));
             }
-            Some(_) => return Err(Fault::new(FaultCode::Exists, format!("there is a session {id} already"))),
+            Some(Entry::Making(by)) if *by == command => {
+                return Err(Fault::new(
+                    FaultCode::Busy,
+                    format!("session {id} is still being made"),
+                ));
+            }
+            Some(_) => {
+                return Err(Fault::new(
+                    FaultCode::Exists,
+                    format!("there is a session {id} already"),
+                ));
+            }
             None => {}
         }
-        let making = sessions.values().filter(|entry| matches!(entry, Entry::Making(_))).count();
+        let making = sessions
+            .values()
+            .filter(|entry| matches!(entry, Entry::Making(_)))
+            .count();
         if self.live() as usize + making >= self.sessions_max() as usize {
-            let message = format!("this runner has {} sessions already; close one", self.sessions_max());
+            let message = format!(
+                "this runner has {} sessions already; close one",
+                self.sessions_max()
+            );
             return Err(Fault::new(FaultCode::Limit, message));
         }
         sessions.insert(id.clone(), Entry::Making(command));
@@ -146,7 +163,9 @@ impl Supervisor {
         };
         let (outcome, store) = born;
         match outcome.unwrap_or_else(|_| Err(Fault::new(FaultCode::Internal, "the session's driver ended"))) {
-            Ok(()) => Ok(Created { session: self.handle(id)?.info() }),
+            Ok(()) => Ok(Created {
+                session: self.handle(id)?.info(),
+            }),
             Err(fault) => {
                 // Nothing is left half done: whoever reads the answer finds no trace of the session.
                 if let Ok(handle) = self.handle(id) {
@@ -172,7 +191,10 @@ impl Supervisor {
         dir: &Path,
     ) -> Result<(oneshot::Receiver<Result<(), Fault>>, Arc<event_log::EventLog>), CreateError> {
         let made = DirBuilder::new().mode(0o711).create(dir);
-        made.map_err(|source| CreateError::Directory { path: dir.to_owned(), source })?;
+        made.map_err(|source| CreateError::Directory {
+            path: dir.to_owned(),
+            source,
+        })?;
         let prepared = tokio::task::block_in_place(|| prepare(&self.settings, id, dir, &config))?;
         let store_path = self.settings.stores_dir().join(store_name(&prepared.workspace));
         let store = self.store(&store_path).await?;
@@ -217,7 +239,10 @@ impl Supervisor {
     }
 
     /// Gives a session to a task of its own.
-    #[expect(clippy::too_many_arguments, reason = "each is one thing that a session is made of")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing that a session is made of"
+    )]
     fn drive(
         self: &Arc<Self>,
         record: SessionRecord,
@@ -261,9 +286,16 @@ impl Supervisor {
             shim_dir,
             unconfirmed: HashMap::new(),
         };
-        let handle =
-            Handle { record, dir: dir.to_owned(), log, asks: Some(asks), info: watched, ended: end };
-        self.lock().insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
+        let handle = Handle {
+            record,
+            dir: dir.to_owned(),
+            log,
+            asks: Some(asks),
+            info: watched,
+            ended: end,
+        };
+        self.lock()
+            .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
         self.live.send_modify(|live| *live += 1);
         let supervisor = Arc::downgrade(self);
         let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -295,7 +327,9 @@ impl Supervisor {
                 None
             }
         };
-        let mark = log.mark().and_then(|mark| serde_json::from_slice::<Mark>(&mark).ok());
+        let mark = log
+            .mark()
+            .and_then(|mark| serde_json::from_slice::<Mark>(&mark).ok());
         let from_start = || Session::new(setup(&record, harness, Cursor::default(), 0), record.created_at);
         let (core, seq, offset) = match mark {
             Some(Mark { tape, seq, snapshot }) => {
@@ -319,8 +353,16 @@ impl Supervisor {
         info.state = SessionState::Closed;
         let (_, info) = watch::channel(info);
         let (_, ended) = watch::channel(true);
-        let handle = Handle { record, dir: dir.to_owned(), log, asks: None, info, ended };
-        self.lock().insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
+        let handle = Handle {
+            record,
+            dir: dir.to_owned(),
+            log,
+            asks: None,
+            info,
+            ended,
+        };
+        self.lock()
+            .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
     }
 
     /// Ends a session and forgets it.
@@ -331,16 +373,28 @@ impl Supervisor {
             && !*ended.borrow()
         {
             let close = Command::SessionClose(SessionClose {});
-            let envelope =
-                CommandEnvelope { id: command, session_id: id.clone(), runner_id: None, command: close };
+            let envelope = CommandEnvelope {
+                id: command,
+                session_id: id.clone(),
+                runner_id: None,
+                command: close,
+            };
             let (reply, _unheard) = oneshot::channel();
             // A driver that is gone has ended its session.
-            let _ = asks.send(super::handle::Ask::Command(Box::new(envelope), reply)).await;
+            let _ = asks
+                .send(super::handle::Ask::Command(Box::new(envelope), reply))
+                .await;
             let _ = ended.wait_for(|ended| *ended).await;
         }
         let storage = |error: &dyn std::error::Error| Fault::new(FaultCode::Storage, cause::chain(error));
-        let store = self.store(&handle.record.store).await.map_err(|error| storage(&error))?;
-        store.delete_session(id.as_str()).await.map_err(|error| storage(&error))?;
+        let store = self
+            .store(&handle.record.store)
+            .await
+            .map_err(|error| storage(&error))?;
+        store
+            .delete_session(id.as_str())
+            .await
+            .map_err(|error| storage(&error))?;
         remove(&handle.dir);
         remove(&self.settings.workspace_dir(id));
         self.lock().remove(id);
@@ -349,12 +403,18 @@ impl Supervisor {
 }
 
 fn setup(record: &SessionRecord, harness: Harness, cursor: Cursor, next_idx: u64) -> Setup {
-    let SessionRecord { id, created_at, config, workspace, sandbox, .. } = record;
+    let SessionRecord {
+        id,
+        created_at,
+        config,
+        workspace,
+        sandbox,
+        ..
+    } = record;
     Setup {
         session_id: id.clone(),
         harness,
         cwd: workspace.display().to_string(),
-        policy: sandbox.policy.clone(),
         sandbox: sandbox.clone(),
         resumed: config.continue_session.is_some(),
         title: config.title.clone(),

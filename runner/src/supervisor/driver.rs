@@ -25,7 +25,7 @@ use crate::clock;
 use crate::event_log::{AppendError, BadBatch, SessionLog};
 use crate::session::{Action, ExitStatus, Input, Report, Session, Snapshot};
 use crate::shim::tape::ReadError;
-use crate::shim::{Client, Exit, Kind, Notice, Refusal, TapeReader, Target, WriteId};
+use crate::shim::{Client, Exit, Kind, Notice, Record, Refusal, TapeReader, Target, WriteId};
 
 /// How much of the tape is read before anything else gets its turn, bytes.
 const TURN_LEN: u64 = 1024 * 1024;
@@ -155,10 +155,7 @@ impl Driver {
         let mut mark = None;
         loop {
             let (deeds, end) = match self.tape.next(self.tape_len)? {
-                Some(record) => {
-                    let deeds = self.mind.feed(record.kind, record.payload, record.unix_ms)?;
-                    (deeds, record.end)
-                }
+                Some(record) => (self.mind.feed(&record)?, record.end),
                 None => break,
             };
             if self.mind.rested {
@@ -211,12 +208,18 @@ impl Driver {
             Notice::Wrote { id } => {
                 self.unconfirmed.remove(&id);
             }
-            Notice::Refused { id, why: Refusal::Busy | Refusal::NoSpace } => {
+            Notice::Refused {
+                id,
+                why: Refusal::Busy | Refusal::NoSpace,
+            } => {
                 if let Some(write) = self.unconfirmed.get_mut(&id) {
                     write.again = true;
                 }
             }
-            Notice::Refused { id, why: Refusal::Closed } => {
+            Notice::Refused {
+                id,
+                why: Refusal::Closed,
+            } => {
                 // The harness is ending: its exit, which follows, answers whoever waits.
                 self.unconfirmed.remove(&id);
             }
@@ -243,7 +246,7 @@ impl Driver {
             }
             Ask::Command(envelope, reply) => {
                 let CommandEnvelope { id, .. } = *envelope;
-                if let Some(kept) = self.mind.core.kept_reply(&id) {
+                if let Some(kept) = self.mind.core.kept_reply(id) {
                     let _ = reply.send(kept.clone());
                     return;
                 }
@@ -262,7 +265,14 @@ impl Driver {
     async fn write(&mut self, id: WriteId, to: Target, bytes: Vec<u8>) {
         if let Some(shim) = &mut self.shim {
             shim.write(id, to, &bytes).await;
-            self.unconfirmed.insert(id, Unconfirmed { to, bytes, again: false });
+            self.unconfirmed.insert(
+                id,
+                Unconfirmed {
+                    to,
+                    bytes,
+                    again: false,
+                },
+            );
         }
     }
 
@@ -318,7 +328,10 @@ impl Driver {
                 waiters.into_iter().map(move |waiter| (waiter, reply.clone()))
             })
             .collect();
-        let outcome = mind.outcome.take().and_then(|outcome| Some((mind.born.take()?, outcome)));
+        let outcome = mind
+            .outcome
+            .take()
+            .and_then(|outcome| Some((mind.born.take()?, outcome)));
         if answers.is_empty() && outcome.is_none() {
             return Ok(());
         }
@@ -361,19 +374,21 @@ impl Driver {
 
 impl Mind {
     /// Gives one record of the tape to the core.
-    fn feed(&mut self, kind: Kind, payload: &[u8], now: u64) -> Result<Vec<Deed>, DriveError> {
-        Ok(match kind {
+    fn feed(&mut self, record: &Record<'_>) -> Result<Vec<Deed>, DriveError> {
+        let (payload, now) = (record.payload, record.unix_ms);
+        Ok(match record.kind {
             Kind::Out => self.step(&Input::Out(payload), now),
             Kind::Err => self.step(&Input::Err(payload), now),
             Kind::Note => {
-                // A note is the id under which it was written, then the command.
-                let (_, command) = payload.split_at_checked(16).unwrap_or((&[], payload));
-                let envelope: CommandEnvelope = decode_all(command).map_err(DriveError::Note)?;
+                let envelope: CommandEnvelope = decode_all(payload).map_err(DriveError::Note)?;
                 self.step(&Input::Command(&envelope), now)
             }
             Kind::Report => {
                 let mut deeds = Vec::new();
-                for line in payload.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+                for line in payload
+                    .split(|&byte| byte == b'\n')
+                    .filter(|line| !line.is_empty())
+                {
                     match Report::parse(line) {
                         Ok(report) => deeds.extend(self.step(&Input::Report(&report), now)),
                         Err(error) => {
@@ -385,7 +400,7 @@ impl Mind {
                 deeds
             }
             Kind::Exit => {
-                let status = match Exit::parse(payload) {
+                let status = match record.exit() {
                     Some(Exit::Code(code)) => ExitStatus::Code(code),
                     Some(Exit::Signal(signal)) => ExitStatus::Signal(signal),
                     None => ExitStatus::Signal(9),
@@ -433,7 +448,11 @@ impl Mind {
             Event::SessionCreated(_) => self.outcome = Some(Ok(())),
             Event::AgentError(error) => self.last_error = Some(error.error.clone()),
             Event::SessionClosed(closed) if self.outcome.is_none() => {
-                let why = self.last_error.take().or_else(|| closed.reason.clone()).unwrap_or_default();
+                let why = self
+                    .last_error
+                    .take()
+                    .or_else(|| closed.reason.clone())
+                    .unwrap_or_default();
                 self.outcome = Some(Err(Fault::new(FaultCode::Policy, why)));
             }
             _ => {}
@@ -443,7 +462,11 @@ impl Mind {
     /// Where a replay may begin, if it may begin here.
     fn mark(&self, tape: u64) -> Option<Bytes> {
         let snapshot = self.core.snapshot()?;
-        let mark = Mark { tape, seq: self.core.cursor().seq, snapshot };
+        let mark = Mark {
+            tape,
+            seq: self.core.cursor().seq,
+            snapshot,
+        };
         serde_json::to_vec(&mark).ok().map(Bytes::from)
     }
 }

@@ -101,8 +101,16 @@ impl Supervisor {
         });
         let dir = supervisor.settings.sessions_dir();
         let entries = std::fs::read_dir(&dir);
-        for entry in entries.map_err(|source| OpenError::Directory { path: dir.clone(), source })? {
-            let path = entry.map_err(|source| OpenError::Directory { path: dir.clone(), source })?.path();
+        for entry in entries.map_err(|source| OpenError::Directory {
+            path: dir.clone(),
+            source,
+        })? {
+            let path = entry
+                .map_err(|source| OpenError::Directory {
+                    path: dir.clone(),
+                    source,
+                })?
+                .path();
             if let Err(error) = supervisor.find_again(&path).await {
                 tracing::error!(dir = %path.display(), error = %cause::chain(&error), "session left alone");
             }
@@ -113,12 +121,19 @@ impl Supervisor {
     /// What a peer is told of the harnesses.
     #[must_use]
     pub fn harnesses(&self) -> Vec<HarnessInfo> {
-        Harness::ALL.into_iter().map(|harness| self.harness_info(harness)).collect()
+        Harness::ALL
+            .into_iter()
+            .map(|harness| self.harness_info(harness))
+            .collect()
     }
 
     fn harness_info(&self, harness: Harness) -> HarnessInfo {
-        let configured = self.settings.harnesses.get(harness.name()).and_then(|found| found.program.as_deref());
-        let program = match harness.start(&Start::default()).program {
+        let configured = self
+            .settings
+            .harnesses
+            .get(harness.name())
+            .and_then(|found| found.program.as_deref());
+        let program = match harness.needs(&Start::default()).program {
             Program::Ourselves => Ok(self.settings.exe.clone()),
             Program::Named(name) => {
                 let found = installed::find(harness.name(), name, configured);
@@ -169,7 +184,10 @@ impl Supervisor {
         if open.is_empty() {
             return Vec::new();
         }
-        vec![format!("these sessions have the host's whole network: {}", open.join(", "))]
+        vec![format!(
+            "these sessions have the host's whole network: {}",
+            open.join(", ")
+        )]
     }
 
     /// The sessions, alive and ended, by name.
@@ -183,7 +201,10 @@ impl Supervisor {
     /// A fault for the peer when they cannot be read.
     pub fn policies(&self) -> Result<Vec<PolicyInfo>, Fault> {
         let catalog = self.catalog()?;
-        Ok(catalog.names().map(|name| policy_info(&catalog, name)).collect::<Result<_, _>>()?)
+        Ok(catalog
+            .names()
+            .map(|name| policy_info(&catalog, name))
+            .collect::<Result<_, _>>()?)
     }
 
     /// One policy as written.
@@ -192,10 +213,17 @@ impl Supervisor {
     /// A fault for the peer when there is none of that name.
     pub fn policy(&self, name: &str) -> Result<PolicyText, Fault> {
         let catalog = self.catalog()?;
-        let name = name.parse().map_err(|error| policy_fault(FaultCode::Invalid, &error))?;
+        let name = name
+            .parse()
+            .map_err(|error| policy_fault(FaultCode::Invalid, &error))?;
         let info = policy_info(&catalog, &name)?;
-        let text = catalog.text(&name).map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
-        Ok(PolicyText { info, text: text.to_owned() })
+        let text = catalog
+            .text(&name)
+            .map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
+        Ok(PolicyText {
+            info,
+            text: text.to_owned(),
+        })
     }
 
     fn catalog(&self) -> Result<crate::policy::Catalog, Fault> {
@@ -209,7 +237,10 @@ impl Supervisor {
     /// A fault for the peer when there is no such session.
     pub async fn follow(&self, id: &SessionId) -> Result<Followed, Fault> {
         let handle = self.handle(id)?;
-        Ok(Followed { log: handle.log, ended: handle.ended })
+        Ok(Followed {
+            log: handle.log,
+            ended: handle.ended,
+        })
     }
 
     /// Carries out one command.
@@ -245,9 +276,10 @@ impl Supervisor {
             | Command::ListSessions(_)
             | Command::Delegate(_)
             | Command::DelegateCancel(_)
-            | Command::Unknown(_) => {
-                Err(Fault::new(FaultCode::Unsupported, format!("this runner does not serve {name}")))
-            }
+            | Command::Unknown(_) => Err(Fault::new(
+                FaultCode::Unsupported,
+                format!("this runner does not serve {name}"),
+            )),
             Command::SessionClose(_) if *self.handle(&session)?.ended.borrow() => Ok(done(None)),
             _ => self.ask(&session, envelope).await,
         }
@@ -258,7 +290,9 @@ impl Supervisor {
         let over = || Fault::new(FaultCode::WrongState, format!("session {session} has ended"));
         let asks = self.handle(session)?.asks.ok_or_else(over)?;
         let (reply, replied) = oneshot::channel();
-        asks.send(Ask::Command(Box::new(envelope), reply)).await.map_err(|_| over())?;
+        asks.send(Ask::Command(Box::new(envelope), reply))
+            .await
+            .map_err(|_| over())?;
         replied.await.map_err(|_| over())
     }
 
@@ -298,10 +332,14 @@ impl Supervisor {
     pub(super) fn handle(&self, id: &SessionId) -> Result<Handle, Fault> {
         match self.lock().get(id) {
             Some(Entry::Made(handle)) => Ok((**handle).clone()),
-            Some(Entry::Making(_)) => {
-                Err(Fault::new(FaultCode::Busy, format!("session {id} is still being made")))
-            }
-            None => Err(Fault::new(FaultCode::NotFound, format!("there is no session {id} on this runner"))),
+            Some(Entry::Making(_)) => Err(Fault::new(
+                FaultCode::Busy,
+                format!("session {id} is still being made"),
+            )),
+            None => Err(Fault::new(
+                FaultCode::NotFound,
+                format!("there is no session {id} on this runner"),
+            )),
         }
     }
 
@@ -310,7 +348,11 @@ impl Supervisor {
             Entry::Made(handle) => Some((**handle).clone()),
             Entry::Making(_) => None,
         };
-        self.lock().values().filter_map(made).collect::<Vec<_>>().into_iter()
+        self.lock()
+            .values()
+            .filter_map(made)
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Entry>> {
@@ -337,11 +379,20 @@ impl Supervisor {
             for handle in self.handles().filter(|handle| !*handle.ended.borrow()) {
                 let now = clock::unix_ms();
                 let uptime_s = Some(now.saturating_sub(handle.record.created_at) / 1000);
-                let process =
-                    ProcessHealth { alive: true, pid: None, rss_bytes: None, cpu_pct: None, uptime_s };
+                let process = ProcessHealth {
+                    alive: true,
+                    pid: None,
+                    rss_bytes: None,
+                    cpu_pct: None,
+                    uptime_s,
+                };
                 let event = Event::Heartbeat(Heartbeat { process });
                 // Nobody may be listening.
-                let _ = self.transients.send(Transient { session_id: handle.record.id, ts: now, event });
+                let _ = self.transients.send(Transient {
+                    session_id: handle.record.id,
+                    ts: now,
+                    event,
+                });
             }
         }
     }
@@ -350,9 +401,16 @@ impl Supervisor {
     pub async fn stop(self: Arc<Self>) {
         for handle in self.handles().filter(|handle| !*handle.ended.borrow()) {
             let Some(asks) = handle.asks else { continue };
-            let Ok(id) = super::create::new_command_id() else { continue };
+            let Ok(id) = super::create::new_command_id() else {
+                continue;
+            };
             let command = Command::SessionClose(SessionClose {});
-            let envelope = CommandEnvelope { id, session_id: handle.record.id, runner_id: None, command };
+            let envelope = CommandEnvelope {
+                id,
+                session_id: handle.record.id,
+                runner_id: None,
+                command,
+            };
             let (reply, _unheard) = oneshot::channel();
             // A driver that is gone has closed its session already.
             let _ = asks.send(Ask::Command(Box::new(envelope), reply)).await;
@@ -369,7 +427,9 @@ impl Supervisor {
         for (path, store) in stores {
             match Arc::try_unwrap(store) {
                 Ok(store) => store.close().await,
-                Err(_) => tracing::warn!(path = %path.display(), "an event log is still read while it is closed"),
+                Err(_) => {
+                    tracing::warn!(path = %path.display(), "an event log is still read while it is closed")
+                }
             }
         }
     }
@@ -380,8 +440,12 @@ fn policy_info(
     name: &crate::policy::PolicyName,
 ) -> Result<PolicyInfo, Fault> {
     use sha2::Digest as _;
-    let policy = catalog.policy(name).map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
-    let text = catalog.text(name).map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
+    let policy = catalog
+        .policy(name)
+        .map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
+    let text = catalog
+        .text(name)
+        .map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
     Ok(PolicyInfo {
         name: name.to_string(),
         description: policy.description,

@@ -42,6 +42,14 @@ pub struct Followed {
     pub ended: watch::Receiver<bool>,
 }
 
+impl Followed {
+    /// The newest event that is kept.
+    #[must_use]
+    pub fn newest(&self) -> Cursor {
+        cursor(&self.log)
+    }
+}
+
 impl Handle {
     /// What a list says of it.
     pub(super) fn info(&self) -> SessionInfo {
@@ -58,7 +66,9 @@ impl Handle {
         let harness = self.record.config.harness.parse::<Harness>();
         SessionStatus {
             info: self.info(),
-            capabilities: harness.map(|harness| harness.capabilities().to_vec()).unwrap_or_default(),
+            capabilities: harness
+                .map(|harness| harness.capabilities().to_vec())
+                .unwrap_or_default(),
             thinking_level: None,
             provider: self.record.config.provider.clone(),
             pending_request: None,
@@ -71,5 +81,8 @@ impl Handle {
 /// The newest event of a log.
 pub(super) fn cursor(log: &SessionLog) -> Cursor {
     // An epoch grows by one a power failure.
-    Cursor { epoch: u32::try_from(log.epoch()).unwrap_or(u32::MAX), seq: log.last_seq() }
+    Cursor {
+        epoch: u32::try_from(log.epoch()).unwrap_or(u32::MAX),
+        seq: log.last_seq(),
+    }
 }

@@ -10,7 +10,7 @@ const SHEBANG_LEN_MAX: u64 = 256;
 
 /// A program that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Installed {
+pub(super) struct Installed {
     /// What to execute, its links resolved: the program, or the interpreter of its script.
     pub program: PathBuf,
     /// What stands before the harness's own arguments: the script, when there is one.
@@ -57,11 +57,14 @@ pub enum NotInstalled {
 ///
 /// # Errors
 /// When it, or what its script needs, is not there.
-pub fn find(harness: &str, name: &str, configured: Option<&Path>) -> Result<Installed, NotInstalled> {
+pub(super) fn find(harness: &str, name: &str, configured: Option<&Path>) -> Result<Installed, NotInstalled> {
     let named = match configured {
         Some(path) if is_program(path) => path.to_owned(),
         Some(path) => {
-            return Err(NotInstalled::Configured { harness: harness.to_owned(), path: path.to_owned() });
+            return Err(NotInstalled::Configured {
+                harness: harness.to_owned(),
+                path: path.to_owned(),
+            });
         }
         None => in_path(name).ok_or_else(|| NotInstalled::Missing {
             harness: harness.to_owned(),
@@ -78,11 +81,16 @@ pub fn find(harness: &str, name: &str, configured: Option<&Path>) -> Result<Inst
         });
     };
     // Package managers put an interpreter of the right version beside the program.
-    let beside = named.parent().map(|dir| dir.join(&interpreter)).filter(|path| is_program(path));
-    let found = beside.or_else(|| in_path(&interpreter)).ok_or_else(|| NotInstalled::NoInterpreter {
-        script: real.clone(),
-        interpreter: interpreter.clone(),
-    })?;
+    let beside = named
+        .parent()
+        .map(|dir| dir.join(&interpreter))
+        .filter(|path| is_program(path));
+    let found = beside
+        .or_else(|| in_path(&interpreter))
+        .ok_or_else(|| NotInstalled::NoInterpreter {
+            script: real.clone(),
+            interpreter: interpreter.clone(),
+        })?;
     let program = found.canonicalize().unwrap_or(found);
     Ok(Installed {
         read: vec![installation(&real), installation(&program)],
@@ -95,14 +103,21 @@ pub fn find(harness: &str, name: &str, configured: Option<&Path>) -> Result<Inst
 /// The directory that must be seen for `program` to run: the whole tree of packages that it was installed with,
 /// else the one that it stands in.
 fn installation(program: &Path) -> PathBuf {
-    let packages = program.ancestors().filter(|dir| dir.ends_with("node_modules")).last();
+    let packages = program
+        .ancestors()
+        .filter(|dir| dir.ends_with("node_modules"))
+        .last();
     packages.or(program.parent()).unwrap_or(program).to_owned()
 }
 
 /// The program that a script asks `env` for. A script that names its interpreter's path needs no help.
 fn interpreter(script: &Path) -> Option<String> {
     let mut start = Vec::new();
-    File::open(script).ok()?.take(SHEBANG_LEN_MAX).read_to_end(&mut start).ok()?;
+    File::open(script)
+        .ok()?
+        .take(SHEBANG_LEN_MAX)
+        .read_to_end(&mut start)
+        .ok()?;
     let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
     let program = words.next()?;
@@ -121,7 +136,8 @@ fn in_path(name: &str) -> Option<PathBuf> {
 }
 
 fn is_program(path: &Path) -> bool {
-    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

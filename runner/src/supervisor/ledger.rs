@@ -23,7 +23,15 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Goes on behind event `seq`; what comes up to `known` is in the log already and is not appended again.
     pub(super) fn new(epoch: u32, seq: u64, known: u64) -> Self {
-        Self { epoch, seq, known, first: 0, frames: Vec::new(), messages: Vec::new(), sync: Sync::Process }
+        Self {
+            epoch,
+            seq,
+            known,
+            first: 0,
+            frames: Vec::new(),
+            messages: Vec::new(),
+            sync: Sync::Process,
+        }
     }
 
     /// How many bytes wait.
@@ -47,13 +55,29 @@ impl Ledger {
             let mut frame = Vec::new();
             end.message.encode(&mut frame);
             let id = end.message.id.to_string();
-            self.messages.push(MessageRow { idx: end.message.idx, id, frame: Bytes::from(frame) });
+            self.messages.push(MessageRow {
+                idx: end.message.idx,
+                id,
+                frame: Bytes::from(frame),
+            });
         }
-        let numbered = Numbered { epoch: self.epoch, seq: self.seq, first_seq: None, ts, event };
+        let numbered = Numbered {
+            epoch: self.epoch,
+            seq: self.seq,
+            first_seq: None,
+            ts,
+            event,
+        };
         if let Err(error) = frame::append(&numbered, &mut self.frames) {
             // No line of a harness is long enough for this; should it happen, the number must not be missing.
-            let message = format!("an event of kind {} was too long to be kept: {error}", numbered.event.name());
-            let event = Event::Notify(Notify { level: NotifyLevel::Error, message });
+            let message = format!(
+                "an event of kind {} was too long to be kept: {error}",
+                numbered.event.name()
+            );
+            let event = Event::Notify(Notify {
+                level: NotifyLevel::Error,
+                message,
+            });
             let said = frame::append(&Numbered { event, ..numbered }, &mut self.frames);
             debug_assert!(said.is_ok(), "a short text fits into a frame");
         }

@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use oqto_protocol::fault::{Fault, FaultCode};
-use oqto_protocol::id::{Digest, SessionId};
+use oqto_protocol::id::SessionId;
 use oqto_protocol::policy::{NetworkAccess, SandboxReport};
 use oqto_protocol::session::SessionConfig;
 
@@ -150,26 +150,32 @@ pub(super) fn prepare(
 ) -> Result<Prepared, PrepareError> {
     let harness: Harness = config.harness.parse()?;
     let home = format!("{}/{PRIVATE_DIR}", sandbox::HOME);
-    let needs = harness.start(&Start {
+    let needs = harness.needs(&Start {
         provider: config.provider.as_deref(),
         model: config.model.as_deref(),
         continue_session: config.continue_session.as_deref(),
         private_dir: &home,
     });
     let workspace = workspace(settings, id, config.cwd.as_deref())?;
-    let principal = sandbox::principal::Principal::choose(settings.principal.as_deref(), &workspace)?;
+    let principal = sandbox::principal::Principal::choose(settings.principal, &workspace)?;
     let configured = settings.harnesses.get(harness.name());
     let program = match needs.program {
         Program::Ourselves => None,
         Program::Named(name) => Some(
-            installed::find(harness.name(), name, configured.and_then(|found| found.program.as_deref()))
-                .map_err(|source| PrepareError::NotInstalled { harness, source })?,
+            installed::find(
+                harness.name(),
+                name,
+                configured.and_then(|found| found.program.as_deref()),
+            )
+            .map_err(|source| PrepareError::NotInstalled { harness, source })?,
         ),
     };
 
     let name = config.policy.as_deref().unwrap_or(POLICY_DEFAULT);
-    let name: PolicyName =
-        name.parse().map_err(|source| PrepareError::PolicyName { name: name.to_owned(), source })?;
+    let name: PolicyName = name.parse().map_err(|source| PrepareError::PolicyName {
+        name: name.to_owned(),
+        source,
+    })?;
     let catalog = sandbox::catalog(settings.policy_dir.as_deref())?;
     let session_home = dir.join("home");
     let read = program.iter().flat_map(|found| found.read.iter().cloned());
@@ -178,12 +184,18 @@ pub(super) fn prepare(
         user_home: absolute(principal.home())?,
         session_home: absolute(&session_home)?,
         read: read.map(|path| absolute(&path)).collect::<Result<_, _>>()?,
-        closed: settings.closed(principal.home()).map(|path| absolute(&path)).collect::<Result<_, _>>()?,
+        closed: settings
+            .closed(principal.home())
+            .map(|path| absolute(&path))
+            .collect::<Result<_, _>>()?,
         network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
     };
     let plan = policy::resolve(&catalog, &name, &request)?;
     if let Some(name) = config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
-        return Err(PrepareError::Variable { policy: plan.policy, name: name.clone() });
+        return Err(PrepareError::Variable {
+            policy: plan.policy,
+            name: name.clone(),
+        });
     }
 
     make_home(&session_home)?;
@@ -196,16 +208,26 @@ pub(super) fn prepare(
     let host = Host {
         bwrap: sandbox::probe::bubblewrap(&std::env::var_os("PATH").unwrap_or_default())?,
         runner_exe: sandbox::reachable_exe(&settings.exe, &principal, &settings.bin_dir())?,
-        env: config.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        env: config
+            .env
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
         principal: principal.clone(),
     };
     let inner = inner(&plan, &needs, program, &workspace);
     let launch = sandbox::wrap(&plan, inner, &host)?;
     let ours = nix::unistd::geteuid().as_raw();
-    let become_principal = Principal { uid: principal.uid(), gid: principal.gid() };
+    let become_principal = Principal {
+        uid: principal.uid(),
+        gid: principal.gid(),
+    };
     Ok(Prepared {
         harness,
-        order: Order { launch, principal: (principal.uid() != ours).then_some(become_principal) },
+        order: Order {
+            launch,
+            principal: (principal.uid() != ours).then_some(become_principal),
+        },
         workspace,
         sandbox: report(&plan),
     })
@@ -221,40 +243,63 @@ fn workspace(settings: &Settings, id: &SessionId, cwd: Option<&str>) -> Result<P
                 .recursive(true)
                 .mode(0o755)
                 .create(&own)
-                .map_err(|source| PrepareError::Directory { path: own.clone(), source })?;
+                .map_err(|source| PrepareError::Directory {
+                    path: own.clone(),
+                    source,
+                })?;
             own
         }
     };
-    let failed = |source| PrepareError::Workspace { path: asked.clone(), source };
+    let failed = |source| PrepareError::Workspace {
+        path: asked.clone(),
+        source,
+    };
     let path = fs::canonicalize(&asked).map_err(failed)?;
     if !asked.is_absolute() {
         return Err(failed(io::Error::other("the path must be absolute")));
     }
-    if path.is_dir() { Ok(path) } else { Err(failed(io::ErrorKind::NotADirectory.into())) }
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(failed(io::ErrorKind::NotADirectory.into()))
+    }
 }
 
 fn absolute(path: &Path) -> Result<AbsolutePath, PrepareError> {
-    AbsolutePath::try_from(path).map_err(|source| PrepareError::Path { path: path.to_owned(), source })
+    AbsolutePath::try_from(path).map_err(|source| PrepareError::Path {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn make_home(path: &Path) -> Result<(), PrepareError> {
     DirBuilder::new()
         .mode(0o700)
         .create(path)
-        .map_err(|source| PrepareError::Directory { path: path.to_owned(), source })
+        .map_err(|source| PrepareError::Directory {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// The harness itself, before the sandbox is put around it.
 fn inner(plan: &Plan, needs: &Needs, program: Option<installed::Installed>, workspace: &Path) -> Launch {
-    let mut env: BTreeMap<OsString, OsString> =
-        needs.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let mut env: BTreeMap<OsString, OsString> = needs
+        .env
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
     let mut args = Vec::new();
     let program = match program {
         None => PathBuf::from(sandbox::RUNNER),
         Some(found) => {
             args.extend(found.leading.into_iter().map(|path| Arg::Text(path.into())));
             let system = plan.env.set.get("PATH").map(String::as_str).unwrap_or_default();
-            let path = found.path.iter().map(PathBuf::from).chain(std::env::split_paths(system));
+            let path = found
+                .path
+                .iter()
+                .map(PathBuf::from)
+                .chain(std::env::split_paths(system));
             // A directory with a colon in its name cannot stand in PATH; the harness is started by its own path.
             if let Ok(path) = std::env::join_paths(path) {
                 env.insert("PATH".into(), path);
@@ -263,13 +308,18 @@ fn inner(plan: &Plan, needs: &Needs, program: Option<installed::Installed>, work
         }
     };
     args.extend(needs.args.iter().map(|arg| Arg::Text(arg.into())));
-    Launch { program: program.into(), args, env: env.into_iter().collect(), cwd: workspace.into() }
+    Launch {
+        program: program.into(),
+        args,
+        env: env.into_iter().collect(),
+        cwd: workspace.into(),
+    }
 }
 
 fn report(plan: &Plan) -> SandboxReport {
     SandboxReport {
         policy: plan.policy.to_string(),
-        digest: Digest(plan.digest().to_bytes()),
+        digest: plan.digest(),
         network: match plan.network {
             Network::None => NetworkAccess::None,
             Network::Host => NetworkAccess::Host,

@@ -44,18 +44,28 @@ pub(super) enum RecordError {
     #[error("cannot read {path}")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path} is no session's record")]
-    Malformed { path: PathBuf, source: serde_json::Error },
+    Malformed {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
 }
 
 impl SessionRecord {
     /// Writes the record into the session's directory, whole or not at all.
     pub(super) fn keep(&self, dir: &Path) -> Result<(), RecordError> {
         let path = dir.join(FILE);
-        let text = serde_json::to_vec(self)
-            .map_err(|source| RecordError::Malformed { path: path.clone(), source })?;
+        let text = serde_json::to_vec(self).map_err(|source| RecordError::Malformed {
+            path: path.clone(),
+            source,
+        })?;
         let new = dir.join("session.json.new");
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
             file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
@@ -67,9 +77,15 @@ impl SessionRecord {
     /// Reads the record of a session's directory.
     pub(super) fn open(dir: &Path) -> Result<Self, RecordError> {
         let path = dir.join(FILE);
-        let read_error = |source| RecordError::Read { path: path.clone(), source };
+        let read_error = |source| RecordError::Read {
+            path: path.clone(),
+            source,
+        };
         let bytes = crate::sys::read_bounded(&path, FILE_LEN_MAX).map_err(read_error)?;
         let bytes = bytes.ok_or_else(|| read_error(io::Error::other("it is too long")))?;
-        serde_json::from_slice(&bytes).map_err(|source| RecordError::Malformed { path: path.clone(), source })
+        serde_json::from_slice(&bytes).map_err(|source| RecordError::Malformed {
+            path: path.clone(),
+            source,
+        })
     }
 }

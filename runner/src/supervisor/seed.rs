@@ -41,8 +41,14 @@ pub enum SeedError {
 /// # Errors
 /// When a file that is there cannot be copied.
 pub(super) fn seed(from: &Path, to: &Path, principal: &Principal) -> Result<(), SeedError> {
-    let write_error = |path: &Path, source| SeedError::Write { path: path.to_owned(), source };
-    DirBuilder::new().mode(0o700).create(to).map_err(|source| write_error(to, source))?;
+    let write_error = |path: &Path, source| SeedError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .mode(0o700)
+        .create(to)
+        .map_err(|source| write_error(to, source))?;
     for name in FILES {
         let path = from.join(name);
         let Some(bytes) = read(&path, principal).map_err(|source| SeedError::Read { path, source })? else {
@@ -63,8 +69,14 @@ pub(super) fn seed(from: &Path, to: &Path, principal: &Principal) -> Result<(), 
 /// and takes only what the principal owns.
 fn read(path: &Path, principal: &Principal) -> io::Result<Option<Vec<u8>>> {
     let other = principal.uid() != nix::unistd::geteuid().as_raw();
-    let resolve = if other { ResolveFlag::RESOLVE_NO_SYMLINKS } else { ResolveFlag::empty() };
-    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).resolve(resolve);
+    let resolve = if other {
+        ResolveFlag::RESOLVE_NO_SYMLINKS
+    } else {
+        ResolveFlag::empty()
+    };
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(resolve);
     let file = match openat2(AT_FDCWD, path, how) {
         Ok(fd) => File::from(fd),
         Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => return Ok(None),
@@ -72,10 +84,15 @@ fn read(path: &Path, principal: &Principal) -> io::Result<Option<Vec<u8>>> {
     };
     let found = file.metadata()?;
     if !found.is_file() || found.len() > FILE_LEN_MAX {
-        return Err(io::Error::other(format!("it is no plain file of at most {FILE_LEN_MAX} bytes")));
+        return Err(io::Error::other(format!(
+            "it is no plain file of at most {FILE_LEN_MAX} bytes"
+        )));
     }
     if other && found.uid() != principal.uid() {
-        return Err(io::Error::other(format!("it does not belong to user {}", principal.uid())));
+        return Err(io::Error::other(format!(
+            "it does not belong to user {}",
+            principal.uid()
+        )));
     }
     let mut bytes = Vec::new();
     file.take(FILE_LEN_MAX).read_to_end(&mut bytes)?;
@@ -90,7 +107,10 @@ pub(super) fn hand_over(dir: &Path, principal: &Principal) -> Result<(), SeedErr
     if principal.uid() == nix::unistd::geteuid().as_raw() {
         return Ok(());
     }
-    give(dir, principal).map_err(|source| SeedError::Write { path: dir.to_owned(), source })
+    give(dir, principal).map_err(|source| SeedError::Write {
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 fn give(path: &Path, principal: &Principal) -> io::Result<()> {

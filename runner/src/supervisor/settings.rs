@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Gid, Uid};
 use oqto_protocol::id::{RunnerId, SessionId};
 
 /// What the supervisor knows of its runner.
@@ -16,7 +17,7 @@ pub struct Settings {
     /// Where policies beside the shipped ones are.
     pub policy_dir: Option<PathBuf>,
     /// As whom harnesses run when the runner is root.
-    pub principal: Option<String>,
+    pub principal: Option<(Uid, Gid)>,
     /// How many sessions may live at once.
     pub sessions_max: NonZeroU32,
     /// What is known of single harnesses, by name.
