@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn data_stands_on_no_command_line_and_is_read_from_its_descriptor() {
         let launch = shell(
-            "cat <&$1; tr '\\0' ' ' </proc/$$/cmdline",
+            "cat /proc/self/fd/$1; tr '\\0' ' ' </proc/$$/cmdline",
             vec![Arg::Data(b"hush;".to_vec())],
         );
         let (text, _) = output(&launch);
@@ -173,7 +173,10 @@ mod tests {
 
     #[test]
     fn a_report_is_kept_apart_from_the_output() {
-        let (text, report) = output(&shell("echo said; echo ready >&$1", vec![Arg::Report]));
+        let (text, report) = output(&shell(
+            "echo said; echo ready >/proc/self/fd/$1",
+            vec![Arg::Report],
+        ));
         let mut reported = String::new();
         std::fs::File::from(report.unwrap())
             .read_to_string(&mut reported)
