@@ -2,8 +2,8 @@
 //!
 //! Modules stand on floors; a module names only modules of lower floors, and shells never name each other:
 //! ground (`bounds` `clock` `launch` `sys`), core (`policy` `session` `harness`: no I/O, no clock, no tokio),
-//! record (`event_log`), shell (`sandbox` `shim` `identity` `transport`), house (`supervisor`), daemon, doors
-//! (`cli`). `docs/ARCHITECTURE.md` has the whole picture.
+//! record (`event_log`), shell (`exec_agent` `sandbox` `shim` `identity` `transport`), house (`supervisor`), daemon,
+//! doors (`cli`). `docs/ARCHITECTURE.md` has the whole picture.
 #![forbid(unsafe_code)]
 
 pub mod bounds;
@@ -17,6 +17,7 @@ pub mod session;
 
 pub mod event_log;
 
+pub mod exec_agent;
 pub mod identity;
 pub mod sandbox;
 pub mod shim;

@@ -7,5 +7,8 @@ use std::process::ExitCode;
 /// Runs the door that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::from(125)
+    match std::env::args_os().nth(1) {
+        Some(door) if door == "exec-agent" => crate::exec_agent::serve(),
+        _ => ExitCode::from(125),
+    }
 }
