@@ -226,7 +226,7 @@ impl Session {
         });
         match speech.expect {
             Expect::Answer => self.replies.pending.push(pending),
-            Expect::Nothing => self.accept(pending, None, out),
+            Expect::Nothing => self.accept(&pending, None, out),
         }
         Ok(())
     }
@@ -346,18 +346,18 @@ impl Session {
             }
         }
         for pending in std::mem::take(&mut self.replies.pending) {
-            self.refuse_pending(pending, fault.clone(), out);
+            self.refuse_pending(&pending, fault.clone(), out);
         }
     }
 
     /// A command was done; without data of its own it is told where its events follow.
-    pub(super) fn accept(&mut self, pending: Pending, data: Option<ReplyData>, out: &mut Vec<Action>) {
-        let Pending { id, cmd, cursor, .. } = pending;
+    pub(super) fn accept(&mut self, pending: &Pending, data: Option<ReplyData>, out: &mut Vec<Action>) {
+        let Pending { id, cmd, cursor, .. } = *pending;
         let data = data.unwrap_or(ReplyData::Accepted(Accepted { cursor }));
         self.reply(Reply::done(id, cmd, Some(data)), out);
     }
 
-    pub(super) fn refuse_pending(&mut self, pending: Pending, fault: Fault, out: &mut Vec<Action>) {
+    pub(super) fn refuse_pending(&mut self, pending: &Pending, fault: Fault, out: &mut Vec<Action>) {
         self.reply(Reply::refused(pending.id, pending.cmd, fault), out);
     }
 

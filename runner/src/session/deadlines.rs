@@ -79,13 +79,13 @@ impl Session {
                 pending.cmd,
                 ANSWER_MS / 1000
             );
-            self.refuse_pending(pending, Fault::new(FaultCode::Timeout, message), out);
+            self.refuse_pending(&pending, Fault::new(FaultCode::Timeout, message), out);
             match &self.stage {
                 Stage::Streaming(Run {
                     begun: Begun::No { prompt, .. },
                 }) if *prompt == id => self.stage = Stage::Idle,
                 Stage::Compacting if kind == Kind::Compact && self.working.is_none() => {
-                    self.stage = Stage::Idle
+                    self.stage = Stage::Idle;
                 }
                 Stage::Starting(_)
                 | Stage::Idle
@@ -101,7 +101,7 @@ impl Session {
     fn expire_stage(&mut self, out: &mut Vec<Action>) {
         match &mut self.stage {
             Stage::Starting(_) => {
-                self.broken(format!("said nothing within {} s", START_MS / 1000), out);
+                self.broken(&format!("said nothing within {} s", START_MS / 1000), out);
             }
             // It took the prompt and began nothing: a command of an extension, done by now.
             Stage::Streaming(_) => self.stage = Stage::Idle,

@@ -27,7 +27,7 @@ impl Session {
     }
 
     /// The harness cannot be listened to any longer.
-    pub(super) fn broken(&mut self, what: String, out: &mut Vec<Action>) {
+    pub(super) fn broken(&mut self, what: &str, out: &mut Vec<Action>) {
         let error = format!("{}: {what}", self.setup.harness);
         self.fatal(error.clone(), out);
         self.refuse_waiting(&Fault::new(FaultCode::Harness, error.clone()), out);

@@ -186,7 +186,7 @@ impl Session {
         self.record(Event::InputNeeded(InputNeeded { request }), out);
         // What was said is taken, and who said it may be who has to answer.
         while let Some(pending) = self.replies.take_kind(Kind::Talk) {
-            self.accept(pending, None, out);
+            self.accept(&pending, None, out);
         }
     }
 
@@ -208,7 +208,7 @@ impl Session {
         }
         self.work(Phase::Compacting, out);
         if let Some(pending) = self.replies.take_kind(Kind::Compact) {
-            self.accept(pending, None, out);
+            self.accept(&pending, None, out);
         }
     }
 
@@ -226,8 +226,8 @@ impl Session {
         let kind = pending.as_ref().map(|pending| pending.kind);
         if let Some(pending) = pending {
             match answer {
-                Ok(data) => self.accept(pending, data, out),
-                Err(fault) => self.refuse_pending(pending, fault, out),
+                Ok(data) => self.accept(&pending, data, out),
+                Err(fault) => self.refuse_pending(&pending, fault, out),
             }
         }
         if kind == Some(Kind::Move) && !refused {

@@ -48,12 +48,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// The answer that a command was given already.
-    #[must_use]
-    pub fn kept_reply(&self, id: CommandId) -> Option<&oqto_protocol::reply::Reply> {
-        self.replies.given(id)
-    }
-
     /// A session whose harness is being started; its tape begins at `now_ms`.
     #[must_use]
     pub fn new(setup: Setup, now_ms: u64) -> Self {
@@ -210,7 +204,7 @@ impl Session {
             Stage::Starting(starting) if self.sandbox.is_none() => {
                 let room = EARLY_LEN_MAX.saturating_sub(starting.early.len());
                 if bytes.len() > room {
-                    return self.broken("printed before its sandbox was there".to_owned(), out);
+                    return self.broken("printed before its sandbox was there", out);
                 }
                 starting.early.extend_from_slice(bytes);
             }
@@ -231,7 +225,7 @@ impl Session {
             let line = match self.lines.next(&mut bytes) {
                 Ok(Some(line)) => line,
                 Ok(None) => return,
-                Err(too_long) => return self.broken(too_long.to_string(), out),
+                Err(too_long) => return self.broken(&too_long.to_string(), out),
             };
             let mut fragments = std::mem::take(&mut self.fragments);
             self.dialect.push(line, self.now, &mut fragments);
