@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, setgid, setgroups, setuid};
 
 /// The number that stands for whoever has none; files of strangers show it too, so nobody can be told apart by it.
-const NOBODY: u32 = 65534;
+pub(super) const NOBODY: u32 = 65534;
 
 /// A user of the host, not root and not nobody.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! What this host can enforce, tried for real, and how to get what it cannot.
 
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::landlock;
-use super::principal::Principal;
+use super::principal::{NOBODY, Principal};
 use super::report::Layer;
 
 /// Where bubblewrap is looked for when nothing says where programs are.
@@ -55,7 +57,8 @@ pub fn bubblewrap(path: &std::ffi::OsStr) -> Result<PathBuf, NoBubblewrap> {
         .ok_or(NoBubblewrap)
 }
 
-/// Tries every layer that depends on the host. Namespaces are tried as `principal`, if this process is root.
+/// Tries every layer that depends on the host. If this process is root, namespaces are tried as `principal`, or as
+/// nobody.
 #[must_use]
 pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Finding> {
     let namespaces = match bubblewrap(path) {
@@ -133,9 +136,11 @@ fn namespaces(bwrap: &Path, principal: Option<&Principal>) -> Finding {
             .args(["--proc", "/proc", "--dev", "/dev", "--", "/bin/true"])
             .env_clear()
             .stdin(Stdio::null());
-        if let Some(principal) = principal {
-            use std::os::unix::process::CommandExt as _;
-            trial.uid(principal.uid()).gid(principal.gid());
+        // Root may make namespaces where nobody else may, and harnesses do not run as root.
+        if geteuid().is_root() {
+            let (uid, gid) =
+                principal.map_or((NOBODY, NOBODY), |principal| (principal.uid(), principal.gid()));
+            trial.uid(uid).gid(gid);
         }
         let tried = trial.output().map_err(failed)?;
         if tried.status.success() {

@@ -258,7 +258,7 @@ impl Survey {
             Ok(Found::Absent) => open.link.is_some(),
             Ok(Found::Link(target)) => open.link.as_ref() != Some(&target),
             // What cannot be looked at any more is not what it was.
-            Ok(Found::There) | Err(_) => true,
+            Ok(Found::There | Found::Blocked(_)) | Err(_) => true,
         };
         self.open
             .iter()
@@ -286,6 +286,7 @@ pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
         let Some(root) = writable(path) else { continue };
         match found(root.as_path(), path)? {
             Found::There => survey.sealed.push(path.to_owned()),
+            Found::Blocked(file) => survey.sealed.push(file),
             Found::Absent => survey.open.push(Open {
                 path: path.to_owned(),
                 link: None,
@@ -309,6 +310,9 @@ pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
 enum Found {
     There,
     Absent,
+    /// A file stands where a directory would have to be, as `.git` does in a linked worktree: as long as it stands,
+    /// nothing can appear below, and what it says decides where others look instead.
+    Blocked(PathBuf),
     Link(PathBuf),
 }
 
@@ -323,6 +327,7 @@ fn found(root: &Path, path: &Path) -> Result<Found, ViewError> {
                     .map(Found::Link)
                     .map_err(|source| unreadable(step, source));
             }
+            Ok(metadata) if !metadata.is_dir() && step != path => return Ok(Found::Blocked(step.to_owned())),
             Ok(_) => {}
             Err(error) if is_absent(&error) => return Ok(Found::Absent),
             Err(source) => return Err(unreadable(step, source)),
@@ -351,5 +356,93 @@ fn unreadable(path: &Path, source: io::Error) -> ViewError {
     ViewError::Unreadable {
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use crate::policy::{Catalog, Request, resolve};
+
+    use super::*;
+
+    /// A plan whose workspace is `w` below `above`.
+    fn plan(above: &Path) -> Plan {
+        let path = |path: &Path| AbsolutePath::try_from(path).unwrap();
+        for name in ["w", "home"] {
+            fs::create_dir(above.join(name)).unwrap();
+        }
+        let request = Request {
+            workspace: path(&above.join("w")),
+            user_home: path(Path::new("/nonexistent")),
+            session_home: path(&above.join("home")),
+            read: Vec::new(),
+            closed: Vec::new(),
+            network_for: None,
+        };
+        resolve(&Catalog::shipped(), &"workspace".parse().unwrap(), &request).unwrap()
+    }
+
+    #[test]
+    fn directories_above_a_protected_path_are_pinned_and_those_above_the_workspace_are_not() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let git = above.path().join("w/.git");
+        fs::create_dir_all(git.join("hooks")).unwrap();
+        let view = View::of(&plan).unwrap();
+        assert_eq!(view.mounts.get(&git), Some(&Mount::Writable(git.clone())));
+        assert_eq!(
+            view.mounts.get(&git.join("hooks")),
+            Some(&Mount::ReadOnly(git.join("hooks")))
+        );
+        assert_eq!(view.mounts.get(above.path()), None);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_protected_itself() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let git = above.path().join("w/.git");
+        fs::write(&git, "gitdir: elsewhere").unwrap();
+        assert_eq!(survey(&plan).unwrap().sealed(), [git]);
+    }
+
+    #[test]
+    fn a_survey_sees_what_appears_and_what_points_elsewhere() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let (link, file) = (above.path().join("w/.vscode"), above.path().join("w/.envrc"));
+        symlink("/nonexistent", &link).unwrap();
+        let survey = survey(&plan).unwrap();
+        assert_eq!(survey.changed(), Vec::<PathBuf>::new());
+        fs::write(&file, "").unwrap();
+        fs::remove_file(&link).unwrap();
+        symlink("/elsewhere", &link).unwrap();
+        assert_eq!(survey.changed(), [file, link]);
+    }
+
+    #[test]
+    fn no_landlock_rule_says_what_another_one_does() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        fs::create_dir_all(above.path().join("w/.git/hooks")).unwrap();
+        let rules = View::of(&plan).unwrap().rules();
+        let below = |path: &Path| rules.iter().filter(|rule| rule.path.starts_with(path)).count();
+        assert_eq!(
+            below(&above.path().join("w")),
+            0,
+            "the workspace lies in /tmp, which may be written anyway"
+        );
+        assert_eq!(below(Path::new("/usr")), 1);
+    }
+
+    #[test]
+    fn a_workspace_that_became_a_link_is_refused() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        fs::remove_dir(above.path().join("w")).unwrap();
+        symlink("/usr", above.path().join("w")).unwrap();
+        assert!(matches!(View::of(&plan), Err(ViewError::NotADirectory { .. })));
     }
 }
