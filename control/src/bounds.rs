@@ -45,6 +45,7 @@ pub(crate) const SENDS_MAX: u8 = 2;
 
 /// The life of the certificate of a private runner on this machine. It is not renewed yet: the runner is started
 /// anew and asks again, so this bounds how long one may run.
+#[cfg(feature = "local")]
 pub(crate) const LOCAL_RUNNER_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The life of this control's own certificate. One is made for every dial, so it only has to outlive a handshake

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use oqto_protocol::id::{ControlId, RunnerId};
 
 use crate::authority::{Authority, AuthorityError};
+#[cfg(feature = "local")]
+use crate::bootstrap::Place;
 use crate::connection::{ConnectError, Dialer, RunnerAddr};
 use crate::fleet::{RecordError, Records};
 use crate::history::HistoryStore;
@@ -42,9 +44,9 @@ pub struct Options {
     control_id: Option<ControlId>,
     history: Option<Arc<dyn HistoryStore>>,
     #[cfg(feature = "local")]
-    pub(crate) local_dir: PathBuf,
+    local_dir: PathBuf,
     #[cfg(feature = "local")]
-    pub(crate) runner_program: Option<PathBuf>,
+    runner_program: Option<PathBuf>,
 }
 
 impl Options {
@@ -118,7 +120,7 @@ struct Inner {
     records: Records,
     history: Option<Arc<dyn HistoryStore>>,
     #[cfg(feature = "local")]
-    options: Options,
+    place: Place,
 }
 
 impl Control {
@@ -127,17 +129,30 @@ impl Control {
     /// # Errors
     /// When the authority's files cannot be used.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let authority = Authority::open(&options.authority_dir)?;
-        let control_id = match &options.control_id {
-            Some(id) => id.clone(),
+        let Options {
+            authority_dir,
+            records_dir,
+            control_id,
+            history,
+            #[cfg(feature = "local")]
+            local_dir,
+            #[cfg(feature = "local")]
+            runner_program,
+        } = options;
+        let authority = Authority::open(&authority_dir)?;
+        let control_id = match control_id {
+            Some(id) => id,
             None => CONTROL_ID.parse()?,
         };
         let inner = Inner {
             dialer: Arc::new(Dialer::new(authority, control_id)),
-            records: Records::new(options.records_dir.clone()),
-            history: options.history.clone(),
+            records: Records::new(records_dir),
+            history,
             #[cfg(feature = "local")]
-            options,
+            place: Place {
+                dir: local_dir,
+                program: runner_program,
+            },
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -165,14 +180,14 @@ impl Control {
     /// When no runner's program is found, or it does not start; what it said is in the error.
     #[cfg(feature = "local")]
     pub async fn local(&self) -> Result<Runner, crate::LocalError> {
-        crate::bootstrap::local(self, &self.inner.options, &self.inner.records).await
+        crate::bootstrap::local(self, &self.inner.place, &self.inner.records).await
     }
 
     /// Where the private runner of this machine says it is, if it says so.
     #[cfg(feature = "local")]
     #[must_use]
     pub fn local_addr(&self) -> Option<RunnerAddr> {
-        crate::bootstrap::found(&self.inner.options.local_dir)
+        crate::bootstrap::found(&self.inner.place.dir)
     }
 
     /// The runners that were remembered, by name.
@@ -228,15 +243,8 @@ fn set_dir(value: Option<OsString>) -> Option<PathBuf> {
 #[cfg(feature = "local")]
 fn default_local_dir() -> Result<PathBuf, NoHome> {
     let variable = "XDG_STATE_HOME";
-    if set_dir(std::env::var_os(variable)).is_none() && is_root() {
+    if set_dir(std::env::var_os(variable)).is_none() && crate::bootstrap::is_root() {
         return Ok(PathBuf::from("/var/lib/oqto/runner"));
     }
     Ok(user_dir(variable, ".local/state")?.join("oqto/runner"))
-}
-
-/// The kernel gives a process's directory the process's effective user.
-#[cfg(feature = "local")]
-pub(crate) fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

@@ -50,7 +50,7 @@ pub use oqto_protocol::session::SessionConfig;
 
 pub use authority::{Authority, AuthorityError, SignError};
 #[cfg(feature = "local")]
-pub use bootstrap::LocalError;
+pub use bootstrap::{LocalError, StartError};
 pub use connection::{ConnectError, ExchangeError, Refusal, RunnerAddr, TlsError};
 pub use control::{Control, NoHome, OpenError, Options};
 pub use events::{Events, EventsError, SubscribeError};

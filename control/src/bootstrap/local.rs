@@ -1,8 +1,8 @@
 //! Finding or starting the runner of this machine.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use oqto_protocol::id::RunnerId;
@@ -12,7 +12,7 @@ use super::program::runner_program;
 use super::start::{StartError, start};
 use crate::bounds::{BOOTSTRAP_WAIT, LOCAL_CONNECT_WAIT};
 use crate::connection::{ConnectError, RunnerAddr};
-use crate::control::{Control, Options, is_root};
+use crate::control::Control;
 use crate::fleet::{RecordError, Records};
 use crate::runner::Runner;
 
@@ -60,13 +60,16 @@ pub enum LocalError {
     Connect(#[from] ConnectError),
 }
 
+/// Where the private runner is, and its program if one was asked for.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) dir: PathBuf,
+    pub(crate) program: Option<PathBuf>,
+}
+
 /// The runner that runs in the state directory, or one that is started there.
-pub(crate) async fn local(
-    control: &Control,
-    options: &Options,
-    records: &Records,
-) -> Result<Runner, LocalError> {
-    let dir = &options.local_dir;
+pub(crate) async fn local(control: &Control, place: &Place, records: &Records) -> Result<Runner, LocalError> {
+    let dir = &place.dir;
     if let Some(runner) = knock(control, found(dir)).await {
         return Ok(runner);
     }
@@ -76,7 +79,7 @@ pub(crate) async fn local(
     if let Some(runner) = knock(control, found(dir)).await {
         return Ok(runner);
     }
-    let program = runner_program(options.runner_program.as_deref()).ok_or(LocalError::NoProgram)?;
+    let program = runner_program(place.program.as_deref()).ok_or(LocalError::NoProgram)?;
     let failed = |source| LocalError::Start {
         program: program.clone(),
         source,
@@ -115,6 +118,11 @@ fn make_dir(dir: &Path) -> Result<(), LocalError> {
         .mode(mode)
         .create(dir)
         .map_err(failed("make", dir))
+}
+
+/// The kernel gives a process's directory the process's effective user.
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 async fn lock(dir: &Path) -> Result<File, LocalError> {

@@ -11,4 +11,5 @@ mod start;
 
 pub(crate) use find::found;
 pub use local::LocalError;
-pub(crate) use local::local;
+pub(crate) use local::{Place, is_root, local};
+pub use start::StartError;
