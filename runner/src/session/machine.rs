@@ -48,6 +48,12 @@ pub struct Session {
 }
 
 impl Session {
+    /// The answer that a command was given already.
+    #[must_use]
+    pub fn kept_reply(&self, id: CommandId) -> Option<&oqto_protocol::reply::Reply> {
+        self.replies.given(id)
+    }
+
     /// A session whose harness is being started; its tape begins at `now_ms`.
     #[must_use]
     pub fn new(setup: Setup, now_ms: u64) -> Self {
