@@ -1,6 +1,5 @@
 //! The doors of the sandbox: `sandbox run`, `doctor`, and `enter`, which only the runner itself opens.
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -9,6 +8,7 @@ use std::process::ExitCode;
 use crate::policy::PolicyName;
 use crate::sandbox::enter;
 use crate::sandbox::probe::{Finding, probe};
+use crate::sandbox::report::chain;
 use crate::sandbox::run::{Job, Outcome, RunError, run};
 
 /// What can be done with a sandbox by hand.
@@ -147,15 +147,4 @@ fn json(value: &impl serde::Serialize) -> String {
 fn say(text: &str) {
     // There is nobody else to tell that standard error is closed.
     let _ = io::stderr().write_all(text.as_bytes());
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
