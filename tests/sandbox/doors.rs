@@ -1,11 +1,13 @@
 //! What the doors answer.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::unistd::{Gid, Uid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid};
 use oqto_runner::launch::{Arg, Launch, spawn};
 use oqto_runner::policy::{AbsolutePath, Catalog, Request, resolve};
 use oqto_runner::sandbox::principal::Principal;
@@ -30,6 +32,28 @@ fn the_exit_code_is_the_programs_own() {
         assert_eq!(ended.code, code, "{}", ended.err);
         assert!(ended.err.contains(program), "{}", ended.err);
     }
+}
+
+#[test]
+fn whoever_stops_it_stops_everything_inside_and_no_home_is_left() {
+    let bed = Bed::new();
+    let homes = bed.directory("homes");
+    let script = "setsid sh -c 'echo there; exec sleep 1000' & wait";
+    let mut command = bed.command("workspace", &["sh", "-c", script]);
+    let mut run = command
+        .env("TMPDIR", &homes)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(run.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    assert_eq!(fs::read_dir(&homes).unwrap().count(), 1);
+    kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(137));
+    assert_eq!(fs::read_dir(&homes).unwrap().count(), 0);
+    // The end of the pipe comes when nothing inside holds it any more.
+    assert_eq!(out.read_to_string(&mut String::new()).unwrap(), 0);
 }
 
 #[test]

@@ -128,6 +128,32 @@ fn limits_hold() {
 }
 
 #[test]
+fn a_flood_of_processes_ends_at_the_limit() {
+    let script = "import os\n\
+                  n = 0\n\
+                  try:\n\
+                  \x20while True:\n\
+                  \x20 if os.fork() == 0: __import__('signal').pause()\n\
+                  \x20 n += 1\n\
+                  except BlockingIOError: print(90 < n < 100)\n";
+    let bed = Bed::new();
+    let policies = bed.directory("policies");
+    bed.file(
+        "policies/few.toml",
+        "description = \"d\"\nextends = \"workspace\"\n[limits]\nprocesses = 100\n",
+    );
+    let mut command = std::process::Command::new(crate::bed::runner());
+    command
+        .args(["sandbox", "run", "--policy", "few", "--policy-dir"])
+        .arg(policies)
+        .arg("--cwd");
+    command
+        .arg(bed.workspace())
+        .args(["--", "/usr/bin/python3", "-c", script]);
+    assert_eq!(crate::bed::end(&mut command).ok(), "True\n");
+}
+
+#[test]
 fn a_harness_cannot_signal_what_is_outside() {
     let bed = Bed::new();
     let own = std::process::id();

@@ -9,6 +9,7 @@ use crate::cause::chain;
 use crate::policy::PolicyName;
 use crate::sandbox::enter;
 use crate::sandbox::probe::{Finding, probe};
+use crate::sandbox::report::chain;
 use crate::sandbox::run::{Job, Outcome, RunError, run};
 
 /// What can be done with a sandbox by hand.

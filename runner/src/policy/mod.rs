@@ -1,6 +1,6 @@
 //! What a session may touch, decided before anything runs.
 //!
-//! A policy is a TOML file ([`document`]); policies known by name are a [`Catalog`]. [`resolve`] joins one policy and
+//! A policy is a TOML file (`document`); policies known by name are a [`Catalog`]. [`resolve`] joins one policy and
 //! what it extends with a request (which workspace, whose home, what the harness needs) into a [`Plan`]: inert
 //! data that says everything the sandbox has to enforce and that has a digest.
 //!

@@ -421,7 +421,7 @@ mod tests {
                 "{workspace}"
             );
         }
-        for workspace in ["/home/a/p", "/tmp/p", "/srv/p", "/opt/p", "/work/p"] {
+        for workspace in ["/home/a/p", "/tmp/p", "/srv/p", "/opt/p", "/data/p"] {
             assert!(
                 resolve(&Catalog::shipped(), &name("workspace"), &request(workspace)).is_ok(),
                 "{workspace}"

@@ -16,7 +16,7 @@ const NEWEST: ABI = ABI::V7;
 
 /// Why landlock does not hold.
 #[derive(Debug, thiserror::Error)]
-pub enum LandlockError {
+pub(super) enum LandlockError {
     /// The kernel does not have it.
     #[error(
         "the kernel has no landlock; it is in Linux 5.13 and later, and needs landlock in the lsm= list at boot"

@@ -7,14 +7,14 @@
 //! | layer | file | made by |
 //! |---|---|---|
 //! | namespaces, mounts | `view`, `bubblewrap` | bubblewrap, checked by `enter` |
-//! | no privileges | `enter` | bubblewrap drops, `enter` checks |
+//! | no privileges | `confine` | bubblewrap drops, `enter` checks |
 //! | limits | `rlimit` | `enter` |
 //! | landlock | `landlock` | `enter` |
 //! | seccomp | `seccomp` | `enter` |
 //!
 //! [`probe`] says what this host can enforce and how to get the rest; [`principal`] says as whom harnesses run.
 //!
-//! Floor: shell. Uses `policy`, `launch`. Promise: a harness runs only with a [`enter::Confined`] in hand, which
+//! Floor: shell. Uses `policy`, `launch`. Promise: a harness runs only with a [`Confined`] in hand, which
 //! exists only after the kernel accepted every layer that the plan requires. A layer that fails ends the start with
 //! its name. Not here: starting the launch (`launch`), what is a plan (`policy`).
 //!
@@ -28,6 +28,7 @@ pub mod report;
 pub mod run;
 
 mod bubblewrap;
+mod confine;
 mod entry;
 mod host;
 mod landlock;
@@ -37,6 +38,7 @@ mod seccomp;
 mod view;
 mod wrap;
 
+pub use confine::{Confined, exec_agent};
 pub use host::{Host, ReachError, reachable_exe};
 pub use policies::{PoliciesError, catalog};
 pub use view::{Survey, ViewError, survey};

@@ -10,7 +10,7 @@ const MIB: u64 = 1024 * 1024;
 /// A limit that the kernel did not take.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot limit {what}")]
-pub struct LimitError {
+pub(super) struct LimitError {
     what: &'static str,
     source: Errno,
 }

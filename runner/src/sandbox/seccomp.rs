@@ -11,7 +11,7 @@ use crate::policy::{Condition, Denial, Refusal, Test};
 
 /// Why seccomp does not hold.
 #[derive(Debug, thiserror::Error)]
-pub enum SeccompError {
+pub(super) enum SeccompError {
     /// The refusals cannot be said in a filter.
     #[error("the refused system calls make no filter")]
     Filter {
