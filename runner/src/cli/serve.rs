@@ -44,6 +44,8 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
             std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()),
         )
         .with_target(false)
+        // A log that cannot be written must not end what it would have told of.
+        .log_internal_errors(false)
         .init();
     let overrides = Overrides {
         listen: args.listen,

@@ -25,6 +25,9 @@ use crate::transport::{BindError, Listener};
 /// Threads that serve peers and drive sessions. Sessions are bounded by the disk, not by these.
 const WORKERS: usize = 2;
 
+/// How long the log of a runner in the background may be at its start, bytes; a longer one is set aside, once.
+const LOG_LEN_MAX: u64 = 4 * 1024 * 1024;
+
 /// How this start differs from any other.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -160,7 +163,7 @@ async fn serve(
     tracing::info!(runner = %daemon.runner_id, address = %listener.address(), "listening");
     if options.bootstrap {
         identity::announce(io::stdout().lock(), listener.address()).map_err(RunError::Announce)?;
-        detach().map_err(RunError::Announce)?;
+        detach(&state_dir.join("runner.log")).map_err(RunError::Announce)?;
     }
     let mut connections = JoinSet::new();
     let idle = idleness(&daemon, options.exit_when_idle);
@@ -274,13 +277,18 @@ fn say_where(path: &Path, runner_id: &RunnerId, address: SocketAddr) -> Result<(
     said.map_err(RunError::Announce)
 }
 
-/// Lets go of who started this: their terminal, their pipes, their session.
-fn detach() -> io::Result<()> {
+/// Lets go of who started this: their terminal, their pipes, their session. From here on the log is a file.
+fn detach(log: &Path) -> io::Result<()> {
     // A process that leads its session already has nothing to leave.
     let _ = nix::unistd::setsid();
     let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let nothing = nothing.as_fd();
     nix::unistd::dup2_stdin(nothing)?;
     nix::unistd::dup2_stdout(nothing)?;
+    if fs::metadata(log).is_ok_and(|found| found.len() > LOG_LEN_MAX) {
+        fs::rename(log, log.with_extension("log.old"))?;
+    }
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
+    nix::unistd::dup2_stderr(log)?;
     Ok(())
 }

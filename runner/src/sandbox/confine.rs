@@ -15,7 +15,8 @@ use nix::sys::signal::SigSet;
 use crate::policy::{Layers, Need, Network};
 
 use super::entry::{Entry, Namespaces, Same};
-use super::report::{Enforced, Layer, State, chain};
+use super::report::{Enforced, Layer, State};
+use crate::cause::chain;
 use super::{landlock, rlimit, seccomp};
 
 /// Proof that every layer of a plan was accepted by the kernel. Only `confine` makes one.

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use super::confine::{ConfineError, confine, exec_agent};
 use super::entry::{self, Entry};
-use super::report::{Layer, Report, chain};
+use super::report::{Layer, Report};
+use crate::cause::chain;
 
 /// The answer of a start that failed, as `env` and container engines give it.
 const FAILED: u8 = 125;

@@ -1,7 +1,6 @@
 //! What `enter` tells the runner, one JSON a line: what it enforced, then, if the program could not be started, why.
 //! End of file after the first line means that the program runs.
 
-use std::error::Error;
 use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
@@ -116,17 +115,4 @@ pub fn read(from: impl Read) -> Result<Vec<Report>, ReportError> {
     let mut text = String::new();
     from.take(LEN_MAX).read_to_string(&mut text)?;
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
-}
-
-/// An error with its causes, in one line: reports and terminals are where a chain ends.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

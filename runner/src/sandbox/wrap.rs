@@ -10,7 +10,7 @@
 //! 4. It tries what must fail, reports, and becomes the program.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::launch::{Arg, Launch};
 use crate::policy::Plan;
 
 use super::bubblewrap;
-use super::entry::{Entry, Namespaces};
+use super::entry::{Entry, Namespaces, Rights, Rule};
 use super::host::Host;
 use super::view::{View, ViewError};
 
@@ -78,7 +78,7 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
         outside: Namespaces::own().map_err(|source| WrapError::Namespaces { source })?,
         network: plan.network,
         same: view.same()?,
-        rules: view.rules(),
+        rules: rules(&view, &program),
         denials: plan.seccomp.clone(),
         limits: plan.limits.clone(),
         layers: plan.layers,
@@ -107,6 +107,15 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
         env: Vec::new(),
         cwd: OsString::from("/"),
     })
+}
+
+/// The view's rules. This program itself may be run only where it is the harness.
+fn rules(view: &View, program: &OsStr) -> Vec<Rule> {
+    let mut rules = view.rules();
+    if program == RUNNER {
+        rules.push(Rule { path: PathBuf::from(RUNNER), rights: Rights::Read });
+    }
+    rules
 }
 
 fn text(word: &str) -> Arg {
