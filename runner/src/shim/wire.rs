@@ -173,7 +173,7 @@ impl<'a> ToShim<'a> {
         }
     }
 
-    /// Reads a frame that an [`Inbox`](super::inbox::Inbox) gave out.
+    /// Reads a frame that the socket brought, without its length.
     ///
     /// # Errors
     /// When it is none of these.
@@ -244,7 +244,7 @@ impl<'a> FromShim<'a> {
         }
     }
 
-    /// Reads a frame that an [`Inbox`](super::inbox::Inbox) gave out.
+    /// Reads a frame that the socket brought, without its length.
     ///
     /// # Errors
     /// When it is none of these.
