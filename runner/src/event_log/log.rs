@@ -43,7 +43,7 @@ pub struct SessionRow {
     pub id: String,
     /// When it was created.
     pub created_ms: u64,
-    /// What [`EventLog::put_state`] kept last.
+    /// What [`SessionLog::put_state`] kept last.
     pub state: Bytes,
     /// The epoch in which numbers are given out now.
     pub epoch: u64,

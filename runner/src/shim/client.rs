@@ -11,9 +11,10 @@ use nix::fcntl::OFlag;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+use super::inbox::Inbox;
 use super::start::SOCKET_FILE;
 use super::tape::Exit;
-use super::wire::{self, BadFrame, FromShim, Inbox, Refusal, Target, ToShim, WriteId};
+use super::wire::{self, BadFrame, FromShim, Refusal, Target, ToShim, WriteId};
 use crate::sys;
 
 /// How long a shim may take to greet. A hung one must not hold up the others.

@@ -4,8 +4,9 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
+use super::inbox::Inbox;
 use super::tape::Exit;
-use super::wire::{self, FromShim, Inbox, ToShim};
+use super::wire::{self, FromShim, ToShim};
 
 /// How much may wait for a runner that does not read before nothing more is read from it, in bytes.
 const OUTBOX_MAX: usize = 64 * 1024;

@@ -1,7 +1,7 @@
 //! The shim: one small process per session that keeps a program alive and everything it says on disk.
 //!
 //! Floor: shell. Uses `launch`, `sys`, `clock`, `bounds`. The runner prepares a directory and starts
-//! `oqto-runner shim --dir DIR` there ([`start`]); the shim starts the program, puts each of its bytes on the
+//! `oqto-runner shim --dir DIR` there ([`mod@start`]); the shim starts the program, puts each of its bytes on the
 //! [`tape`] and serves one runner at a time on a socket in the directory ([`wire`], [`client`]). The runner may
 //! die, be killed and be replaced: the program does not notice.
 //!
@@ -20,6 +20,7 @@ pub mod start;
 pub mod tape;
 pub mod wire;
 
+mod inbox;
 mod input;
 mod link;
 mod relay;
