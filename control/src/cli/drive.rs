@@ -29,6 +29,8 @@ pub(super) trait View {
     }
     /// Moves.
     fn tick(&mut self) {}
+    /// Makes room for a note.
+    fn pause(&mut self) {}
     /// Nothing more will be shown.
     fn end(&mut self, _output: &mut Output) -> Result<(), CliError> {
         Ok(())
@@ -139,6 +141,7 @@ pub(super) async fn follow(
                 });
             }
             Step::Interrupt if until == Until::Closed => {
+                view.pause();
                 note(&format!(
                     "detached; oqtoctl attach {} --from {}",
                     session.id(),
@@ -153,6 +156,7 @@ pub(super) async fn follow(
             }
             Step::Interrupt => {
                 interrupted = true;
+                view.pause();
                 note("stopping; again to close the session");
                 tokio::spawn(abort(session.clone()));
             }

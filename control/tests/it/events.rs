@@ -295,3 +295,53 @@ async fn a_subscription_begins_behind_what_the_store_has() {
     assert_eq!(all(bench.session.events().await.unwrap()).await.0, [1, 2, 3]);
     assert_eq!(all(bench.session.events().await.unwrap()).await.0, [4, 5, 6]);
 }
+
+#[tokio::test]
+async fn a_stream_that_skips_events_which_the_store_lacks_is_neither_kept_nor_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(File::new(dir.path().to_owned()));
+    let bytes = [subscribed(1, 7, 1, 9), frames([event(1, 8), event(1, 9)])].concat();
+    let mut bench = bench(Some(store.clone()), move |_| Reaction::Answer(bytes.clone())).await;
+    let events = bench
+        .session
+        .events_from(Cursor { epoch: 1, seq: 7 })
+        .await
+        .unwrap();
+    assert_eq!(all(events).await.0, [8, 9]);
+    assert_eq!(store.last(&addr()).unwrap(), Cursor::default());
+    assert_eq!(bench.runner.acks.recv().await, Some(None));
+}
+
+#[tokio::test]
+async fn what_a_reader_has_already_is_a_repeat_even_if_the_runner_begins_earlier() {
+    let bytes = [subscribed(1, 0, 1, 4), frames((1..=4).map(|seq| event(1, seq)))].concat();
+    let bench = answered(bytes).await;
+    let events = bench
+        .session
+        .events_from(Cursor { epoch: 1, seq: 3 })
+        .await
+        .unwrap();
+    assert_eq!(all(events).await.0, [4]);
+}
+
+#[test]
+fn what_was_handed_out_is_kept_although_the_stream_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(File::new(dir.path().to_owned()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let bytes = [subscribed(1, 0, 1, 9), frames([event(1, 1), event(1, 2)])].concat();
+        let bench = bench(Some(store.clone()), move |ask| match ask {
+            Ask::Subscribe(_) => Reaction::Begin(bytes.clone()),
+            _ => Reaction::HangUp,
+        })
+        .await;
+        let mut events = bench.session.events().await.unwrap();
+        assert_eq!(events.next().await.unwrap().unwrap().seq, Some(1));
+        assert_eq!(events.next().await.unwrap().unwrap().seq, Some(2));
+        drop(events);
+        while store.last(&addr()).unwrap() != (Cursor { epoch: 1, seq: 2 }) {
+            tokio::task::yield_now().await;
+        }
+    });
+}
