@@ -14,6 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runner = control.local().await?;
     let config = SessionConfig {
         harness: "exec".to_owned(),
+        cwd: Some(std::env::current_dir()?.display().to_string()),
         ..SessionConfig::default()
     };
     let session = runner.create(config).await?;
