@@ -156,7 +156,10 @@ impl Session {
                 format!("{harness} does not have the capability {capability}"),
             ));
         }
-        let state = self.state();
+        let state = match command {
+            Command::Prompt(_) if self.stage.takes_prompt() => SessionState::Idle,
+            _ => self.state(),
+        };
         if !allowed(command, state) {
             return Err(Fault::new(
                 FaultCode::WrongState,
@@ -209,7 +212,7 @@ impl Session {
             _ => {}
         }
         match (&self.stage, pending.kind) {
-            (Stage::Idle, Kind::Talk) => {
+            (stage, Kind::Talk) if stage.takes_prompt() => {
                 let begun = Begun::No {
                     prompt: id,
                     until: None,

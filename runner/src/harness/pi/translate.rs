@@ -306,24 +306,17 @@ fn update(line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
     let update: wire::MessageUpdate<'_> = of(line)?;
     let event = update.event;
     let content_index = event.content_index;
-    let delta = |delta: Option<wire::Text<'_>>| delta.map(Cow::into_owned).unwrap_or_default();
+    // Providers send empty ones to say that they live.
+    let delta = event.delta.filter(|delta| !delta.is_empty()).map(Cow::into_owned);
     match &*event.type_ {
-        "text_delta" => out.push(Fragment::Text {
-            delta: delta(event.delta),
-            content_index,
-        }),
-        "thinking_delta" => out.push(Fragment::Thought {
-            delta: delta(event.delta),
-            content_index,
-        }),
-        "toolcall_delta" => out.push(Fragment::CallMore {
-            delta: delta(event.delta),
-            content_index,
-        }),
+        "text_delta" => out.extend(delta.map(|delta| Fragment::Text { delta, content_index })),
+        "thinking_delta" => out.extend(delta.map(|delta| Fragment::Thought { delta, content_index })),
+        "toolcall_delta" => out.extend(delta.map(|delta| Fragment::CallMore { delta, content_index })),
         "text_start" => out.push(Fragment::Phase(Phase::Generating)),
         "thinking_start" => out.push(Fragment::Phase(Phase::Thinking)),
         "toolcall_start" => {
-            let (tool_call_id, name) = named_call(&event).ok_or(NotOfPi)?;
+            let (tool_call_id, name) =
+                named_call(event.id, event.tool_name, event.partial, content_index).ok_or(NotOfPi)?;
             out.push(Fragment::Phase(Phase::Generating));
             out.push(Fragment::CallStarted {
                 tool_call_id,
@@ -347,20 +340,19 @@ fn update(line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
     Ok(())
 }
 
-fn named_call(event: &wire::AssistantEvent<'_>) -> Option<(String, String)> {
-    if let (Some(id), Some(name)) = (&event.id, &event.tool_name) {
-        return Some((id.to_string(), name.to_string()));
+/// The id and the tool of a call that begins; up to 0.74 they stand only in the message so far.
+fn named_call(
+    id: Option<wire::Text<'_>>,
+    name: Option<wire::Text<'_>>,
+    partial: Option<&RawValue>,
+    content_index: u32,
+) -> Option<(String, String)> {
+    if let (Some(id), Some(name)) = (id, name) {
+        return Some((id.into_owned(), name.into_owned()));
     }
-    #[derive(Deserialize)]
-    struct Partial<'a> {
-        #[serde(borrow)]
-        content: Vec<wire::ContentPart<'a>>,
-    }
-    let partial = Partial::deserialize(event.partial?).ok()?;
-    let call = partial
-        .content
-        .into_iter()
-        .nth(usize::try_from(event.content_index).ok()?)?;
+    let partial = wire::Partial::deserialize(partial?).ok()?;
+    let mut content = partial.content.into_iter();
+    let call = content.nth(usize::try_from(content_index).ok()?)?;
     Some((call.id?.into_owned(), call.name?.into_owned()))
 }
 
