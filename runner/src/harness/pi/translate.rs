@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use oqto_protocol::codec::Json;
 use oqto_protocol::event::{
     CompactEnd, CompactReason, Event, Phase, ProgressMode, RetryEnd, RetryStart, Status,
@@ -23,6 +23,9 @@ const SETTLE_MS: u64 = 250;
 /// How many running tools are remembered, for their durations. pi runs the calls of one message at once, and no
 /// model makes more.
 const TOOLS_MAX: usize = 64;
+
+/// How long the usage in front of a piece can be, in bytes; it has 150.
+const USAGE_LEN_MAX: usize = 512;
 
 /// How much of an unknown line is shown, in bytes.
 const UNKNOWN_LEN_MAX: usize = 1024;
@@ -303,8 +306,13 @@ fn will_retry(line: &[u8]) -> Result<Option<bool>, NotOfPi> {
 
 /// A piece of a message. What the model writes arrives here, one call of this a token.
 fn update(line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
-    let update: wire::MessageUpdate<'_> = of(line)?;
-    let event = update.event;
+    let event = match behind_usage(line) {
+        Some(event) => of(event)?,
+        None => {
+            let update: wire::MessageUpdate<'_> = of(line)?;
+            update.event
+        }
+    };
     let content_index = event.content_index;
     // Providers send empty ones to say that they live.
     let delta = event.delta.filter(|delta| !delta.is_empty()).map(Cow::into_owned);
@@ -338,6 +346,16 @@ fn update(line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
         _ => return Err(NotOfPi),
     }
     Ok(())
+}
+
+/// The event of a piece that stands behind the usage so far, as 0.87 writes it. The usage is numbers under pi's own
+/// names, longer than most pieces and wanted only of finished messages: it is passed over rather than parsed.
+fn behind_usage(line: &[u8]) -> Option<&[u8]> {
+    let name = br#"},"assistantMessageEvent":"#;
+    let rest = line.strip_prefix(br#"{"type":"message_update","usage":{"#)?;
+    let mut ends = memchr_iter(b'}', &rest[..rest.len().min(USAGE_LEN_MAX)]);
+    let at = ends.find(|at| rest[*at..].starts_with(name))?;
+    rest[at + name.len()..].strip_suffix(b"}")
 }
 
 /// The id and the tool of a call that begins; up to 0.74 they stand only in the message so far.
