@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 use oqto_protocol::codec::Json;
 use oqto_protocol::event::{
     CompactEnd, CompactReason, Event, Phase, ProgressMode, RetryEnd, RetryStart, Status,
@@ -12,7 +12,7 @@ use oqto_protocol::message::{Role, StopReason};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{answer, message, ui, wire};
+use super::{answer, message, ui, update, wire};
 use crate::harness::excerpt::excerpt;
 use crate::harness::fragment::{Fragment, HarnessState, Outcome};
 
@@ -23,9 +23,6 @@ const SETTLE_MS: u64 = 250;
 /// How many running tools are remembered, for their durations. pi runs the calls of one message at once, and no
 /// model makes more.
 const TOOLS_MAX: usize = 64;
-
-/// How long the usage in front of a piece can be, in bytes; it has 150.
-const USAGE_LEN_MAX: usize = 512;
 
 /// How much of an unknown line is shown, in bytes.
 const UNKNOWN_LEN_MAX: usize = 1024;
@@ -96,7 +93,7 @@ impl Pi {
         out: &mut Vec<Fragment>,
     ) -> Result<(), NotOfPi> {
         match type_ {
-            "message_update" => update(line, out)?,
+            "message_update" => update::read(line, out)?,
             "message_start" => {
                 let start: wire::MessageStart<'_> = of(line)?;
                 out.push(Fragment::Started(message::role(&start.message.role)));
@@ -267,7 +264,7 @@ impl Pi {
 }
 
 /// A line that is not one of pi's.
-struct NotOfPi;
+pub(super) struct NotOfPi;
 
 impl From<serde_json::Error> for NotOfPi {
     fn from(_: serde_json::Error) -> Self {
@@ -275,7 +272,8 @@ impl From<serde_json::Error> for NotOfPi {
     }
 }
 
-fn of<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, NotOfPi> {
+/// Reads a line, or what of it is asked for.
+pub(super) fn of<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, NotOfPi> {
     Ok(serde_json::from_slice(line)?)
 }
 
@@ -302,76 +300,6 @@ fn will_retry(line: &[u8]) -> Result<Option<bool>, NotOfPi> {
     }
     let end: wire::AgentEnd = of(line)?;
     Ok(end.will_retry)
-}
-
-/// A piece of a message. What the model writes arrives here, one call of this a token.
-fn update(line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
-    let event = match behind_usage(line) {
-        Some(event) => of(event)?,
-        None => {
-            let update: wire::MessageUpdate<'_> = of(line)?;
-            update.event
-        }
-    };
-    let content_index = event.content_index;
-    // Providers send empty ones to say that they live.
-    let delta = event.delta.filter(|delta| !delta.is_empty()).map(Cow::into_owned);
-    match &*event.type_ {
-        "text_delta" => out.extend(delta.map(|delta| Fragment::Text { delta, content_index })),
-        "thinking_delta" => out.extend(delta.map(|delta| Fragment::Thought { delta, content_index })),
-        "toolcall_delta" => out.extend(delta.map(|delta| Fragment::CallMore { delta, content_index })),
-        "text_start" => out.push(Fragment::Phase(Phase::Generating)),
-        "thinking_start" => out.push(Fragment::Phase(Phase::Thinking)),
-        "toolcall_start" => {
-            let (tool_call_id, name) =
-                named_call(event.id, event.tool_name, event.partial, content_index).ok_or(NotOfPi)?;
-            out.push(Fragment::Phase(Phase::Generating));
-            out.push(Fragment::CallStarted {
-                tool_call_id,
-                name,
-                content_index,
-            });
-        }
-        "toolcall_end" => {
-            let call = event.tool_call.ok_or(NotOfPi)?;
-            out.push(Fragment::CallEnded {
-                tool_call_id: call.id.into_owned(),
-                name: call.name.into_owned(),
-                input: call.arguments.map(Json::from).unwrap_or_default(),
-                content_index,
-            });
-        }
-        // The message itself ends with `message_end`, its parts with it.
-        "text_end" | "thinking_end" | "start" | "done" | "error" => {}
-        _ => return Err(NotOfPi),
-    }
-    Ok(())
-}
-
-/// The event of a piece that stands behind the usage so far, as 0.87 writes it. The usage is numbers under pi's own
-/// names, longer than most pieces and wanted only of finished messages: it is passed over rather than parsed.
-fn behind_usage(line: &[u8]) -> Option<&[u8]> {
-    let name = br#"},"assistantMessageEvent":"#;
-    let rest = line.strip_prefix(br#"{"type":"message_update","usage":{"#)?;
-    let mut ends = memchr_iter(b'}', &rest[..rest.len().min(USAGE_LEN_MAX)]);
-    let at = ends.find(|at| rest[*at..].starts_with(name))?;
-    rest[at + name.len()..].strip_suffix(b"}")
-}
-
-/// The id and the tool of a call that begins; up to 0.74 they stand only in the message so far.
-fn named_call(
-    id: Option<wire::Text<'_>>,
-    name: Option<wire::Text<'_>>,
-    partial: Option<&RawValue>,
-    content_index: u32,
-) -> Option<(String, String)> {
-    if let (Some(id), Some(name)) = (id, name) {
-        return Some((id.into_owned(), name.into_owned()));
-    }
-    let partial = wire::Partial::deserialize(partial?).ok()?;
-    let mut content = partial.content.into_iter();
-    let call = content.nth(usize::try_from(content_index).ok()?)?;
-    Some((call.id?.into_owned(), call.name?.into_owned()))
 }
 
 /// Lines that need no memory, and those of a newer pi.
