@@ -4,8 +4,15 @@
 //! doors start one and know nothing of sandboxes.
 
 use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
+
+use crate::sys;
 
 /// A program about to be started. Its environment is exactly `env`; nothing is inherited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,4 +38,166 @@ pub enum Arg {
     Data(Vec<u8>),
     /// Becomes the number of a pipe's writing end; what the program writes there is kept apart from its output.
     Report,
+}
+
+/// A program that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The process. Whoever holds it reaps it.
+    pub child: Child,
+    /// The reading end of the pipe that the program has as [`Arg::Report`], when it has one.
+    pub report: Option<OwnedFd>,
+}
+
+/// Why a [`Launch`] did not become a process.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// It would have been looked up along somebody's `PATH`.
+    #[error("program {program} is no absolute path")]
+    NotAbsolute {
+        /// The program as named.
+        program: PathBuf,
+    },
+    /// A descriptor of an argument could not be made.
+    #[error("cannot make the descriptor of argument {index}")]
+    Descriptor {
+        /// Which argument, counted from zero.
+        index: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel did not start it.
+    #[error("cannot start {program}")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Starts the program with these three streams and nothing else but the descriptors that its arguments name.
+///
+/// Call it from a process with one thread (the shim, the doors): while it runs, the descriptors of the arguments
+/// are inherited by whatever is started, so a second thread could hand them to a stranger. There is no hook
+/// between fork and exec, so the start costs the same however big the caller is.
+///
+/// # Errors
+/// When a descriptor cannot be made or the kernel refuses the program; then nothing runs.
+pub fn spawn(launch: &Launch, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Result<Spawned, SpawnError> {
+    let Launch {
+        program,
+        args,
+        env,
+        cwd,
+    } = launch;
+    if !Path::new(program).is_absolute() {
+        return Err(SpawnError::NotAbsolute {
+            program: program.into(),
+        });
+    }
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .current_dir(cwd);
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    // They are closed here once the program has its own copies.
+    let mut inherited = Vec::new();
+    let mut report = None;
+    for (index, arg) in args.iter().enumerate() {
+        let fd = match arg {
+            Arg::Text(text) => {
+                command.arg(text);
+                continue;
+            }
+            Arg::Data(bytes) => sys::sealed_memory(bytes),
+            Arg::Report => pipe().map(|(reading, writing)| {
+                report = Some(reading);
+                writing
+            }),
+        };
+        let fd = fd
+            .and_then(|fd| sys::inherit(&fd).map(|()| fd))
+            .map_err(|source| SpawnError::Descriptor { index, source })?;
+        command.arg(fd.as_raw_fd().to_string());
+        inherited.push(fd);
+    }
+    let child = command.spawn().map_err(|source| SpawnError::Start {
+        program: program.into(),
+        source,
+    })?;
+    Ok(Spawned { child, report })
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn shell(script: &str, rest: Vec<Arg>) -> Launch {
+        let text = |text: &str| Arg::Text(text.into());
+        let mut args = vec![text("-c"), text(script), text("sh")];
+        args.extend(rest);
+        Launch {
+            program: "/bin/sh".into(),
+            args,
+            env: Vec::new(),
+            cwd: "/".into(),
+        }
+    }
+
+    fn output(launch: &Launch) -> (String, Option<OwnedFd>) {
+        let spawned = spawn(launch, Stdio::null(), Stdio::piped(), Stdio::inherit()).unwrap();
+        let output = spawned.child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        (String::from_utf8(output.stdout).unwrap(), spawned.report)
+    }
+
+    #[test]
+    fn data_stands_on_no_command_line_and_is_read_from_its_descriptor() {
+        let launch = shell(
+            "cat /proc/self/fd/$1; tr '\\0' ' ' </proc/$$/cmdline",
+            vec![Arg::Data(b"hush;".to_vec())],
+        );
+        let (text, _) = output(&launch);
+        let (data, command_line) = text.split_once(';').unwrap();
+        assert_eq!(data, "hush");
+        assert!(!command_line.ends_with("hush "), "{command_line}");
+    }
+
+    #[test]
+    fn a_report_is_kept_apart_from_the_output() {
+        let (text, report) = output(&shell(
+            "echo said; echo ready >/proc/self/fd/$1",
+            vec![Arg::Report],
+        ));
+        let mut reported = String::new();
+        std::fs::File::from(report.unwrap())
+            .read_to_string(&mut reported)
+            .unwrap();
+        assert_eq!((text.as_str(), reported.as_str()), ("said\n", "ready\n"));
+    }
+
+    #[test]
+    fn the_environment_is_exactly_the_one_given() {
+        let mut launch = shell("", Vec::new());
+        launch.program = "/usr/bin/env".into();
+        launch.args.clear();
+        launch.env = vec![("ONLY".into(), "this".into())];
+        assert_eq!(output(&launch).0, "ONLY=this\n");
+    }
+
+    #[test]
+    fn a_program_without_its_path_is_refused() {
+        let mut launch = shell("true", Vec::new());
+        launch.program = "sh".into();
+        let refused = spawn(&launch, Stdio::null(), Stdio::null(), Stdio::null());
+        assert!(matches!(refused, Err(SpawnError::NotAbsolute { .. })));
+    }
 }

@@ -2,10 +2,90 @@
 //!
 //! Floor: doors.
 
+mod sandbox;
+mod serve;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::shim;
+
+/// Runs AI coding agents in a sandbox on this host, and streams what they do
+#[derive(clap::Parser)]
+#[command(name = "oqto-runner", version, arg_required_else_help = true, after_help = HELP)]
+struct Words {
+    #[command(subcommand)]
+    door: Door,
+}
+
+#[derive(clap::Subcommand)]
+enum Door {
+    /// Run the daemon
+    Serve(serve::ServeArgs),
+    /// Try programs in a sandbox, without a daemon
+    #[command(subcommand)]
+    Sandbox(sandbox::SandboxCommand),
+    /// Say what this host can enforce, and how to get the rest
+    Doctor(sandbox::DoctorArgs),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// Keep one session's program alive and its every byte on disk. Started by the daemon
+    #[command(hide = true)]
+    Shim {
+        /// The session's directory
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+const HELP: &str = "Examples:
+  oqto-runner doctor                            what this host can enforce
+  oqto-runner sandbox run -- make test          any program, no daemon
+  oqto-runner serve                             the daemon, as a systemd unit starts it
+
+Exit codes: 0 done, 1 not usable (doctor), 2 usage, 125 the runner failed; `sandbox run` ends with the program's
+own code, 128 + n for signal n, 126 when the program cannot be executed, 127 when it is not there.";
 
 /// Runs the door that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    // Every start of a harness goes through these: they do not wait for the help texts of the others.
+    match words.next().as_ref().and_then(|word| word.to_str()) {
+        Some("enter") => return sandbox::enter(words),
+        Some("exec-agent") => return crate::exec_agent::serve(),
+        _ => {}
+    }
+    match Words::parse().door {
+        Door::Serve(args) => serve::serve(&args),
+        Door::Sandbox(command) => sandbox::sandbox(command),
+        Door::Doctor(args) => sandbox::doctor(&args),
+        Door::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Words::command(),
+                "oqto-runner",
+                &mut std::io::stdout(),
+            );
+            ExitCode::SUCCESS
+        }
+        Door::Man => match clap_mangen::Man::new(Words::command()).render(&mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        },
+        Door::Shim { dir } => shim::run(&dir),
+    }
+}
+
+/// Says what failed, with its causes, once.
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("oqto-runner: {}", crate::cause::chain(error));
     ExitCode::from(125)
 }

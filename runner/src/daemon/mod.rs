@@ -1,1 +1,56 @@
-//! (being written)
+//! The daemon: starts, listens, authorises, dispatches, stops.
+//!
+//! Floor: daemon. Everything a peer asks passes [`authorise`](authorise), which alone makes what dispatch takes.
+
+mod authorise;
+mod config;
+mod connection;
+mod query;
+mod run;
+mod subscription;
+
+pub use config::{Config, ConfigError, HarnessConfig, Overrides};
+pub use run::{Options, RunError, run};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use oqto_protocol::hello::BuildInfo;
+use oqto_protocol::id::{AuthorityId, RunnerId};
+use tokio::sync::watch;
+
+use crate::supervisor::Supervisor;
+
+/// What every connection shares.
+struct Daemon {
+    runner_id: RunnerId,
+    authority_id: AuthorityId,
+    supervisor: Arc<Supervisor>,
+    /// How many peers are connected.
+    present: watch::Sender<u32>,
+    started: Instant,
+}
+
+/// Somebody is connected for as long as this lives.
+struct Presence<'a>(&'a watch::Sender<u32>);
+
+impl Daemon {
+    fn presence(&self) -> Presence<'_> {
+        self.present.send_modify(|present| *present += 1);
+        Presence(&self.present)
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|present| *present = present.saturating_sub(1));
+    }
+}
+
+/// This software, for people.
+fn build_info() -> BuildInfo {
+    BuildInfo {
+        name: "oqto-runner".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}

@@ -1,1 +1,25 @@
-//! (being written)
+//! What a session may touch, decided before anything runs.
+//!
+//! A policy is a TOML file (`document`); policies known by name are a [`Catalog`]. [`resolve`] joins one policy and
+//! what it extends with a request (which workspace, whose home, what the harness needs) into a [`Plan`]: inert
+//! data that says everything the sandbox has to enforce and that has a digest.
+//!
+//! Floor: core. Uses nothing of this crate. Promise: nothing is read from disk here, and the same texts and the
+//! same request always give the same plan. A key that no code enforces does not exist in the language, so that a
+//! policy never says more than it does. Not here: whether the host can enforce it (`sandbox`).
+
+mod catalog;
+mod document;
+mod path;
+mod plan;
+mod resolve;
+mod seccomp;
+mod syscall;
+
+pub use catalog::{BadName, Catalog, CatalogError, PolicyName};
+pub use document::{DocumentError, Policy};
+pub use path::{AbsolutePath, BadPath};
+pub use plan::{Environment, Files, Layers, Limits, Need, Network, Plan};
+pub use resolve::{Request, ResolveError, resolve};
+pub use seccomp::{Condition, Denial, Groups, Refusal, Test};
+pub use syscall::Syscall;

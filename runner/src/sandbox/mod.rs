@@ -1,1 +1,45 @@
-//! (being written)
+//! The sandbox: from a plan and a program to a program that cannot leave the plan.
+//!
+//! [`wrap()`] turns a [`Launch`](crate::launch::Launch) into another one: bubblewrap, which makes the namespaces
+//! and mounts, then this very program at its door [`enter`], which checks what it finds, restricts itself for good,
+//! proves it, reports and becomes the harness. [`wrap`] has the order of the layers on one page.
+//!
+//! | layer | file | made by |
+//! |---|---|---|
+//! | namespaces, mounts | `view`, `bubblewrap` | bubblewrap, checked by `enter` |
+//! | no privileges | `confine` | bubblewrap drops, `enter` checks |
+//! | limits | `rlimit` | `enter` |
+//! | landlock | `landlock` | `enter` |
+//! | seccomp | `seccomp` | `enter` |
+//!
+//! [`probe`] says what this host can enforce and how to get the rest; [`principal`] says as whom harnesses run.
+//!
+//! Floor: shell. Uses `policy`, `launch`. Promise: a harness runs only with a [`Confined`] in hand, which
+//! exists only after the kernel accepted every layer that the plan requires. A layer that fails ends the start with
+//! its name. Not here: starting the launch (`launch`), what is a plan (`policy`).
+//!
+//! What no mount can keep from happening (a protected path that does not exist yet is created) is in
+//! `sandbox-policies/README.md`; [`survey()`] finds it afterwards.
+
+pub mod enter;
+pub mod principal;
+pub mod probe;
+pub mod report;
+pub mod run;
+
+mod bubblewrap;
+mod confine;
+mod entry;
+mod host;
+mod landlock;
+mod policies;
+mod rlimit;
+mod seccomp;
+mod view;
+mod wrap;
+
+pub use confine::{Confined, exec_agent};
+pub use host::{Host, ReachError, reachable_exe};
+pub use policies::{PoliciesError, catalog};
+pub use view::{Survey, ViewError, survey};
+pub use wrap::{HOME, RUNNER, WrapError, wrap};

@@ -1,1 +1,38 @@
-//! (being written)
+//! A session: one harness, from its start to its end, as a pure function of its tape.
+//!
+//! Floor: core (no I/O, no clock, no tokio, no randomness). Uses `bounds`, `harness`. [`Session::step`] takes one
+//! record of the tape and says what is to be done as [`Action`]s; the driver only obeys. Promises:
+//! - the same tape gives the same events with the same numbers, ids and times, however its bytes are cut: after a
+//!   crash of the daemon the tape is simply read again;
+//! - what is written to the harness for a command has an id that follows from the command's, so that reading the
+//!   tape again writes nothing twice;
+//! - every command gets exactly one reply, and the same id again the same reply;
+//! - messages are numbered without gaps, and one that was begun is ended, be its harness alive or not;
+//! - memory is bounded whatever the harness prints.
+//!
+//! Time is an argument. A deadline that lies before a record's time is expired, at its own time, before the record
+//! is looked at; so reading a tape again needs no deadlines from outside to give the same events.
+//!
+//! Not here: whether a command may come from whom it came (`daemon`), where events are kept (`event_log`), what a
+//! line of a harness means (`harness`).
+
+mod action;
+mod bounds;
+mod commands;
+mod deadlines;
+mod ending;
+mod fragments;
+mod input;
+mod machine;
+mod replies;
+mod setup;
+mod snapshot;
+mod stage;
+mod strays;
+mod transcript;
+
+pub use action::{Action, WriteId};
+pub use input::{BadReport, ExitStatus, Input, Report};
+pub use machine::Session;
+pub use setup::Setup;
+pub use snapshot::{BadSnapshot, Snapshot};

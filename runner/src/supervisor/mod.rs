@@ -1,1 +1,29 @@
-//! (being written)
+//! Sessions: made, kept alive, driven, ended, and found again after the runner was gone.
+//!
+//! Floor: house. Joins the cores (`session`, `harness`, `policy`) with the shells (`sandbox`, `shim`) and the event
+//! log. One task drives one session and owns everything of it ([`Driver`](driver)); what one session does to itself
+//! touches no other. A session is its directory below the runner's state:
+//!
+//! | below `sessions/ID/` | whose | what |
+//! |---|---|---|
+//! | `session.json` | the runner's | what it was asked to be |
+//! | `home/` | the principal's | the harness's home: its configuration and its own session files |
+//! | `shim/` | the principal's | the tape and the shim's socket, while the session lives |
+//!
+//! Not here: who may ask for what (`daemon`).
+
+mod create;
+mod driver;
+mod fleet;
+mod handle;
+mod installed;
+mod ledger;
+mod prepare;
+mod record;
+mod seed;
+mod settings;
+
+pub use fleet::{OpenError, Supervisor};
+pub use handle::Followed;
+pub use prepare::PrepareError;
+pub use settings::{HarnessSettings, Settings};

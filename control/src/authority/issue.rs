@@ -1,0 +1,189 @@
+//! What certificates say.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use oqto_protocol::codec::Blob;
+use oqto_protocol::enrol::{Grant, KeyAlgorithm, SigningRequest};
+use oqto_protocol::id::{AuthorityId, ControlId, RunnerId};
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::names::{control_uri, runner_uri, server_name};
+use super::store::Authority;
+use crate::bounds::{CLOCK_SKEW, CONTROL_LIFE, ROOT_LIFE};
+
+/// Bytes of an uncompressed point on P-256: a tag and two coordinates.
+const POINT_LEN: usize = 65;
+
+/// The tag of an uncompressed point.
+const POINT_UNCOMPRESSED: u8 = 4;
+
+/// Bytes of a serial number; random, so that none says how many there are.
+const SERIAL_LEN: usize = 16;
+
+/// Why no certificate was made.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The request's key is of a kind that this authority does not sign.
+    #[error("the key is not one of ECDSA on P-256")]
+    Algorithm,
+    /// The request's key is not a point.
+    #[error("the key is not an uncompressed point of {POINT_LEN} bytes")]
+    Key,
+    /// The request asks for another name than it would get.
+    #[error("the request is for runner {asked}, not for {given}")]
+    Name {
+        /// What it asks for.
+        asked: RunnerId,
+        /// What it would get.
+        given: RunnerId,
+    },
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
+    /// Making the certificate failed.
+    #[error("cannot make the certificate")]
+    Make(#[from] rcgen::Error),
+}
+
+/// A certificate and its key, for one TLS configuration.
+pub(crate) struct Credentials {
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+impl Authority {
+    /// Signs a runner's key for `life` from now. That its owner has the private half shows in the first handshake.
+    ///
+    /// # Errors
+    /// When the key is not a P-256 point, or the request asks for another name.
+    pub fn sign(
+        &self,
+        request: &SigningRequest,
+        runner_id: &RunnerId,
+        life: Duration,
+    ) -> Result<Grant, SignError> {
+        if request.algorithm != KeyAlgorithm::EcdsaP256Sha256 {
+            return Err(SignError::Algorithm);
+        }
+        if let Some(asked) = &request.runner_id
+            && asked != runner_id
+        {
+            return Err(SignError::Name {
+                asked: asked.clone(),
+                given: runner_id.clone(),
+            });
+        }
+        let point = Point::parse(&request.public_key.0)?;
+        let life = life.min(ROOT_LIFE);
+        let now = SystemTime::now();
+        let mut params = leaf(&format!("oqto runner {runner_id}"), now, life)?;
+        params.subject_alt_names = vec![
+            SanType::DnsName(Ia5String::try_from(server_name(runner_id))?),
+            SanType::URI(Ia5String::try_from(runner_uri(&self.id, runner_id))?),
+        ];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let certificate = params.signed_by(&point, &self.issuer)?;
+        Ok(Grant {
+            authority_id: self.id.clone(),
+            runner_id: runner_id.clone(),
+            certificate: Blob(certificate.der().to_vec()),
+            trust: vec![Blob(self.root.to_vec())],
+            not_after: unix_ms(now).saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+
+    /// A fresh key and certificate for a control.
+    pub(crate) fn control_credentials(&self, control: &ControlId) -> Result<Credentials, SignError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = leaf(
+            &format!("oqto control {control}"),
+            SystemTime::now(),
+            CONTROL_LIFE,
+        )?;
+        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(control_uri(&self.id, control))?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(Credentials { certificate, key })
+    }
+}
+
+/// The root's parameters, the same for the same key but for its dates; leaves never have its name.
+pub(super) fn root_params(
+    key: &KeyPair,
+    now: SystemTime,
+) -> Result<(AuthorityId, CertificateParams), rcgen::Error> {
+    let mut params = CertificateParams::default();
+    let digest = params.key_identifier(key);
+    let text: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let id: AuthorityId = text.parse().map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
+    params.distinguished_name = common_name(&format!("oqto authority {id}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    live_from(&mut params, now, ROOT_LIFE);
+    Ok((id, params))
+}
+
+fn leaf(name: &str, now: SystemTime, life: Duration) -> Result<CertificateParams, SignError> {
+    let mut serial = [0; SERIAL_LEN];
+    getrandom::fill(&mut serial).map_err(|_| SignError::Random)?;
+    // A serial number is positive and without leading zeros.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.distinguished_name = common_name(name);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    live_from(&mut params, now, life);
+    Ok(params)
+}
+
+/// Sets the dates. rcgen's time is reached from its own epoch, so that the package it comes from need not be named.
+fn live_from(params: &mut CertificateParams, now: SystemTime, life: Duration) {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + now.saturating_sub(CLOCK_SKEW);
+    params.not_after = epoch + now.saturating_add(life);
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A public key of P-256, as a certificate holds it.
+struct Point<'a>(&'a [u8]);
+
+impl<'a> Point<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, SignError> {
+        match bytes.first() {
+            Some(&POINT_UNCOMPRESSED) if bytes.len() == POINT_LEN => Ok(Self(bytes)),
+            _ => Err(SignError::Key),
+        }
+    }
+}
+
+impl PublicKeyData for Point<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}

@@ -1,0 +1,92 @@
+//! Every bound of this side, each with its reason.
+
+use std::time::Duration;
+
+/// How long a dial may take, from the first packet to the answered Hello. A handshake takes a millisecond on a
+/// loopback and a few round trips elsewhere; who needs longer is not there.
+pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(10);
+
+/// How long one command or query may wait for its answer. Commands are answered when they are taken, not when the
+/// agent is done, so only a harness that starts slowly comes near this.
+pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(60);
+
+/// How often a quiet connection says that it lives: below the shortest timeout of common NATs.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(25);
+
+/// After how long of silence a connection is dead: two keep-alives and some.
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// What the kernel is asked for as socket buffers, bytes. The usual 208 KiB loses packets at full speed; what the
+/// kernel clamps it to is taken.
+pub(crate) const SOCKET_BUFFER_LEN: usize = 4 * 1024 * 1024;
+
+/// The longest packet that path discovery tries, bytes. Ten segments of it must fit one offloaded send of 65,507
+/// bytes, or quinn hangs.
+pub(crate) const MTU_MAX: u16 = 6500;
+
+/// How many bytes of ours may be on their way unacknowledged. A peer that stops reading pins as much memory.
+pub(crate) const SEND_WINDOW: u64 = 1024 * 1024;
+
+/// The first buffer of a reader of one answer, bytes; nearly every answer fits.
+pub(crate) const ANSWER_BUFFER_LEN: usize = 4 * 1024;
+
+/// The first buffer of a subscription's reader, bytes: a few hundred events are split off one read.
+pub(crate) const EVENT_BUFFER_LEN: usize = 64 * 1024;
+
+/// How many events wait for the history store, at most. At the bound the stream waits for the store, and with it
+/// the runner.
+pub(crate) const UNKEPT_MAX: usize = 1024;
+
+/// How many transient events wait for a slow reader before the oldest are dropped.
+pub(crate) const TRANSIENTS_MAX: usize = 64;
+
+/// How often one command is sent at most: once, and once more after its link was lost.
+pub(crate) const SENDS_MAX: u8 = 2;
+
+/// The life of the certificate of a private runner on this machine. It is not renewed yet: the runner is started
+/// anew and asks again, so this bounds how long one may run.
+#[cfg(feature = "local")]
+pub(crate) const LOCAL_RUNNER_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The life of this control's own certificate. One is made for every dial, so it only has to outlive a handshake
+/// and the longest connection that a runner should trust.
+pub(crate) const CONTROL_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The life of an authority's root, about ten years: whoever rotates it does so on purpose.
+pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(3653 * 24 * 3600);
+
+/// How far back a certificate begins: two clocks may differ by this much.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// The longest file of the authority that is read, bytes: a P-256 key and a root are a few hundred.
+pub(crate) const AUTHORITY_FILE_LEN_MAX: u64 = 16 * 1024;
+
+/// How long each step of a runner's start may take.
+#[cfg(feature = "local")]
+pub(crate) const BOOTSTRAP_WAIT: Duration = Duration::from_secs(30);
+
+/// The longest line that a starting runner may write, bytes.
+#[cfg(feature = "local")]
+pub(crate) const BOOTSTRAP_LINE_LEN_MAX: usize = 64 * 1024;
+
+/// How many lines a shell may say before the runner's first.
+#[cfg(feature = "local")]
+pub(crate) const BOOTSTRAP_NOISE_LINES_MAX: usize = 1000;
+
+/// How much of what a starting runner says on its standard error is kept, bytes: the end, where the reason is.
+#[cfg(feature = "local")]
+pub(crate) const BOOTSTRAP_TAIL_LEN_MAX: usize = 8 * 1024;
+
+/// How long a private runner without sessions and connections lives, seconds.
+#[cfg(feature = "local")]
+pub(crate) const LOCAL_IDLE_S: u32 = 600;
+
+/// The longest record of a runner that is read, bytes: a name and an address.
+pub(crate) const RECORD_LEN_MAX: u64 = 16 * 1024;
+
+/// How many runners may be known by name.
+pub(crate) const RECORDS_MAX: usize = 10_000;
+
+/// How long a runner on this machine that was found may take to answer before another is started.
+#[cfg(feature = "local")]
+pub(crate) const LOCAL_CONNECT_WAIT: Duration = Duration::from_secs(3);

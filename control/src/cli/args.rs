@@ -1,0 +1,207 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use oqto_protocol::id::RunnerId;
+
+const AFTER_HELP: &str = "\
+Examples:
+  oqtoctl run \"What is in this directory?\"
+  oqtoctl run --keep --policy readonly --model anthropic/claude-sonnet \"Review the last commit\"
+  git diff | oqtoctl run -
+  oqtoctl exec -- cargo test --workspace
+  oqtoctl attach s-4f --from 120
+  oqtoctl --json run \"List the open questions\" | jq -r 'select(.event == \"stream.text_delta\").delta'
+
+Exit codes:
+  0    done
+  1    the agent reported an error
+  2    the command line is wrong
+  125  oqtoctl or the runner failed
+  130  interrupted
+  exec ends with the program's own code: 128 + n when signal n ended it, 126 when it cannot
+  be run, 127 when it is not found.
+
+Environment:
+  OQTO_RUNNER     the program of the private runner of this machine
+  XDG_DATA_HOME   the authority and the known runners are in oqto/ there
+  XDG_STATE_HOME  the private runner keeps its state in oqto/runner there
+  NO_COLOR        no colours, even on a terminal";
+
+/// Runs AI coding agents in a sandbox, here or elsewhere.
+#[derive(Debug, Parser)]
+#[command(name = "oqtoctl", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) options: GlobalOptions,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// What holds for every verb.
+#[derive(Debug, Args)]
+pub(super) struct GlobalOptions {
+    /// Write JSON: one canonical event a line for streams, one object for the rest
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// The private runner of this machine, started when it is needed (the default)
+    #[arg(long, global = true, conflicts_with = "runner")]
+    pub(super) local: bool,
+    /// A known runner; see `oqtoctl runners`
+    #[arg(long, global = true, value_name = "ID")]
+    pub(super) runner: Option<RunnerId>,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Give an agent a task and show its work until it is done
+    #[command(
+        after_help = "Examples:\n  oqtoctl run \"Fix the failing test\"\n  oqtoctl run --keep -  < task.md"
+    )]
+    Run(Run),
+    /// Run a program in the sandbox, with its own output and exit code
+    #[command(
+        after_help = "Examples:\n  oqtoctl exec -- make test\n  oqtoctl exec --policy readonly -- ls -la"
+    )]
+    Exec(Exec),
+    /// List the sessions of a runner
+    Sessions,
+    /// Show the events of a session as they come
+    #[command(after_help = "Examples:\n  oqtoctl attach s-4f\n  oqtoctl attach s-4f --from 120 --json")]
+    Attach(Attach),
+    /// Say something to a session that waits, and show its work until it is done
+    Prompt(Talk),
+    /// Say something to a session in the middle of its work
+    Steer(Talk),
+    /// Answer what a session asks
+    #[command(after_help = "Examples:\n  oqtoctl answer s-4f req-1 allow\n  oqtoctl answer s-4f req-2 --no")]
+    Answer(Answer),
+    /// Tell a session to stop the work at hand
+    Abort(Which),
+    /// End a session; its history stays
+    Close(Which),
+    /// Show what was said in a session
+    Messages(Which),
+    /// List the known runners
+    Runners,
+    /// Show how a runner stands
+    Status,
+    /// Write completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page
+    Man,
+}
+
+/// A new session.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The agent
+    #[arg(long, default_value = "pi")]
+    pub(super) harness: String,
+    /// The workspace [default: the current directory; for a runner elsewhere an empty one]
+    #[arg(long, value_name = "DIR")]
+    pub(super) cwd: Option<PathBuf>,
+    /// The sandbox policy; see `oqtoctl status`
+    #[arg(long)]
+    pub(super) policy: Option<String>,
+    /// The model, PROVIDER/MODEL or MODEL
+    #[arg(long)]
+    pub(super) model: Option<String>,
+    /// Leave the session open when the agent is done
+    #[arg(long)]
+    pub(super) keep: bool,
+    /// The task; - reads it from standard input
+    pub(super) prompt: String,
+}
+
+/// A program in the sandbox.
+#[derive(Debug, Args)]
+pub(super) struct Exec {
+    /// The workspace [default: the current directory; for a runner elsewhere an empty one]
+    #[arg(long, value_name = "DIR")]
+    pub(super) cwd: Option<PathBuf>,
+    /// The sandbox policy
+    #[arg(long)]
+    pub(super) policy: Option<String>,
+    /// The program and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub(super) command: Vec<String>,
+}
+
+/// A session.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// The session's id, or as much of its beginning as no other has
+    pub(super) session: String,
+}
+
+/// A session to be watched.
+#[derive(Debug, Args)]
+pub(super) struct Attach {
+    /// The session's id, or as much of its beginning as no other has
+    pub(super) session: String,
+    /// Only events from this number on
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) from: Option<u64>,
+}
+
+/// A session and what it is told.
+#[derive(Debug, Args)]
+pub(super) struct Talk {
+    /// The session's id, or as much of its beginning as no other has
+    pub(super) session: String,
+    /// What to say; - reads it from standard input
+    pub(super) text: String,
+}
+
+/// A session and what it asked.
+#[derive(Debug, Args)]
+pub(super) struct Answer {
+    /// The session's id, or as much of its beginning as no other has
+    pub(super) session: String,
+    /// The request, as the session named it
+    pub(super) request: String,
+    /// The choice or the text
+    pub(super) value: Option<String>,
+    /// Confirm
+    #[arg(long, conflicts_with_all = ["no", "cancel", "value"])]
+    pub(super) yes: bool,
+    /// Do not confirm
+    #[arg(long, conflicts_with_all = ["cancel", "value"])]
+    pub(super) no: bool,
+    /// Give no answer
+    #[arg(long, conflicts_with = "value")]
+    pub(super) cancel: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_program_is_the_programs_own() {
+        let cli = Cli::try_parse_from(["oqtoctl", "exec", "--", "ls", "--json", "-la"]).unwrap();
+        assert!(!cli.options.json);
+        let Verb::Exec(exec) = cli.verb else {
+            panic!("{:?}", cli.verb)
+        };
+        assert_eq!(exec.command, ["ls", "--json", "-la"]);
+    }
+}

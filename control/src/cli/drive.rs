@@ -1,0 +1,234 @@
+//! Following a session until its run is done, and what Ctrl-C does meanwhile.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_core::Stream as _;
+use oqto_protocol::cursor::Cursor;
+use oqto_protocol::event::{DoneReason, Envelope, Event};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::error::CliError;
+use super::output::{Output, note};
+use super::spinner::TICK;
+use crate::{Events, EventsError, Session};
+
+/// How long closing may take when the human wants to be gone.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// Shows events in one of the ways that there are.
+pub(super) trait View {
+    /// Shows one event.
+    fn show(&mut self, envelope: &Envelope, output: &mut Output) -> Result<(), CliError>;
+    /// Whether it moves while nothing happens.
+    fn is_moving(&self) -> bool {
+        false
+    }
+    /// Moves.
+    fn tick(&mut self) {}
+    /// Nothing more will be shown.
+    fn end(&mut self, _output: &mut Output) -> Result<(), CliError> {
+        Ok(())
+    }
+}
+
+/// One canonical event a line.
+pub(super) struct JsonLines;
+
+impl View for JsonLines {
+    fn show(&mut self, envelope: &Envelope, output: &mut Output) -> Result<(), CliError> {
+        output.json(envelope)
+    }
+}
+
+/// Until when a session is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// The run that a prompt began, whose events come after this one, is done.
+    Done(Cursor),
+    /// The session has ended.
+    Closed,
+}
+
+/// How a run stands. Pure.
+#[derive(Debug)]
+pub(super) struct Progress {
+    until: Until,
+    worked: bool,
+    failed: bool,
+    over: bool,
+}
+
+impl Progress {
+    pub(super) fn new(until: Until) -> Self {
+        Self {
+            until,
+            worked: false,
+            failed: false,
+            over: false,
+        }
+    }
+
+    /// Takes the next event in.
+    pub(super) fn watch(&mut self, envelope: &Envelope) {
+        let is_run = match self.until {
+            Until::Done(after) => envelope.seq.is_some_and(|seq| seq > after.seq),
+            Until::Closed => false,
+        };
+        match &envelope.event {
+            Event::SessionClosed(_) => {
+                // A run whose end was not told was cut off.
+                self.failed |= is_run && !self.over;
+                self.over = true;
+            }
+            _ if !is_run => {}
+            Event::AgentWorking(_) => self.worked = true,
+            Event::StreamDone(done) => {
+                self.worked = true;
+                self.failed |= done.reason == DoneReason::Error;
+            }
+            Event::AgentIdle(_) => self.over |= self.worked,
+            Event::AgentError(_) => {
+                self.failed = true;
+                self.over = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How following ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The run is done, or the session has ended.
+    Done,
+    /// The agent reported an error, or the session ended in the middle of the run.
+    Failed,
+    /// The human interrupted.
+    Interrupted,
+}
+
+/// Shows a session's events until the end that was asked for.
+pub(super) async fn follow(
+    session: &Session,
+    mut events: Events,
+    until: Until,
+    view: &mut dyn View,
+    output: &mut Output,
+) -> Result<Ending, CliError> {
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;
+    let mut progress = Progress::new(until);
+    let mut interrupted = false;
+    while !progress.over {
+        match step(&mut events, &mut interrupts, view, output).await? {
+            Step::Event(None) => break,
+            Step::Event(Some(Ok(envelope))) => {
+                view.show(&envelope, output)?;
+                progress.watch(&envelope);
+            }
+            Step::Event(Some(Err(source))) => {
+                view.end(output)?;
+                output.flush()?;
+                let session = session.id().to_string();
+                return Err(CliError::Events {
+                    session,
+                    source: Box::new(source),
+                });
+            }
+            Step::Interrupt if until == Until::Closed => {
+                note(&format!(
+                    "detached; oqtoctl attach {} --from {}",
+                    session.id(),
+                    events.cursor().seq.saturating_add(1)
+                ));
+                interrupted = true;
+                break;
+            }
+            Step::Interrupt if interrupted => {
+                close_quickly(session).await;
+                break;
+            }
+            Step::Interrupt => {
+                interrupted = true;
+                note("stopping; again to close the session");
+                tokio::spawn(abort(session.clone()));
+            }
+        }
+    }
+    view.end(output)?;
+    output.flush()?;
+    Ok(match (interrupted, progress.failed) {
+        (true, _) => Ending::Interrupted,
+        (false, true) => Ending::Failed,
+        (false, false) => Ending::Done,
+    })
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack, instead of a box per event"
+)]
+enum Step {
+    Event(Option<Result<Envelope, EventsError>>),
+    Interrupt,
+}
+
+/// The next thing that happens. What is there already is taken without flushing, since more will follow.
+async fn step(
+    events: &mut Events,
+    interrupts: &mut Signal,
+    view: &mut dyn View,
+    output: &mut Output,
+) -> Result<Step, CliError> {
+    let ready = poll_fn(|cx| {
+        if interrupts.poll_recv(cx).is_ready() {
+            return Poll::Ready(Some(Step::Interrupt));
+        }
+        match Pin::new(&mut *events).poll_next(cx) {
+            Poll::Ready(event) => Poll::Ready(Some(Step::Event(event))),
+            Poll::Pending => Poll::Ready(None),
+        }
+    });
+    if let Some(step) = ready.await {
+        return Ok(step);
+    }
+    output.flush()?;
+    let mut ticks = pin!(interval(TICK));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    // The first tick is due at once.
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            event = events.next() => return Ok(Step::Event(event)),
+            _ = interrupts.recv() => return Ok(Step::Interrupt),
+            _ = ticks.tick(), if view.is_moving() => view.tick(),
+        }
+    }
+}
+
+async fn abort(session: Session) {
+    if let Err(error) = session.abort().await {
+        let error = CliError::Command {
+            action: "stop the work at hand",
+            source: Box::new(error),
+        };
+        note(&error.explain());
+    }
+}
+
+async fn close_quickly(session: &Session) {
+    match timeout(CLOSE_WAIT, session.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error = CliError::Command {
+                action: "close the session",
+                source: Box::new(error),
+            };
+            note(&error.explain());
+        }
+        Err(_) => note("the session does not close; it may go on"),
+    }
+}

@@ -1,0 +1,118 @@
+//! The edge: parse, dispatch, tell errors once, choose the exit code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use super::args::{Cli, GlobalOptions, Verb};
+use super::drive::Ending;
+use super::error::CliError;
+use super::exec::{Ran, exec};
+use super::output::{Output, note};
+use super::{act, list, run};
+use crate::{Control, Options};
+
+const DONE: u8 = 0;
+const AGENT_FAILED: u8 = 1;
+const WE_FAILED: u8 = 125;
+const INTERRUPTED: u8 = 130;
+
+/// How long the runners may take to hear that we go.
+const GOODBYE_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs `oqtoctl` with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut output = Output::new();
+    let code = dispatch(cli, &mut output).and_then(|code| output.flush().map(|()| code));
+    match code {
+        Ok(code) => ExitCode::from(code),
+        // Whoever read our output has enough of it.
+        Err(error) if error.is_closed_stdout() => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&error.explain());
+            ExitCode::from(WE_FAILED)
+        }
+    }
+}
+
+fn dispatch(cli: Cli, output: &mut Output) -> Result<u8, CliError> {
+    match cli.verb {
+        Verb::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "oqtoctl", &mut text);
+            output.bytes(&text).map(|()| DONE)
+        }
+        Verb::Man => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut text)
+                .map_err(CliError::Stdout)?;
+            output.bytes(&text).map(|()| DONE)
+        }
+        verb => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .map_err(CliError::Runtime)?;
+            let code = runtime.block_on(talk(&cli.options, verb, output));
+            // A read of standard input or a lock that waits must not keep us.
+            runtime.shutdown_background();
+            code
+        }
+    }
+}
+
+/// Everything that needs a runner.
+async fn talk(options: &GlobalOptions, verb: Verb, output: &mut Output) -> Result<u8, CliError> {
+    let control = Control::open(Options::of_user()?)?;
+    let code = perform(&control, options, verb, output).await;
+    // A runner that does not hear it finds out by itself.
+    tokio::time::timeout(GOODBYE_WAIT, control.close()).await.ok();
+    code
+}
+
+async fn perform(
+    control: &Control,
+    options: &GlobalOptions,
+    verb: Verb,
+    output: &mut Output,
+) -> Result<u8, CliError> {
+    match verb {
+        Verb::Run(args) => run::run(control, options, args, output).await.map(ending_code),
+        Verb::Attach(args) => run::attach(control, options, &args, output)
+            .await
+            .map(ending_code),
+        Verb::Prompt(args) => run::prompt(control, options, &args, output)
+            .await
+            .map(ending_code),
+        Verb::Exec(args) => exec(control, options, args, output).await.map(|ran| match ran {
+            Ran::Exited(code) => code,
+            Ran::Failed => WE_FAILED,
+            Ran::Interrupted => INTERRUPTED,
+        }),
+        Verb::Steer(args) => act::steer(control, options, &args, output).await.map(|()| DONE),
+        Verb::Answer(args) => act::answer(control, options, args, output).await.map(|()| DONE),
+        Verb::Abort(args) => act::abort(control, options, &args, output).await.map(|()| DONE),
+        Verb::Close(args) => act::close(control, options, &args, output).await.map(|()| DONE),
+        Verb::Sessions => list::sessions(control, options, output).await.map(|()| DONE),
+        Verb::Messages(args) => list::messages(control, options, &args, output)
+            .await
+            .map(|()| DONE),
+        Verb::Status => list::status(control, options, output).await.map(|()| DONE),
+        Verb::Runners => list::runners(control, options, output).map(|()| DONE),
+        // These need no runner and were done already.
+        Verb::Completions { .. } | Verb::Man => Ok(DONE),
+    }
+}
+
+fn ending_code(ending: Ending) -> u8 {
+    match ending {
+        Ending::Done => DONE,
+        Ending::Failed => AGENT_FAILED,
+        Ending::Interrupted => INTERRUPTED,
+    }
+}

@@ -1,0 +1,267 @@
+//! Dialling a runner: handshake, name, Hello.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use oqto_protocol::bounds::HELLO_LEN_MAX;
+use oqto_protocol::event::{Envelope, Transient};
+use oqto_protocol::frame::Kind;
+use oqto_protocol::hello::{BuildInfo, Hello, Welcome};
+use oqto_protocol::id::{ControlId, RunnerId};
+use oqto_protocol::version::{MINOR, MINOR_MIN};
+use quinn::{ClientConfig, SendStream, TransportConfig, VarInt};
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+use super::endpoint::{Endpoints, transport_config};
+use super::exchange::{encode, expect};
+use super::tls::{client_config, names_runner};
+use super::{ExchangeError, FrameReader, TlsError};
+use crate::authority::{Authority, server_name};
+use crate::bounds::{ANSWER_BUFFER_LEN, CONNECT_WAIT, TRANSIENTS_MAX};
+
+/// Where a runner is and who it must prove to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunnerAddr {
+    /// Its name.
+    pub id: RunnerId,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// Why a runner is not connected.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// There is no tokio runtime to run on.
+    #[error("no tokio runtime runs here")]
+    NoRuntime(#[source] tokio::runtime::TryCurrentError),
+    /// The local socket could not be made.
+    #[error("cannot open a UDP socket")]
+    Socket(#[source] io::Error),
+    /// TLS could not be set up.
+    #[error("cannot set TLS up")]
+    Tls(#[from] TlsError),
+    /// The dial could not even begin.
+    #[error("cannot dial {address}")]
+    Dial {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: quinn::ConnectError,
+    },
+    /// Nobody answered in time.
+    #[error("nobody answers at {address} within {} s", CONNECT_WAIT.as_secs())]
+    Silent {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The handshake failed.
+    #[error("the handshake with {address} failed")]
+    Handshake {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: quinn::ConnectionError,
+    },
+    /// Another runner is there.
+    #[error("the certificate at {address} is not that of runner {wanted}")]
+    Stranger {
+        /// Where.
+        address: SocketAddr,
+        /// Who should be there.
+        wanted: RunnerId,
+    },
+    /// Hello was not answered with Welcome.
+    #[error("the runner does not welcome this control")]
+    Hello(#[source] ExchangeError),
+    /// The runner chose a version that was not offered.
+    #[error("the runner speaks version 1.{theirs}, this control 1.{MINOR_MIN} to 1.{MINOR}")]
+    Version {
+        /// The runner's minor version.
+        theirs: u16,
+    },
+}
+
+/// What it takes to dial.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    authority: Authority,
+    control_id: ControlId,
+    endpoints: Endpoints,
+    transport: Arc<TransportConfig>,
+}
+
+impl Dialer {
+    /// Dials as `control_id`, with certificates of `authority`.
+    pub(crate) fn new(authority: Authority, control_id: ControlId) -> Self {
+        Self {
+            authority,
+            control_id,
+            endpoints: Endpoints::default(),
+            transport: Arc::new(transport_config()),
+        }
+    }
+
+    /// Who signs.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Closes every connection and waits until the peers were told.
+    pub(crate) async fn close(&self) {
+        self.endpoints.close().await;
+    }
+
+    /// Connects: when it returns, the runner has proved its name and answered Hello.
+    pub(crate) async fn dial(&self, at: &RunnerAddr) -> Result<Connection, ConnectError> {
+        tokio::runtime::Handle::try_current().map_err(ConnectError::NoRuntime)?;
+        tokio::time::timeout(CONNECT_WAIT, self.dial_unbounded(at))
+            .await
+            .unwrap_or(Err(ConnectError::Silent { address: at.address }))
+    }
+
+    async fn dial_unbounded(&self, at: &RunnerAddr) -> Result<Connection, ConnectError> {
+        let RunnerAddr { id, address } = at;
+        let tls = client_config(&self.authority, &self.control_id)?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::clone(&self.transport));
+        let endpoint = self.endpoints.reaching(*address).map_err(ConnectError::Socket)?;
+        let quic = endpoint
+            .connect_with(config, *address, &server_name(id))
+            .map_err(|source| ConnectError::Dial {
+                address: *address,
+                source,
+            })?
+            .await
+            .map_err(|source| ConnectError::Handshake {
+                address: *address,
+                source,
+            })?;
+        // The handshake checked the name in its DNS form; the URI also says that it is a runner, and whose.
+        let chain = quic
+            .peer_identity()
+            .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        if !chain.is_some_and(|chain| names_runner(&chain, &self.authority, id)) {
+            quic.close(VarInt::from_u32(0), b"another name");
+            return Err(ConnectError::Stranger {
+                address: *address,
+                wanted: id.clone(),
+            });
+        }
+        hello(quic, at).await
+    }
+}
+
+/// A runner that proved its name and answered Hello.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    quic: quinn::Connection,
+    welcome: Welcome,
+    transients: broadcast::Sender<Envelope>,
+    /// The first stream stays open in both directions as long as the connection.
+    _first: SendStream,
+}
+
+impl Connection {
+    pub(super) fn quic(&self) -> &quinn::Connection {
+        &self.quic
+    }
+
+    /// What the runner said of itself.
+    pub(crate) fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Whether it is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.quic.close_reason().is_some()
+    }
+
+    /// Telemetry from now on. Who reads slowly loses the oldest.
+    pub(crate) fn transients(&self) -> broadcast::Receiver<Envelope> {
+        self.transients.subscribe()
+    }
+}
+
+/// The first stream's reader lives in a task and holds the connection: it has to be closed, not only let go.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.quic.close(VarInt::from_u32(0), b"done");
+    }
+}
+
+async fn hello(quic: quinn::Connection, at: &RunnerAddr) -> Result<Connection, ConnectError> {
+    let lost = |source| ConnectError::Hello(ExchangeError::Lost(source));
+    let (mut send, receive) = quic.open_bi().await.map_err(lost)?;
+    let hello = Hello {
+        minor: MINOR,
+        minor_min: MINOR_MIN,
+        features: Vec::new(),
+        build: BuildInfo {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+    };
+    let bytes = encode(&hello).map_err(|error| ConnectError::Hello(error.into()))?;
+    send.write_all(&bytes)
+        .await
+        .map_err(|error| ConnectError::Hello(error.into()))?;
+    let mut reader = FrameReader::new(receive, ANSWER_BUFFER_LEN, HELLO_LEN_MAX);
+    let welcome: Welcome = reader.next(expect).await.map_err(ConnectError::Hello)?;
+    if !(MINOR_MIN..=MINOR).contains(&welcome.minor) {
+        return Err(ConnectError::Version {
+            theirs: welcome.minor,
+        });
+    }
+    if welcome.runner_id != at.id {
+        return Err(ConnectError::Stranger {
+            address: at.address,
+            wanted: at.id.clone(),
+        });
+    }
+    let (transients, _) = broadcast::channel(TRANSIENTS_MAX);
+    tokio::spawn(drain(reader, at.id.clone(), transients.clone()));
+    Ok(Connection {
+        quic,
+        welcome,
+        transients,
+        _first: send,
+    })
+}
+
+/// Reads telemetry until the connection ends. A frame that cannot be read is dropped: telemetry is owed to nobody.
+async fn drain(mut reader: FrameReader, runner_id: RunnerId, transients: broadcast::Sender<Envelope>) {
+    loop {
+        let transient = reader
+            .next(|frame| match frame.kind {
+                Kind::TRANSIENT => Ok(frame.body::<Transient>().ok()),
+                _ => Ok(None),
+            })
+            .await;
+        match transient {
+            Ok(Some(Transient {
+                session_id,
+                ts,
+                event,
+            })) => {
+                let runner_id = runner_id.clone();
+                let envelope = Envelope {
+                    session_id,
+                    runner_id,
+                    epoch: 0,
+                    seq: None,
+                    first_seq: None,
+                    ts,
+                    event,
+                };
+                // Nobody may be listening.
+                transients.send(envelope).ok();
+            }
+            Ok(None) => {}
+            Err(_) => return,
+        }
+    }
+}

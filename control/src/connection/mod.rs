@@ -1,0 +1,18 @@
+//! The connection: QUIC with certificates on both sides, Hello answered, one stream per concern.
+//!
+//! Uses `authority`, `bounds`. Promise: a [`Connection`] exists only after the runner proved its name and answered
+//! Hello with the same. Every frame is bounded and every wait ends. Not here: what is sent again after a lost link
+//! (`runner`), what order events come in (`link`).
+
+mod dial;
+mod endpoint;
+mod exchange;
+mod frames;
+mod tls;
+
+pub use dial::{ConnectError, RunnerAddr};
+pub(crate) use dial::{Connection, Dialer};
+pub(crate) use exchange::encode;
+pub use exchange::{ExchangeError, Refusal};
+pub(crate) use frames::{Fill, FrameReader};
+pub use tls::TlsError;

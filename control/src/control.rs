@@ -1,0 +1,250 @@
+//! The way in: what belongs to one control, and the runners that it reaches.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use oqto_protocol::id::{ControlId, RunnerId};
+
+use crate::authority::{Authority, AuthorityError};
+#[cfg(feature = "local")]
+use crate::bootstrap::Place;
+use crate::connection::{ConnectError, Dialer, RunnerAddr};
+use crate::fleet::{RecordError, Records};
+use crate::history::HistoryStore;
+use crate::runner::Runner;
+
+/// The name of a control that was given none. An authority rarely has more than one.
+const CONTROL_ID: &str = "main";
+
+/// Neither the variable that names the directory nor `HOME` is set to an absolute path.
+#[derive(Debug, thiserror::Error)]
+#[error("neither {variable} nor HOME is an absolute path")]
+pub struct NoHome {
+    variable: &'static str,
+}
+
+/// Why a control cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its authority cannot be.
+    #[error("cannot open the authority")]
+    Authority(#[from] AuthorityError),
+    /// Its name is none.
+    #[error("the control's name is not one")]
+    Name(#[from] oqto_protocol::id::BadId),
+}
+
+/// Where a control keeps what is its own, and who it is.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Options {
+    authority_dir: PathBuf,
+    records_dir: PathBuf,
+    control_id: Option<ControlId>,
+    history: Option<Arc<dyn HistoryStore>>,
+    #[cfg(feature = "local")]
+    local_dir: PathBuf,
+    #[cfg(feature = "local")]
+    runner_program: Option<PathBuf>,
+}
+
+impl Options {
+    /// The places of the user who runs this process: authority and records in `$XDG_DATA_HOME/oqto`, the private
+    /// runner in `$XDG_STATE_HOME/oqto/runner`. For root the latter is `/var/lib/oqto/runner` unless the variable is
+    /// set: agents do not run as root, and no other user can enter root's home.
+    ///
+    /// # Errors
+    /// When the environment names no home.
+    pub fn of_user() -> Result<Self, NoHome> {
+        let data = user_dir("XDG_DATA_HOME", ".local/share")?.join("oqto");
+        let options = Self::under(data);
+        #[cfg(feature = "local")]
+        let options = options.local_dir(default_local_dir()?);
+        Ok(options)
+    }
+
+    /// Everything below one directory; for tests, and for programs that keep more than one control.
+    pub fn under(dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
+        Self {
+            authority_dir: dir.join("authority"),
+            records_dir: dir.join("runners"),
+            control_id: None,
+            history: None,
+            #[cfg(feature = "local")]
+            local_dir: dir.join("runner"),
+            #[cfg(feature = "local")]
+            runner_program: None,
+        }
+    }
+
+    /// Who this control is; without it `main`. Controls that share an authority should differ.
+    pub fn control_id(mut self, id: ControlId) -> Self {
+        self.control_id = Some(id);
+        self
+    }
+
+    /// Keeps every event that a stream hands out. Without a store nothing is acknowledged, and a runner keeps what
+    /// its own retention says.
+    pub fn history(mut self, store: Arc<dyn HistoryStore>) -> Self {
+        self.history = Some(store);
+        self
+    }
+
+    /// Where the private runner of this machine keeps its state.
+    #[cfg(feature = "local")]
+    pub fn local_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.local_dir = dir.into();
+        self
+    }
+
+    /// The program of the private runner; without it the one that `OQTO_RUNNER` names, else `oqto-runner` beside
+    /// this program, else on the `PATH`.
+    #[cfg(feature = "local")]
+    pub fn runner_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.runner_program = Some(program.into());
+        self
+    }
+}
+
+/// One control: an authority, and the runners that trust it. Clones are the same control.
+#[derive(Clone, Debug)]
+pub struct Control {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dialer: Arc<Dialer>,
+    records: Records,
+    history: Option<Arc<dyn HistoryStore>>,
+    #[cfg(feature = "local")]
+    place: Place,
+}
+
+impl Control {
+    /// Opens a control; its authority is made at first use. Reads and writes a few small files.
+    ///
+    /// # Errors
+    /// When the authority's files cannot be used.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        let Options {
+            authority_dir,
+            records_dir,
+            control_id,
+            history,
+            #[cfg(feature = "local")]
+            local_dir,
+            #[cfg(feature = "local")]
+            runner_program,
+        } = options;
+        let authority = Authority::open(&authority_dir)?;
+        let control_id = match control_id {
+            Some(id) => id,
+            None => CONTROL_ID.parse()?,
+        };
+        let inner = Inner {
+            dialer: Arc::new(Dialer::new(authority, control_id)),
+            records: Records::new(records_dir),
+            history,
+            #[cfg(feature = "local")]
+            place: Place {
+                dir: local_dir,
+                program: runner_program,
+            },
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Its authority.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        self.inner.dialer.authority()
+    }
+
+    /// Connects to a runner whose certificate is of this control's authority.
+    ///
+    /// # Errors
+    /// When nobody answers, who answers is not that runner, or the runner does not welcome this control.
+    pub async fn connect(&self, runner: RunnerAddr) -> Result<Runner, ConnectError> {
+        let inner = &self.inner;
+        Runner::connect(Arc::clone(&inner.dialer), runner, inner.history.clone()).await
+    }
+
+    /// The private runner of this machine: the one that runs, or one that is started for it.
+    ///
+    /// # Errors
+    /// When no runner's program is found, or it does not start; what it said is in the error.
+    #[cfg(feature = "local")]
+    pub async fn local(&self) -> Result<Runner, crate::LocalError> {
+        crate::bootstrap::local(self, &self.inner.place, &self.inner.records).await
+    }
+
+    /// Where the private runner of this machine says it is, if it says so.
+    #[cfg(feature = "local")]
+    #[must_use]
+    pub fn local_addr(&self) -> Option<RunnerAddr> {
+        crate::bootstrap::found(&self.inner.place.dir)
+    }
+
+    /// The runners that were remembered, by name.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn runners(&self) -> Result<Vec<RunnerAddr>, RecordError> {
+        self.inner.records.list()
+    }
+
+    /// The runner of that name, if it was remembered.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub fn runner(&self, id: &RunnerId) -> Result<Option<RunnerAddr>, RecordError> {
+        self.inner.records.find(id)
+    }
+
+    /// Remembers where a runner is.
+    ///
+    /// # Errors
+    /// When its record cannot be written.
+    pub fn remember(&self, runner: &RunnerAddr) -> Result<(), RecordError> {
+        self.inner.records.put(runner)
+    }
+
+    /// Forgets where a runner is.
+    ///
+    /// # Errors
+    /// When its record cannot be removed.
+    pub fn forget(&self, id: &RunnerId) -> Result<(), RecordError> {
+        self.inner.records.remove(id)
+    }
+
+    /// Closes every connection and waits until the runners were told. Without it they find out by themselves, after
+    /// a silence. Handles dial again when they are used.
+    pub async fn close(&self) {
+        self.inner.dialer.close().await;
+    }
+}
+
+/// A directory as the XDG base directory specification has it: what is not absolute counts as not set.
+fn user_dir(variable: &'static str, in_home: &str) -> Result<PathBuf, NoHome> {
+    set_dir(std::env::var_os(variable))
+        .or_else(|| Some(set_dir(std::env::var_os("HOME"))?.join(in_home)))
+        .ok_or(NoHome { variable })
+}
+
+fn set_dir(value: Option<OsString>) -> Option<PathBuf> {
+    value.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+#[cfg(feature = "local")]
+fn default_local_dir() -> Result<PathBuf, NoHome> {
+    let variable = "XDG_STATE_HOME";
+    if set_dir(std::env::var_os(variable)).is_none() && crate::bootstrap::is_root() {
+        return Ok(PathBuf::from("/var/lib/oqto/runner"));
+    }
+    Ok(user_dir(variable, ".local/state")?.join("oqto/runner"))
+}

@@ -1,0 +1,150 @@
+//! The doors of the sandbox: `sandbox run`, `doctor`, and `enter`, which only the runner itself opens.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::policy::PolicyName;
+use crate::sandbox::enter;
+use crate::sandbox::probe::{Finding, probe};
+use crate::cause::chain;
+use crate::sandbox::run::{Job, Outcome, RunError, run};
+
+/// What can be done with a sandbox by hand.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum SandboxCommand {
+    /// Run any program in a sandbox, without a daemon
+    Run(RunArgs),
+}
+
+/// `sandbox run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// The policy that holds it
+    #[arg(long, value_name = "NAME", default_value = "workspace")]
+    pub policy: PolicyName,
+    /// A directory of policies beside the shipped ones
+    #[arg(long, value_name = "DIR")]
+    pub policy_dir: Option<PathBuf>,
+    /// The workspace, which is also where the program starts
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub cwd: PathBuf,
+    /// Say on standard error, as JSON, what was enforced
+    #[arg(long)]
+    pub json: bool,
+    /// The program and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
+    pub command: Vec<OsString>,
+}
+
+/// `doctor`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `sandbox …`.
+#[must_use]
+pub(super) fn sandbox(command: SandboxCommand) -> ExitCode {
+    match command {
+        SandboxCommand::Run(args) => sandbox_run(args),
+    }
+}
+
+/// Runs `enter`; `words` are those after it.
+#[must_use]
+pub(super) fn enter(words: impl Iterator<Item = OsString>) -> ExitCode {
+    enter::enter(words)
+}
+
+/// Runs `doctor`: fails if the policy `workspace` could not be enforced here.
+#[must_use]
+pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let findings = probe(&path, None);
+    let text = if args.json {
+        json(&findings)
+    } else {
+        findings.iter().map(line).collect()
+    };
+    let told = io::stdout().write_all(text.as_bytes());
+    let usable = findings.iter().all(|finding| finding.usable);
+    ExitCode::from(u8::from(!usable || told.is_err()))
+}
+
+fn sandbox_run(args: RunArgs) -> ExitCode {
+    let RunArgs {
+        policy,
+        policy_dir,
+        cwd,
+        json,
+        mut command,
+    } = args;
+    let args = command.split_off(1);
+    let program = command.pop().unwrap_or_default();
+    match run(&Job {
+        policy,
+        policy_dir,
+        workspace: cwd,
+        program,
+        args,
+    }) {
+        Ok(Outcome {
+            code,
+            layers,
+            changed,
+            left,
+        }) => {
+            if json {
+                say(&self::json(&layers));
+            }
+            for path in changed {
+                say(&format!(
+                    "oqto-runner: {} was not there to be protected and has changed; look at it before you use it\n",
+                    path.display()
+                ));
+            }
+            if let Some(path) = left {
+                say(&format!("oqto-runner: {} could not be removed\n", path.display()));
+            }
+            ExitCode::from(code)
+        }
+        Err(error) => {
+            say(&format!("oqto-runner: {}\n", chain(&error)));
+            ExitCode::from(RunError::code(&error))
+        }
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let Finding {
+        layer,
+        usable,
+        detail,
+        step,
+    } = finding;
+    let mark = if *usable { "ok     " } else { "MISSING" };
+    let step = step
+        .as_ref()
+        .map(|step| format!("        to get it: {step}\n"))
+        .unwrap_or_default();
+    format!("{mark} {layer}: {detail}\n{step}")
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string(value).expect("layers and texts can always be said in JSON");
+    format!("{text}\n")
+}
+
+fn say(text: &str) {
+    // There is nobody else to tell that standard error is closed.
+    let _ = io::stderr().write_all(text.as_bytes());
+}

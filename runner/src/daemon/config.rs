@@ -1,0 +1,319 @@
+//! The runner's configuration: a [`Document`] as written becomes a [`Config`] as meant.
+//!
+//! Unknown keys are errors, and a file that cannot be read stops the start: it never means the default.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid, User};
+use serde::Deserialize;
+
+use crate::harness::{Harness, UnknownHarness};
+
+/// Sessions that may live at once, where the configuration says nothing: each is two processes and an agent.
+const SESSIONS_MAX_DEFAULT: u32 = 64;
+
+/// The most sessions that may be configured: each takes descriptors, of which a process has few.
+const SESSIONS_MAX_LIMIT: u32 = 4096;
+
+/// The longest configuration file, bytes.
+const FILE_LEN_MAX: u64 = 1024 * 1024;
+
+/// What the runner is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where it keeps its identity, its sessions and their events.
+    pub state_dir: PathBuf,
+    /// Where policies beside the shipped ones are.
+    pub policy_dir: Option<PathBuf>,
+    /// As whom harnesses run when the runner is root.
+    pub principal: Option<(Uid, Gid)>,
+    /// How many sessions may live at once.
+    pub sessions_max: NonZeroU32,
+    /// What is known of single harnesses.
+    pub harnesses: BTreeMap<String, HarnessConfig>,
+}
+
+/// What is known of one harness.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HarnessConfig {
+    /// Its program, an absolute path; without it the name is looked up in `PATH`.
+    pub program: Option<PathBuf>,
+    /// A directory whose configuration files each session's private copy begins with, an absolute path; without it
+    /// the harness's own place below the principal's home.
+    pub config_dir: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    listen: Option<SocketAddr>,
+    state_dir: Option<PathBuf>,
+    policy_dir: Option<PathBuf>,
+    principal: Option<String>,
+    sessions_max: Option<u32>,
+    #[serde(default)]
+    harness: BTreeMap<String, HarnessConfig>,
+}
+
+/// What the command line says over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// Where to keep things.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is longer than a configuration is.
+    #[error("the configuration {path} is longer than {FILE_LEN_MAX} bytes")]
+    TooLong {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It is not TOML, or has a key or value that means nothing. The cause names line and key.
+    #[error("cannot use the configuration {path}")]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: Box<toml::de::Error>,
+    },
+    /// A path that is not absolute would mean another place at each start.
+    #[error("{key} in the configuration is {path}, it must be an absolute path")]
+    Relative {
+        /// Which key.
+        key: String,
+        /// What it says.
+        path: PathBuf,
+    },
+    /// No such user.
+    #[error("principal in the configuration is {name}: there is no such user on this host")]
+    NoUser {
+        /// What it says.
+        name: String,
+    },
+    /// Harnesses never run as root.
+    #[error("principal in the configuration is {name}, which is root: harnesses never run as root")]
+    RootPrincipal {
+        /// What it says.
+        name: String,
+    },
+    /// The user database failed.
+    #[error("cannot look up user {name}")]
+    Lookup {
+        /// Whom.
+        name: String,
+        /// Why not.
+        source: nix::Error,
+    },
+    /// Zero or too many.
+    #[error("sessions_max in the configuration is {value}, it must be 1 to {SESSIONS_MAX_LIMIT}")]
+    SessionsMax {
+        /// What it says.
+        value: u32,
+    },
+    /// A harness that this runner does not have.
+    #[error("cannot use a table [harness.…] of the configuration")]
+    UnknownHarness(#[source] UnknownHarness),
+    /// Neither told nor to be guessed.
+    #[error("no home directory is known; give --state-dir")]
+    NoHome,
+}
+
+impl Config {
+    /// Reads the file at `path`, or where configurations are by default when there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read or used.
+    pub fn load(path: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let document = match path {
+            Some(path) => read(path)?,
+            None => match default_path().filter(|path| path.exists()) {
+                Some(path) => read(&path)?,
+                None => Document::default(),
+            },
+        };
+        Self::from_document(document, overrides)
+    }
+
+    fn from_document(document: Document, overrides: Overrides) -> Result<Self, ConfigError> {
+        let Document {
+            listen,
+            state_dir,
+            policy_dir,
+            principal,
+            sessions_max,
+            harness,
+        } = document;
+        let listen = overrides
+            .listen
+            .or(listen)
+            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let state_dir = match overrides.state_dir.or(state_dir) {
+            Some(dir) => dir,
+            None => default_state_dir().ok_or(ConfigError::NoHome)?,
+        };
+        let value = sessions_max.unwrap_or(SESSIONS_MAX_DEFAULT);
+        let sessions_max = NonZeroU32::new(value)
+            .filter(|max| max.get() <= SESSIONS_MAX_LIMIT)
+            .ok_or(ConfigError::SessionsMax { value })?;
+        for (name, HarnessConfig { program, config_dir }) in &harness {
+            name.parse::<Harness>().map_err(ConfigError::UnknownHarness)?;
+            absolute(&format!("harness.{name}.program"), program.as_deref())?;
+            absolute(&format!("harness.{name}.config_dir"), config_dir.as_deref())?;
+        }
+        absolute("state_dir", Some(&state_dir))?;
+        absolute("policy_dir", policy_dir.as_deref())?;
+        let principal = principal.map(|name| look_up(&name)).transpose()?;
+        Ok(Self {
+            listen,
+            state_dir,
+            policy_dir,
+            principal,
+            sessions_max,
+            harnesses: harness,
+        })
+    }
+}
+
+fn absolute(key: &str, path: Option<&Path>) -> Result<(), ConfigError> {
+    match path {
+        Some(path) if !path.is_absolute() => Err(ConfigError::Relative {
+            key: key.to_owned(),
+            path: path.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A mistyped user is told at the start, not at the first session.
+fn look_up(name: &str) -> Result<(Uid, Gid), ConfigError> {
+    let user = User::from_name(name)
+        .map_err(|source| ConfigError::Lookup {
+            name: name.to_owned(),
+            source,
+        })?
+        .ok_or_else(|| ConfigError::NoUser {
+            name: name.to_owned(),
+        })?;
+    if user.uid.is_root() {
+        return Err(ConfigError::RootPrincipal {
+            name: name.to_owned(),
+        });
+    }
+    Ok((user.uid, user.gid))
+}
+
+fn read(path: &Path) -> Result<Document, ConfigError> {
+    let read_error = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = crate::sys::read_bounded(path, FILE_LEN_MAX).map_err(read_error)?;
+    let bytes = bytes.ok_or_else(|| ConfigError::TooLong {
+        path: path.to_owned(),
+    })?;
+    let text = String::from_utf8(bytes).map_err(|e| read_error(io::Error::other(e)))?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn is_root() -> bool {
+    crate::sys::effective_uid() == 0
+}
+
+fn default_path() -> Option<PathBuf> {
+    if is_root() {
+        return Some(PathBuf::from("/etc/oqto/runner.toml"));
+    }
+    Some(
+        directories::BaseDirs::new()?
+            .config_dir()
+            .join("oqto/runner.toml"),
+    )
+}
+
+/// Root's harnesses run as somebody else, who could not pass through root's home: its state is the system's.
+fn default_state_dir() -> Option<PathBuf> {
+    if is_root() {
+        return Some(PathBuf::from("/var/lib/oqto/runner"));
+    }
+    Some(directories::BaseDirs::new()?.state_dir()?.join("oqto/runner"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runner.toml");
+        std::fs::write(&path, text).unwrap();
+        let overrides = Overrides {
+            state_dir: Some("/s".into()),
+            ..Overrides::default()
+        };
+        Config::load(Some(&path), overrides).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}: {}", cause.unwrap_or_default())
+        })
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line() {
+        let error = config("sessions_max = 3\nsesions_max = 4\n").unwrap_err();
+        assert!(
+            error.contains("line 2") && error.contains("sesions_max"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_refused() {
+        for (text, word) in [
+            ("sessions_max = 0", "sessions_max"),
+            ("policy_dir = \"here\"", "absolute"),
+            ("principal = \"root\"", "never run as root"),
+            ("principal = \"no-such-user-here\"", "no such user"),
+            ("[harness.pie]\nprogram = \"/x\"", "pie"),
+            ("[harness.pi]\nprogramm = \"/x\"", "programm"),
+            ("listen = \"nowhere\"", "listen"),
+        ] {
+            let error = config(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config = config("").unwrap();
+        assert!(config.listen.ip().is_loopback());
+        assert_eq!(config.sessions_max.get(), SESSIONS_MAX_DEFAULT);
+    }
+
+    #[test]
+    fn a_missing_file_stops_the_start() {
+        let error = Config::load(Some(Path::new("/no/such/runner.toml")), Overrides::default()).unwrap_err();
+        assert!(matches!(error, ConfigError::Read { .. }));
+    }
+}

@@ -1,0 +1,213 @@
+//! One connection: its Hello, then its streams, each served on its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oqto_protocol::bounds::FRAME_LEN_MAX;
+use oqto_protocol::event::Transient;
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::frame::Kind;
+use oqto_protocol::hello::{Hello, Limits, Welcome};
+use oqto_protocol::{reply::Reply, version};
+use tokio::task::JoinSet;
+
+use super::authorise::authorise;
+use super::{Daemon, query, subscription};
+use crate::identity::Peer;
+use crate::transport::{Connection, Incoming, ReadError, Received, STREAMS_MAX, Stream, WriteError};
+
+/// How long a stranger may take from the first packet to its Hello. An honest peer takes three round trips.
+const HELLO_MAX: Duration = Duration::from_secs(10);
+
+/// How long the first frame of a stream may take to come, once its stream is open.
+const REQUEST_MAX: Duration = Duration::from_secs(60);
+
+/// Why a stream ended early. It is logged and touches no other stream.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    #[error("cannot read from the peer")]
+    Read(#[from] ReadError),
+    #[error("cannot write to the peer")]
+    Write(#[from] WriteError),
+    #[error("the peer was silent for {} s", REQUEST_MAX.as_secs())]
+    Silent,
+}
+
+/// Serves one link until it is gone.
+pub(super) async fn serve(incoming: Incoming, daemon: Arc<Daemon>) {
+    let opened = tokio::time::timeout(HELLO_MAX, open(incoming, &daemon)).await;
+    let (connection, peer, hello) = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(_) => {
+            tracing::info!("a peer did not say hello within {} s", HELLO_MAX.as_secs());
+            return;
+        }
+    };
+    let _present = daemon.presence();
+    tracing::info!(control = %peer.control, address = %connection.address(), "connected");
+    let peer = Arc::new(peer);
+    let mut streams = JoinSet::new();
+    streams.spawn(telemetry(hello, daemon.clone()));
+    while let Some(stream) = connection.accept_stream().await {
+        // Bounded by what the transport permits at once; what has ended is let go of here.
+        while streams.try_join_next().is_some() {}
+        let (peer, daemon) = (peer.clone(), daemon.clone());
+        streams.spawn(async move {
+            if let Err(error) = serve_stream(stream, &peer, &daemon).await {
+                tracing::debug!(error = %crate::cause::chain(&error), "a stream ended early");
+            }
+        });
+    }
+    tracing::info!(control = %peer.control, "disconnected");
+}
+
+/// The handshake, who it is, and the first stream with its Hello answered.
+async fn open(incoming: Incoming, daemon: &Daemon) -> Option<(Connection, Peer, Stream)> {
+    let connection = match incoming.handshake().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::info!(error = %crate::cause::chain(&error), "refused");
+            return None;
+        }
+    };
+    let peer = match Peer::from_chain(&connection.certificates(), &daemon.authority_id) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(address = %connection.address(), error = %crate::cause::chain(&error), "refused");
+            connection.close(&error.to_string());
+            return None;
+        }
+    };
+    let mut stream = connection.accept_stream().await?;
+    match greet(&mut stream, daemon).await {
+        Ok(true) => Some((connection, peer, stream)),
+        Ok(false) => {
+            stream.outbox.flush().await;
+            None
+        }
+        Err(error) => {
+            tracing::info!(control = %peer.control, error = %crate::cause::chain(&error), "no hello");
+            None
+        }
+    }
+}
+
+/// Answers Hello; `false` when it was refused.
+async fn greet(stream: &mut Stream, daemon: &Daemon) -> Result<bool, StreamError> {
+    let fault = match stream.inbox.read().await? {
+        Some(frame) if frame.kind() == Kind::HELLO => match frame.body::<Hello>() {
+            Ok(hello) => match version::settle(hello.minor, hello.minor_min) {
+                Some(minor) => {
+                    stream.outbox.send(&welcome(minor, daemon)).await?;
+                    return Ok(true);
+                }
+                None => Fault::new(
+                    FaultCode::Version,
+                    format!(
+                        "this runner speaks oqto/1 minor versions {} to {}, the control speaks {} to {}; update the \
+                         older of the two",
+                        version::MINOR_MIN,
+                        version::MINOR,
+                        hello.minor_min,
+                        hello.minor
+                    ),
+                ),
+            },
+            Err(error) => Fault::new(FaultCode::Malformed, format!("the hello cannot be read: {error}")),
+        },
+        Some(frame) => Fault::new(
+            FaultCode::Malformed,
+            format!(
+                "the first frame must be a hello, not one of kind {}",
+                frame.kind().0
+            ),
+        ),
+        None => Fault::new(FaultCode::Malformed, "the first stream ended without a hello"),
+    };
+    stream.outbox.send(&fault).await?;
+    Ok(false)
+}
+
+fn welcome(minor: u16, daemon: &Daemon) -> Welcome {
+    Welcome {
+        minor,
+        features: Vec::new(),
+        runner_id: daemon.runner_id.clone(),
+        harnesses: daemon.supervisor.harnesses(),
+        limits: Limits {
+            frame_len_max: FRAME_LEN_MAX as u64,
+            sessions_max: daemon.supervisor.sessions_max(),
+            streams_max: STREAMS_MAX,
+        },
+        build: super::build_info(),
+    }
+}
+
+/// Sends telemetry on the connection's first stream until either side goes. What does not fit is dropped: it is
+/// the first thing to go under load.
+async fn telemetry(mut stream: Stream, daemon: Arc<Daemon>) {
+    let mut transients = daemon.supervisor.transients();
+    loop {
+        let transient: Transient = tokio::select! {
+            transient = transients.recv() => match transient {
+                Ok(transient) => transient,
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            },
+            // A control has nothing more to say here; whatever comes, or the end, is the end of telemetry.
+            _ = stream.inbox.read() => return,
+        };
+        if stream.outbox.send(&transient).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn serve_stream(mut stream: Stream, peer: &Peer, daemon: &Daemon) -> Result<(), StreamError> {
+    stream.inbox.set_len_max(FRAME_LEN_MAX);
+    let read = tokio::time::timeout(REQUEST_MAX, stream.inbox.read()).await;
+    let Some(frame) = read.map_err(|_| StreamError::Silent)?? else {
+        return Ok(());
+    };
+    match frame.kind() {
+        Kind::COMMAND => {
+            let reply = command(&frame, peer, daemon).await;
+            match reply {
+                Ok(reply) => stream.outbox.send(&reply).await?,
+                Err(fault) => stream.outbox.send(&fault).await?,
+            }
+        }
+        Kind::QUERY => {
+            let answer = query::answer(&frame, peer, daemon).await;
+            stream.outbox.send(&answer).await?;
+        }
+        Kind::SUBSCRIBE => return subscription::serve(stream, &frame, peer, daemon).await,
+        Kind(kind) => {
+            let message = format!("this runner serves no stream that begins with a frame of kind {kind}");
+            stream
+                .outbox
+                .send(&Fault::new(FaultCode::Unsupported, message))
+                .await?;
+        }
+    }
+    stream.outbox.flush().await;
+    Ok(())
+}
+
+async fn command(frame: &Received, peer: &Peer, daemon: &Daemon) -> Result<Reply, Fault> {
+    let envelope: oqto_protocol::command::CommandEnvelope =
+        frame.body().map_err(|error| malformed("command", &error))?;
+    let (id, name) = (envelope.id, envelope.command.name());
+    match authorise(peer, &daemon.runner_id, envelope) {
+        Ok(authorised) => Ok(daemon.supervisor.command(authorised.into_asked()).await),
+        Err(fault) => Ok(Reply::refused(id, name, fault)),
+    }
+}
+
+pub(super) fn malformed(what: &str, error: &oqto_protocol::codec::DecodeError) -> Fault {
+    Fault::new(
+        FaultCode::Malformed,
+        format!("the {what} cannot be read: {error}"),
+    )
+}

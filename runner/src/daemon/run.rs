@@ -1,0 +1,294 @@
+//! From a configuration to a daemon that serves, and to its end.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use oqto_protocol::id::RunnerId;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::config::{Config, HarnessConfig};
+use super::{Daemon, connection};
+use crate::identity::{self, Identity};
+use crate::supervisor::{self, HarnessSettings, Settings, Supervisor};
+use crate::transport::{BindError, Listener};
+
+/// Threads that serve peers and drive sessions. Sessions are bounded by the disk, not by these.
+const WORKERS: usize = 2;
+
+/// How long the log of a runner in the background may be at its start, bytes; a longer one is set aside, once.
+const LOG_LEN_MAX: u64 = 4 * 1024 * 1024;
+
+/// How this start differs from any other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Get a certificate over standard input and output, then go on without them.
+    pub bootstrap: bool,
+    /// End after so long without a session and without a connection.
+    pub exit_when_idle: Option<Duration>,
+}
+
+/// Why the daemon did not run, or not to a good end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {path}")]
+    StateDir {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another runner uses it.
+    #[error("another runner uses the state directory {path}")]
+    Taken {
+        /// Which.
+        path: PathBuf,
+    },
+    /// No certificate over standard input and output.
+    #[error("cannot get a certificate")]
+    Bootstrap(#[from] identity::BootstrapError),
+    /// The identity cannot be read.
+    #[error("cannot use this runner's identity")]
+    Identity(#[from] identity::StoreError),
+    /// No control has signed it yet.
+    #[error(
+        "this runner has no certificate yet; let a control start it with --bootstrap, as `oqtoctl` does on this host"
+    )]
+    NoIdentity,
+    /// TLS does not take it.
+    #[error("cannot serve with this runner's identity")]
+    Tls(#[from] identity::TlsError),
+    /// The address cannot be had.
+    #[error("cannot be reached")]
+    Bind(#[from] BindError),
+    /// The sessions cannot be kept.
+    #[error("cannot keep sessions")]
+    Sessions(#[from] supervisor::OpenError),
+    /// Where it listens cannot be said.
+    #[error("cannot say where this runner listens")]
+    Announce(#[source] io::Error),
+    /// The runtime or a signal handler cannot be had.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// This program's own file is not to be found.
+    #[error("cannot find this program's own file")]
+    Exe(#[source] io::Error),
+}
+
+/// Where a runner is reached, for who runs on the same host. Trust comes from TLS, not from this file.
+#[derive(Serialize)]
+struct Whereabouts<'a> {
+    runner_id: &'a RunnerId,
+    address: SocketAddr,
+    pid: u32,
+}
+
+/// Runs the daemon until it is told to stop, by SIGTERM or SIGINT or by its idleness.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(config: Config, options: Options) -> Result<(), RunError> {
+    let Config {
+        listen,
+        state_dir,
+        policy_dir,
+        principal,
+        sessions_max,
+        harnesses,
+    } = config;
+    make_state_dir(&state_dir)?;
+    let _lock = lock(&state_dir)?;
+    let identity_dir = state_dir.join("identity");
+    let identity = if options.bootstrap {
+        identity::bootstrap(&identity_dir, io::stdin().lock(), io::stdout().lock())?
+    } else {
+        Identity::open(&identity_dir)?.ok_or(RunError::NoIdentity)?
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let settings = Settings {
+        runner_id: identity.grant.runner_id.clone(),
+        state_dir,
+        policy_dir,
+        principal,
+        sessions_max,
+        harnesses: harnesses
+            .into_iter()
+            .map(|(name, known)| (name, harness_settings(known)))
+            .collect(),
+        exe: std::env::current_exe().map_err(RunError::Exe)?,
+    };
+    runtime.block_on(serve(listen, identity, settings, options))
+}
+
+fn harness_settings(HarnessConfig { program, config_dir }: HarnessConfig) -> HarnessSettings {
+    HarnessSettings { program, config_dir }
+}
+
+async fn serve(
+    listen: SocketAddr,
+    identity: Identity,
+    settings: Settings,
+    options: Options,
+) -> Result<(), RunError> {
+    let tls = identity::server_config(&identity)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
+    let listener = Listener::bind(listen, tls)?;
+    let state_dir = settings.state_dir.clone();
+    let runner_id = settings.runner_id.clone();
+    let supervisor = Supervisor::open(settings).await?;
+    let daemon = Arc::new(Daemon {
+        runner_id,
+        authority_id: identity.grant.authority_id,
+        supervisor: supervisor.clone(),
+        present: watch::Sender::new(0),
+        started: Instant::now(),
+    });
+    let whereabouts = state_dir.join("runner.json");
+    say_where(&whereabouts, &daemon.runner_id, listener.address())?;
+    tracing::info!(runner = %daemon.runner_id, address = %listener.address(), "listening");
+    if options.bootstrap {
+        identity::announce(io::stdout().lock(), listener.address()).map_err(RunError::Announce)?;
+        detach(&state_dir.join("runner.log")).map_err(RunError::Announce)?;
+    }
+    let mut connections = JoinSet::new();
+    let idle = idleness(&daemon, options.exit_when_idle);
+    let beats = supervisor.clone();
+    let beat = beats.beat();
+    tokio::pin!(idle, beat);
+    loop {
+        tokio::select! {
+            incoming = listener.accept() => {
+                let Some(incoming) = incoming else { break };
+                while connections.try_join_next().is_some() {}
+                connections.spawn(connection::serve(incoming, daemon.clone()));
+            }
+            () = &mut beat => {}
+            () = &mut idle => {
+                tracing::info!("nobody needs this runner any more");
+                break;
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("stopping");
+    // Removed first: who looks for a runner now shall start another.
+    let _ = fs::remove_file(&whereabouts);
+    supervisor.stop().await;
+    listener.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ends when there was no session and no connection for so long; never when it is not asked for.
+async fn idleness(daemon: &Daemon, limit: Option<Duration>) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    let mut present = daemon.present.subscribe();
+    let mut live = daemon.supervisor.watch_live();
+    loop {
+        let busy = *present.borrow_and_update() > 0 || *live.borrow_and_update() > 0;
+        let changed = async {
+            tokio::select! {
+                _ = present.changed() => {}
+                _ = live.changed() => {}
+            }
+        };
+        if busy {
+            changed.await;
+        } else if tokio::time::timeout(limit, changed).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn make_state_dir(path: &Path) -> Result<(), RunError> {
+    // The principals of sessions pass through it when the runner is root; what is secret has a mode of its own.
+    let mode = if crate::sys::effective_uid() == 0 {
+        0o711
+    } else {
+        0o700
+    };
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|source| RunError::StateDir {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// One runner a state directory: two would give out the same numbers.
+fn lock(state_dir: &Path) -> Result<Flock<File>, RunError> {
+    let path = state_dir.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    let file = file.map_err(|source| RunError::StateDir {
+        path: path.clone(),
+        source,
+    })?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::Error::EWOULDBLOCK)) => Err(RunError::Taken {
+            path: state_dir.to_owned(),
+        }),
+        Err((_, error)) => Err(RunError::StateDir {
+            path,
+            source: error.into(),
+        }),
+    }
+}
+
+fn say_where(path: &Path, runner_id: &RunnerId, address: SocketAddr) -> Result<(), RunError> {
+    let said = (|| {
+        let text = serde_json::to_vec(&Whereabouts {
+            runner_id,
+            address,
+            pid: std::process::id(),
+        })?;
+        let new = path.with_extension("json.new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(&text)?;
+        fs::rename(&new, path)
+    })();
+    said.map_err(RunError::Announce)
+}
+
+/// Lets go of who started this: their terminal, their pipes, their session. From here on the log is a file.
+fn detach(log: &Path) -> io::Result<()> {
+    // A process that leads its session already has nothing to leave.
+    let _ = nix::unistd::setsid();
+    let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let nothing = nothing.as_fd();
+    nix::unistd::dup2_stdin(nothing)?;
+    nix::unistd::dup2_stdout(nothing)?;
+    if fs::metadata(log).is_ok_and(|found| found.len() > LOG_LEN_MAX) {
+        fs::rename(log, log.with_extension("log.old"))?;
+    }
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
+    nix::unistd::dup2_stderr(log)?;
+    Ok(())
+}

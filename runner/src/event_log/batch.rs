@@ -1,0 +1,222 @@
+//! Frames on their way in and out: what is appended at once, and what is read at once.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+
+/// The most bytes that are appended at once. One event is at most one message with its attachments.
+pub(super) const BATCH_MAX: usize = 32 * 1024 * 1024;
+
+/// How much of the world a batch must outlive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sync {
+    /// The death of any process. Enough for a delta: what it is a delta of is still to come.
+    Process,
+    /// Loss of power. For whatever changes what was agreed: ends, errors, states.
+    Power,
+}
+
+/// A message that one of a batch's events ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageRow {
+    /// Its number in the session; greater than any before.
+    pub idx: u64,
+    /// Its id.
+    pub id: String,
+    /// The message, encoded.
+    pub frame: Bytes,
+}
+
+/// Events that are appended at once, all or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+    pub(super) bytes: Bytes,
+    pub(super) sync: Sync,
+    pub(super) messages: Vec<MessageRow>,
+    pub(super) mark: Option<Bytes>,
+}
+
+/// What is wrong with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadBatch {
+    /// There is no event in it.
+    #[error("a batch has no frame")]
+    Empty,
+    /// Its bytes are not whole frames.
+    #[error("the frame at byte {at} of a batch is cut short")]
+    Cut {
+        /// Where that frame starts.
+        at: usize,
+    },
+    /// It is too big to be kept at once.
+    #[error("a batch of {len} bytes is longer than any may be")]
+    TooLong {
+        /// How long it is.
+        len: usize,
+    },
+    /// Numbers start at 1.
+    #[error("there is no event number 0")]
+    Zero,
+}
+
+impl Batch {
+    /// Events from `first_seq` on, one number for each frame in `bytes`.
+    ///
+    /// # Errors
+    /// When the bytes are not one or more whole frames.
+    pub fn new(first_seq: u64, bytes: Bytes, sync: Sync) -> Result<Self, BadBatch> {
+        if bytes.len() > BATCH_MAX {
+            return Err(BadBatch::TooLong { len: bytes.len() });
+        }
+        if first_seq == 0 {
+            return Err(BadBatch::Zero);
+        }
+        let (mut at, mut count) = (0, 0);
+        while at < bytes.len() {
+            at = frame_end(&bytes, at).ok_or(BadBatch::Cut { at })?;
+            count += 1;
+        }
+        match count {
+            0 => Err(BadBatch::Empty),
+            count => {
+                let last_seq = first_seq + count - 1;
+                Ok(Self {
+                    first_seq,
+                    last_seq,
+                    bytes,
+                    sync,
+                    messages: Vec::new(),
+                    mark: None,
+                })
+            }
+        }
+    }
+
+    /// With the messages that its events end.
+    #[must_use]
+    pub fn with_messages(mut self, messages: Vec<MessageRow>) -> Self {
+        self.messages = messages;
+        self
+    }
+
+    /// With a mark: whatever the writer needs to go on behind this batch after a restart, such as how far it
+    /// read. The newest one is given back when the store is opened.
+    #[must_use]
+    pub fn with_mark(mut self, mark: Bytes) -> Self {
+        self.mark = Some(mark);
+        self
+    }
+
+    /// The number of its last event.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// What it costs in memory while it waits, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        let messages = self
+            .messages
+            .iter()
+            .map(|message| message.frame.len() + message.id.len());
+        self.bytes.len() + messages.sum::<usize>() + self.mark.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// Events that are read at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The number of the first.
+    pub first_seq: u64,
+    /// The number of the last.
+    pub last_seq: u64,
+    /// Their frames.
+    pub bytes: Bytes,
+}
+
+impl Chunk {
+    /// Its events past `after_seq`, as many as fit in `max_bytes` but at least one. None when there is none.
+    pub(super) fn cut(&self, after_seq: u64, max_bytes: usize) -> Option<Self> {
+        let (mut seq, mut at) = (self.first_seq, 0);
+        while seq <= after_seq {
+            at = frame_end(&self.bytes, at)?;
+            seq += 1;
+        }
+        if seq > self.last_seq {
+            return None;
+        }
+        let (first_seq, start) = (seq, at);
+        if self.bytes.len() - start <= max_bytes {
+            return Some(Self {
+                first_seq,
+                last_seq: self.last_seq,
+                bytes: self.bytes.slice(start..),
+            });
+        }
+        let mut end = frame_end(&self.bytes, start)?;
+        while let Some(next) = frame_end(&self.bytes, end)
+            && next - start <= max_bytes
+        {
+            end = next;
+            seq += 1;
+        }
+        Some(Self {
+            first_seq,
+            last_seq: seq,
+            bytes: self.bytes.slice(start..end),
+        })
+    }
+
+    /// The numbers of its events.
+    #[must_use]
+    pub fn seqs(&self) -> RangeInclusive<u64> {
+        self.first_seq..=self.last_seq
+    }
+}
+
+/// Where the frame that starts at `at` ends, if it is there whole.
+fn frame_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let (len, body) = bytes.get(at..)?.split_first_chunk()?;
+    let len = u32::from_le_bytes(*len) as usize;
+    (len <= body.len()).then_some(at + 4 + len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(count: u8) -> Bytes {
+        (0..count).flat_map(|number| [1, 0, 0, 0, number]).collect()
+    }
+
+    #[test]
+    fn each_frame_has_one_number() {
+        let batch = Batch::new(5, frames(3), Sync::Process).unwrap();
+        assert_eq!((batch.first_seq, batch.last_seq()), (5, 7));
+    }
+
+    #[test]
+    fn what_is_not_whole_frames_is_refused() {
+        let new = |bytes: Bytes| Batch::new(1, bytes, Sync::Process).unwrap_err();
+        assert_eq!(new(Bytes::new()), BadBatch::Empty);
+        assert_eq!(new(frames(2).slice(..9)), BadBatch::Cut { at: 5 });
+        assert_eq!(new(Bytes::from_static(&[255; 8])), BadBatch::Cut { at: 0 });
+        assert_eq!(Batch::new(0, frames(1), Sync::Power), Err(BadBatch::Zero));
+    }
+
+    #[test]
+    fn a_chunk_is_cut_at_frames() {
+        let chunk = Chunk {
+            first_seq: 11,
+            last_seq: 14,
+            bytes: frames(4),
+        };
+        let cut = |after, max| chunk.cut(after, max).map(|cut| (cut.seqs(), cut.bytes.to_vec()));
+        assert_eq!(cut(12, 100), Some((13..=14, frames(4)[10..].to_vec())));
+        assert_eq!(cut(0, 10), Some((11..=12, frames(4)[..10].to_vec())));
+        assert_eq!(cut(11, 0), Some((12..=12, frames(4)[5..10].to_vec())));
+        assert_eq!(cut(14, 100), None);
+    }
+}

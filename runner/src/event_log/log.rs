@@ -1,0 +1,376 @@
+//! A store and its two threads.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::reader::{self, Ask, ReadError, Reply};
+use super::schema::{self, OpenError, Opened};
+use super::session::{Closed, Known, Session, SessionLog};
+use super::tail::Tail;
+use super::writer::{Change, Job, Order, Writer};
+use crate::{clock, sys};
+
+/// How much may be accepted and not committed, in bytes: a second of the fastest harness. A single batch may be
+/// longer; it is accepted when nothing else waits.
+const QUEUE_MAX: usize = 8 * 1024 * 1024;
+
+/// What a change counts in the queue beside its bytes, so that the number of changes is bounded too.
+const JOB_COST: usize = 256;
+
+/// How the store takes what it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Fine,
+    /// It does not; what was accepted is kept and tried again, and nothing more is accepted.
+    Failing {
+        /// What SQLite said.
+        text: String,
+    },
+}
+
+/// A session as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Its id.
+    pub id: String,
+    /// When it was created.
+    pub created_ms: u64,
+    /// What [`SessionLog::put_state`] kept last.
+    pub state: Bytes,
+    /// The epoch in which numbers are given out now.
+    pub epoch: u64,
+    /// The number of its last event; 0 when it has none.
+    pub last_seq: u64,
+}
+
+/// Why a session was not created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// There is one of that id.
+    #[error("the session exists")]
+    Exists,
+    /// The log is closed.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+/// Why a session was not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// There is none of that id any more.
+    #[error("there is no such session")]
+    Unknown,
+    /// The log is closed.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+/// What handles and threads share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    orders: mpsc::Sender<Order>,
+    room: Arc<Semaphore>,
+    pub(super) asks: tokio::sync::mpsc::Sender<Ask>,
+    pub(super) tail: Mutex<Tail>,
+    health: watch::Sender<Health>,
+    pub(super) closing: AtomicBool,
+}
+
+/// The event log of one workspace. Opened once by its daemon.
+#[derive(Debug)]
+pub struct EventLog {
+    shared: Arc<Shared>,
+    sessions: Mutex<Sessions>,
+    /// The writing and the reading one; none once they were told to end.
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Sessions {
+    by_id: HashMap<String, Arc<Session>>,
+    next_key: i64,
+}
+
+impl EventLog {
+    /// Opens the store at `path`, or makes it when nothing is there. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the file cannot be used as it is. It is left alone then.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        Self::open_in_boot(path, &sys::boot_id().map_err(io)?)
+    }
+
+    pub(super) fn open_in_boot(path: &Path, boot_id: &str) -> Result<Self, OpenError> {
+        let Opened {
+            writer,
+            reader,
+            sessions,
+        } = schema::open(path, boot_id)?;
+        let (orders, ordered) = mpsc::channel();
+        let (asks, asked) = tokio::sync::mpsc::channel(reader::QUEUE_MAX);
+        let shared = Arc::new(Shared {
+            orders,
+            room: Arc::new(Semaphore::new(QUEUE_MAX)),
+            asks,
+            tail: Mutex::default(),
+            health: watch::Sender::new(Health::Fine),
+            closing: AtomicBool::new(false),
+        });
+        let writer = Writer {
+            store: writer,
+            wal: schema::wal(path),
+            shared: shared.clone(),
+        };
+        let io = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let threads = vec![
+            spawn("log-write", move || writer.run(&ordered)).map_err(io)?,
+            spawn("log-read", move || reader::run(&reader, asked)).map_err(io)?,
+        ];
+        let next_key = sessions.iter().map(|known| known.key).max().unwrap_or(0) + 1;
+        let by_id = sessions
+            .into_iter()
+            .map(|known| (known.id.clone(), Arc::new(Session::new(known))));
+        let sessions = Mutex::new(Sessions {
+            by_id: by_id.collect(),
+            next_key,
+        });
+        Ok(Self {
+            shared,
+            sessions,
+            threads,
+        })
+    }
+}
+
+impl EventLog {
+    /// Creates a session and keeps it. Its first event has the number 1.
+    ///
+    /// # Errors
+    /// When there is one of that id already.
+    pub async fn create_session(&self, id: &str, state: Bytes) -> Result<SessionLog, CreateError> {
+        let room = self.shared.room(state.len() + id.len()).await?;
+        let (session, done) = {
+            let mut sessions = lock(&self.sessions);
+            if sessions.by_id.contains_key(id) {
+                return Err(CreateError::Exists);
+            }
+            let session = Arc::new(Session::new(Known {
+                key: sessions.next_key,
+                id: id.to_owned(),
+                created_ms: clock::unix_ms(),
+                epochs: vec![(1, 0)],
+                last_seq: 0,
+                last_idx: None,
+                mark: None,
+            }));
+            let change = Change::Create { state };
+            let done = self
+                .shared
+                .send(|done| Job::new(session.clone(), change, room, done))?;
+            sessions.next_key += 1;
+            sessions.by_id.insert(id.to_owned(), session.clone());
+            (session, done)
+        };
+        done.await.map_err(|_| Closed)?;
+        Ok(SessionLog {
+            session,
+            shared: self.shared.clone(),
+        })
+    }
+
+    /// The session of that id.
+    #[must_use]
+    pub fn session(&self, id: &str) -> Option<SessionLog> {
+        let session = lock(&self.sessions).by_id.get(id)?.clone();
+        Some(SessionLog {
+            session,
+            shared: self.shared.clone(),
+        })
+    }
+
+    /// All sessions as stored, in the order of their creation.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn sessions(&self) -> Result<Vec<SessionRow>, ReadError> {
+        self.shared.ask(|reply| Ask::Sessions { reply }).await
+    }
+
+    /// Deletes a session with all its events and messages. Whoever follows it is told that it is over; its numbers
+    /// are free for another session of the same id.
+    ///
+    /// # Errors
+    /// When there is none, or the log is closed.
+    pub async fn delete_session(&self, id: &str) -> Result<(), ChangeError> {
+        let room = self.shared.room(0).await?;
+        let done = {
+            let mut sessions = lock(&self.sessions);
+            let session = sessions.by_id.get(id).ok_or(ChangeError::Unknown)?.clone();
+            session.refuse_more();
+            let done = self
+                .shared
+                .send(|done| Job::new(session, Change::Delete, room, done))?;
+            sessions.by_id.remove(id);
+            done
+        };
+        Ok(done.await.map_err(|_| Closed)?)
+    }
+
+    /// Whether the store takes what it is given, now and whenever that changes.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    /// Tries a store that is [`Health::Failing`] again at once.
+    pub fn retry(&self) {
+        if let Some(writer) = self.threads.first() {
+            writer.thread().unpark();
+        }
+    }
+
+    /// Commits what was accepted and closes the store. Handles that are left give [`Closed`]. A store that cannot
+    /// be written is tried once more.
+    pub async fn close(mut self) {
+        let threads = self.end();
+        let ended = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(JoinHandle::join));
+        // A thread that panicked said so, and its store opens as after any other crash.
+        let _ended = ended.await;
+    }
+
+    fn end(&mut self) -> Vec<JoinHandle<()>> {
+        self.shared.closing.store(true, Ordering::Release);
+        self.shared.room.close();
+        // A thread that is gone needs not be told.
+        let _gone = self.shared.orders.send(Order::Close);
+        // The reading thread is told by the writing one, which asks it last.
+        self.retry();
+        std::mem::take(&mut self.threads)
+    }
+}
+
+/// Without [`EventLog::close`] nobody waits: the threads finish what was accepted while the process lasts.
+impl Drop for EventLog {
+    fn drop(&mut self) {
+        drop(self.end());
+        for session in lock(&self.sessions).by_id.values() {
+            session.end();
+        }
+    }
+}
+
+impl Shared {
+    /// Waits until this many bytes more may be accepted.
+    pub(super) async fn room(&self, weight: usize) -> Result<OwnedSemaphorePermit, Closed> {
+        let wanted = (weight + JOB_COST).min(QUEUE_MAX);
+        let wanted = u32::try_from(wanted).map_err(|_| Closed)?;
+        self.room
+            .clone()
+            .acquire_many_owned(wanted)
+            .await
+            .map_err(|_| Closed)
+    }
+
+    pub(super) fn send(
+        &self,
+        job: impl FnOnce(oneshot::Sender<()>) -> Job,
+    ) -> Result<oneshot::Receiver<()>, Closed> {
+        let (done, waits) = oneshot::channel();
+        self.orders.send(Order::Do(job(done))).map_err(|_| Closed)?;
+        Ok(waits)
+    }
+
+    pub(super) async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(ask(reply)).await.map_err(|_| ReadError::Closed)?;
+        Ok(answer.await.map_err(|_| ReadError::Closed)??)
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        self.health.send_if_modified(|now| {
+            let changed = *now != health;
+            *now = health;
+            changed
+        });
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+/// Locks. What a panic left behind is as whole as the code under the lock leaves it at each step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::{Batch, Resume, Sync};
+
+    async fn append(session: &SessionLog, sync: Sync) {
+        let batch = Batch::new(session.last_seq() + 1, Bytes::from_static(&[0; 4]), sync);
+        session
+            .append(batch.unwrap())
+            .await
+            .unwrap()
+            .committed()
+            .await
+            .unwrap();
+    }
+
+    /// The store as a host that lost its power leaves it: in use, under the name of an earlier boot.
+    fn lose_power(path: &Path, last_seq: u64) {
+        let store = rusqlite::Connection::open(path).unwrap();
+        store
+            .execute("DELETE FROM batches WHERE last_seq > ?1", [last_seq])
+            .unwrap();
+        store.execute("UPDATE store SET clean = 0", []).unwrap();
+    }
+
+    #[tokio::test]
+    async fn after_an_unclean_boot_a_lost_number_comes_back_only_under_a_greater_epoch() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("events.db");
+        let log = EventLog::open_in_boot(&path, "first").unwrap();
+        let session = log.create_session("one", Bytes::new()).await.unwrap();
+        for _ in 0..5 {
+            append(&session, Sync::Process).await;
+        }
+        log.close().await;
+        lose_power(&path, 3);
+
+        let log = EventLog::open_in_boot(&path, "second").unwrap();
+        let session = log.session("one").unwrap();
+        assert_eq!((session.epoch(), session.last_seq()), (2, 3));
+        append(&session, Sync::Power).await;
+        assert_eq!(session.resume(1, 2), Resume::After(2));
+        assert_eq!(session.resume(1, 3), Resume::After(3));
+        assert_eq!(session.resume(1, 4), Resume::Reset { epoch: 2, seq: 3 });
+        assert_eq!(session.resume(2, 4), Resume::After(4));
+        assert_eq!(session.resume(2, 5), Resume::Reset { epoch: 2, seq: 4 });
+        assert_eq!(session.resume(9, 1), Resume::Reset { epoch: 2, seq: 0 });
+        log.close().await;
+
+        // A store that was closed in order lost nothing, whatever the host did then.
+        let log = EventLog::open_in_boot(&path, "third").unwrap();
+        assert_eq!(log.session("one").unwrap().epoch(), 2);
+        log.close().await;
+    }
+}

@@ -1,0 +1,180 @@
+//! The reading thread of a store: for whoever is too far behind for memory. It also moves the write-ahead log into
+//! the file, beside the writer, which so does not wait for the disk.
+
+use bytes::Bytes;
+use rusqlite::{Connection, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch::Chunk;
+use super::log::SessionRow;
+
+/// How many questions may wait. Subscribers past that wait to ask.
+pub(super) const QUEUE_MAX: usize = 64;
+
+/// The most bytes of messages in one answer. At least one message is in it, however long.
+const MESSAGES_MAX: usize = 4 * 1024 * 1024;
+
+/// Where the answer goes. Nobody may wait for it any more.
+pub(super) type Reply<T> = oneshot::Sender<rusqlite::Result<T>>;
+
+/// A question to the store.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Events {
+        session: i64,
+        after_seq: u64,
+        through_seq: u64,
+        max_bytes: usize,
+        reply: Reply<Option<Chunk>>,
+    },
+    Messages {
+        session: i64,
+        after_idx: Option<u64>,
+        limit: usize,
+        reply: Reply<Vec<Bytes>>,
+    },
+    Sessions {
+        reply: Reply<Vec<SessionRow>>,
+    },
+    Checkpoint,
+    Close,
+}
+
+/// Why the log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store failed.
+    #[error("cannot read the event log")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The log is closed.
+    #[error("the event log is closed")]
+    Closed,
+}
+
+/// Answers until it is told to close.
+pub(super) fn run(store: &Connection, mut asks: mpsc::Receiver<Ask>) {
+    // A dropped reply is a reader that went away.
+    while let Some(ask) = asks.blocking_recv() {
+        match ask {
+            Ask::Events {
+                session,
+                after_seq,
+                through_seq,
+                max_bytes,
+                reply,
+            } => {
+                let _gone = reply.send(events(store, session, after_seq, through_seq, max_bytes));
+            }
+            Ask::Messages {
+                session,
+                after_idx,
+                limit,
+                reply,
+            } => {
+                let _gone = reply.send(messages(store, session, after_idx, limit));
+            }
+            Ask::Sessions { reply } => {
+                let _gone = reply.send(sessions(store));
+            }
+            // One that fails is made up for by the next, or by the writer when the bound is reached.
+            Ask::Checkpoint => drop(checkpoint(store)),
+            Ask::Close => return,
+        }
+    }
+}
+
+/// Moves what is in the write-ahead log into the file, as far as nobody is in the way.
+pub(super) fn checkpoint(store: &Connection) -> rusqlite::Result<()> {
+    store.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}
+
+fn events(
+    store: &Connection,
+    session: i64,
+    after_seq: u64,
+    through_seq: u64,
+    max_bytes: usize,
+) -> rusqlite::Result<Option<Chunk>> {
+    let mut select = store.prepare_cached(
+        "SELECT first_seq, last_seq, bytes FROM batches
+         WHERE session = ?1 AND last_seq > ?2 AND last_seq <= ?3 ORDER BY last_seq",
+    )?;
+    let mut rows = select.query(params![session, after_seq, through_seq])?;
+    let mut found: Option<Chunk> = None;
+    let mut joined = Vec::new();
+    while let Some(row) = rows.next()? {
+        let bytes = row.get_ref(2)?.as_blob()?;
+        let (first_seq, last_seq) = (row.get(0)?, row.get(1)?);
+        let Some(chunk) = &mut found else {
+            let row = Chunk {
+                first_seq,
+                last_seq,
+                bytes: Bytes::copy_from_slice(bytes),
+            };
+            let chunk = row.cut(after_seq, max_bytes);
+            if chunk.as_ref().is_none_or(|chunk| chunk.last_seq < last_seq) {
+                return Ok(chunk);
+            }
+            found = chunk;
+            continue;
+        };
+        let held = joined.len().max(chunk.bytes.len());
+        // A row out of order is left to the next read, which starts behind the last good one.
+        if held + bytes.len() > max_bytes || first_seq != chunk.last_seq + 1 {
+            break;
+        }
+        if joined.is_empty() {
+            joined.extend_from_slice(&chunk.bytes);
+        }
+        joined.extend_from_slice(bytes);
+        chunk.last_seq = last_seq;
+    }
+    if let Some(chunk) = &mut found
+        && !joined.is_empty()
+    {
+        chunk.bytes = joined.into();
+    }
+    Ok(found)
+}
+
+fn messages(
+    store: &Connection,
+    session: i64,
+    after_idx: Option<u64>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Bytes>> {
+    let mut select = store.prepare_cached(
+        "SELECT frame FROM messages WHERE session = ?1 AND idx >= ?2 ORDER BY idx LIMIT ?3",
+    )?;
+    let first = after_idx.map_or(0, |idx| idx + 1);
+    let mut rows = select.query(params![session, first, limit])?;
+    let mut found = Vec::new();
+    let mut len = 0;
+    while let Some(row) = rows.next()? {
+        let frame = row.get_ref(0)?.as_blob()?;
+        len += frame.len();
+        if len > MESSAGES_MAX && !found.is_empty() {
+            break;
+        }
+        found.push(Bytes::copy_from_slice(frame));
+    }
+    Ok(found)
+}
+
+fn sessions(store: &Connection) -> rusqlite::Result<Vec<SessionRow>> {
+    let mut select = store.prepare(
+        "SELECT id, created_ms, state, (SELECT max(epoch) FROM epochs WHERE session = key),
+                (SELECT coalesce(max(last_seq), 0) FROM batches WHERE session = key)
+         FROM sessions ORDER BY created_ms, id",
+    )?;
+    let rows = select.query_map([], |row| {
+        Ok(SessionRow {
+            id: row.get(0)?,
+            created_ms: row.get(1)?,
+            state: row.get::<_, Vec<u8>>(2)?.into(),
+            epoch: row.get(3)?,
+            last_seq: row.get(4)?,
+        })
+    })?;
+    rows.collect()
+}

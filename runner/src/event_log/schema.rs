@@ -1,0 +1,278 @@
+//! The store's file: how it is made, recognised and opened.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+
+use super::session::Known;
+
+/// Says in the file's header whose it is.
+const APPLICATION_ID: i32 = i32::from_be_bytes(*b"oqtE");
+
+/// The version of the tables. A store of another one is refused, never guessed at.
+const VERSION: i32 = 1;
+
+/// A batch is a row, keyed by its last number so that the one with a given event is found by one seek. An epoch's
+/// `after_seq` is the last number that was kept of the epochs before it.
+const TABLES: &str = "
+    CREATE TABLE store (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        boot_id TEXT NOT NULL,
+        clean INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE sessions (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        created_ms INTEGER NOT NULL,
+        state BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE epochs (
+        session INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        after_seq INTEGER NOT NULL,
+        PRIMARY KEY (session, epoch)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE batches (
+        session INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL,
+        first_seq INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        mark BLOB,
+        bytes BLOB NOT NULL,
+        PRIMARY KEY (session, last_seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE messages (
+        session INTEGER NOT NULL,
+        idx INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        frame BLOB NOT NULL,
+        PRIMARY KEY (session, idx)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// What every connection of a store is set to. The cache is small because rows are written once and read in order;
+/// when the write-ahead log is put into the file is decided by the writer, not by a commit that happens to be the
+/// thousandth.
+const CONNECTION: &str = "
+    PRAGMA cache_size = -512;
+    PRAGMA mmap_size = 0;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA wal_autocheckpoint = 0;
+    PRAGMA journal_size_limit = 16777216;
+    PRAGMA synchronous = FULL;
+";
+
+/// Why a store could not be opened. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file or its directory cannot be used.
+    #[error("cannot reach event log {path}")]
+    Io {
+        /// The store.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file is damaged. It stays as it is.
+    #[error("event log {path} is damaged")]
+    Damaged {
+        /// The store.
+        path: PathBuf,
+        /// What SQLite found; none when the file is missing beside its own journal.
+        source: Option<rusqlite::Error>,
+    },
+    /// The file is something else.
+    #[error("{path} is no event log")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written by another version.
+    #[error("event log {path} has version {version}, not {VERSION}")]
+    Version {
+        /// The store.
+        path: PathBuf,
+        /// Its version.
+        version: i32,
+    },
+    /// SQLite could not do it.
+    #[error("cannot open event log {path}")]
+    Sqlite {
+        /// The store.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+impl OpenError {
+    fn of(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged {
+                path,
+                source: Some(source),
+            },
+            _ => Self::Sqlite { path, source },
+        }
+    }
+}
+
+/// An opened store.
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) reader: Connection,
+    pub(super) sessions: Vec<Known>,
+}
+
+/// Opens the store at `path`, or makes it when nothing is there.
+pub(super) fn open(path: &Path, boot_id: &str) -> Result<Opened, OpenError> {
+    let io = |source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if !path.try_exists().map_err(io)? {
+        create(path)?;
+    }
+    let mut writer = connect(path)?;
+    check(&writer, path)?;
+    let sqlite = |source| OpenError::of(path, source);
+    begin_boot(&mut writer, boot_id).map_err(sqlite)?;
+    let sessions = sessions(&writer).map_err(sqlite)?;
+    Ok(Opened {
+        reader: connect(path)?,
+        writer,
+        sessions,
+    })
+}
+
+/// Makes a store aside and moves it to its place whole, so that an empty file there is damage and never a beginning.
+fn create(path: &Path) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if wal(path).try_exists().map_err(io)? {
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            source: None,
+        });
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(io)?;
+    let new = beside(path, "-new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(io)?;
+    fill(&new).map_err(|source| OpenError::of(path, source))?;
+    fs::rename(&new, path).map_err(io)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
+}
+
+/// Where SQLite keeps what is committed and not in the file yet.
+pub(super) fn wal(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn fill(path: &Path) -> rusqlite::Result<()> {
+    let store = Connection::open(path)?;
+    store.execute_batch(CONNECTION)?;
+    store.pragma_update(None, "application_id", APPLICATION_ID)?;
+    store.pragma_update(None, "user_version", VERSION)?;
+    store.execute_batch(TABLES)?;
+    store.execute("INSERT INTO store VALUES (1, '', 1)", [])?;
+    store.pragma_update(None, "journal_mode", "WAL")?;
+    store.close().map_err(|(_, error)| error)
+}
+
+fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let sqlite = |source| OpenError::of(path, source);
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.execute_batch(CONNECTION).map_err(sqlite)?;
+    Ok(connection)
+}
+
+fn check(store: &Connection, path: &Path) -> Result<(), OpenError> {
+    let number = |name| {
+        let found = store.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        found.map_err(|source| OpenError::of(path, source))
+    };
+    let path = path.to_owned();
+    match (number("application_id")?, number("user_version")?) {
+        (APPLICATION_ID, VERSION) => Ok(()),
+        (APPLICATION_ID, version) => Err(OpenError::Version { path, version }),
+        // A file of no bytes has neither: somebody cut it, since ours are never seen that short.
+        (0, 0) => Err(OpenError::Damaged { path, source: None }),
+        _ => Err(OpenError::Foreign { path }),
+    }
+}
+
+/// Notes that the store is in use. When it was in use as the host went down, what was committed last may be lost,
+/// so every session goes on in its next epoch.
+fn begin_boot(store: &mut Connection, boot_id: &str) -> rusqlite::Result<()> {
+    let change = store.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let (last_boot, clean): (String, bool) =
+        change.query_row("SELECT boot_id, clean FROM store", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    if !clean && last_boot != boot_id {
+        change.execute_batch(
+            "INSERT INTO epochs
+             SELECT session, max(epoch) + 1,
+                    (SELECT coalesce(max(last_seq), 0) FROM batches WHERE batches.session = epochs.session)
+             FROM epochs GROUP BY session;",
+        )?;
+    }
+    change.execute("UPDATE store SET boot_id = ?1, clean = 0", params![boot_id])?;
+    change.commit()
+}
+
+fn sessions(store: &Connection) -> rusqlite::Result<Vec<Known>> {
+    let mut epochs =
+        store.prepare("SELECT epoch, after_seq FROM epochs WHERE session = ?1 ORDER BY epoch")?;
+    let mut sessions = store.prepare(
+        "SELECT key, id, created_ms,
+                (SELECT coalesce(max(last_seq), 0) FROM batches WHERE session = key),
+                (SELECT max(idx) FROM messages WHERE session = key),
+                (SELECT mark FROM batches WHERE session = key AND mark IS NOT NULL
+                 ORDER BY last_seq DESC LIMIT 1)
+         FROM sessions",
+    )?;
+    let mut rows = sessions.query([])?;
+    let mut known = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key: i64 = row.get(0)?;
+        let begun = epochs.query_map([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        known.push(Known {
+            key,
+            id: row.get(1)?,
+            created_ms: row.get(2)?,
+            epochs: begun.collect::<Result<_, _>>()?,
+            last_seq: row.get(3)?,
+            last_idx: row.get(4)?,
+            mark: row.get::<_, Option<Vec<u8>>>(5)?.map(Into::into),
+        });
+    }
+    Ok(known)
+}

@@ -1,0 +1,339 @@
+//! One session of the log: appending to it, following it, going on with it after a restart.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use super::batch::{Batch, Chunk};
+use super::durable::Durable;
+use super::log::{ChangeError, Shared, lock};
+use super::reader::{Ask, ReadError};
+use super::writer::{Change, Job};
+
+/// What the store knows of a session when it is opened.
+pub(super) struct Known {
+    pub(super) key: i64,
+    pub(super) id: String,
+    pub(super) created_ms: u64,
+    /// Each epoch with the last number that was kept before it; the newest last.
+    pub(super) epochs: Vec<(u64, u64)>,
+    pub(super) last_seq: u64,
+    pub(super) last_idx: Option<u64>,
+    pub(super) mark: Option<Bytes>,
+}
+
+/// A session in memory, shared by its handles and the writer.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) key: i64,
+    pub(super) id: String,
+    pub(super) created_ms: u64,
+    pub(super) epochs: Vec<(u64, u64)>,
+    mark: Option<Bytes>,
+    progress: watch::Sender<Progress>,
+    accepted: Mutex<Accepted>,
+}
+
+/// How far the session is committed.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    last_seq: u64,
+    /// Nothing more will come.
+    over: bool,
+}
+
+/// How far the session was accepted into the queue.
+#[derive(Debug)]
+struct Accepted {
+    last_seq: u64,
+    last_idx: Option<u64>,
+    deleted: bool,
+}
+
+impl Session {
+    pub(super) fn new(known: Known) -> Self {
+        let Known {
+            key,
+            id,
+            created_ms,
+            epochs,
+            last_seq,
+            last_idx,
+            mark,
+        } = known;
+        let accepted = Mutex::new(Accepted {
+            last_seq,
+            last_idx,
+            deleted: false,
+        });
+        let progress = watch::Sender::new(Progress {
+            last_seq,
+            over: false,
+        });
+        Self {
+            key,
+            id,
+            created_ms,
+            epochs,
+            mark,
+            progress,
+            accepted,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epochs.last().map_or(1, |(epoch, _)| *epoch)
+    }
+
+    pub(super) fn refuse_more(&self) {
+        lock(&self.accepted).deleted = true;
+    }
+
+    /// Tells who follows that events up to this number are committed.
+    pub(super) fn committed(&self, last_seq: u64) {
+        self.progress.send_modify(|progress| progress.last_seq = last_seq);
+    }
+
+    /// Tells who follows that no more will come.
+    pub(super) fn end(&self) {
+        self.progress.send_modify(|progress| progress.over = true);
+    }
+}
+
+/// Why a batch was not accepted. Nothing of it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Its numbers do not follow the ones before.
+    #[error("event {first_seq} does not follow event {last_seq}")]
+    OutOfOrder {
+        /// Its first number.
+        first_seq: u64,
+        /// The last that was accepted.
+        last_seq: u64,
+    },
+    /// A message's number is not greater than the ones before.
+    #[error("message {idx} was numbered before")]
+    MessageOutOfOrder {
+        /// Its number.
+        idx: u64,
+    },
+    /// The session was deleted.
+    #[error("the session was deleted")]
+    Deleted,
+    /// The log is closed.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+/// The log was closed before it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the event log is closed")]
+pub struct Closed;
+
+/// A batch that was accepted and is not known to be committed yet. It will be, also when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Pending {
+    last_seq: u64,
+    done: oneshot::Receiver<()>,
+}
+
+impl Pending {
+    /// Waits until the batch is committed as it asked to be. Gives the number of its last event.
+    ///
+    /// # Errors
+    /// When the log was closed while its store could not be written.
+    pub async fn committed(self) -> Result<Durable<u64>, Closed> {
+        self.done.await.map_err(|_| Closed)?;
+        Ok(Durable::new(self.last_seq))
+    }
+}
+
+/// Where a reader goes on whose cursor came from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Behind this number: everything it saw is what we have.
+    After(u64),
+    /// It saw events that were lost, or of no epoch that we know: it goes on behind `seq` of `epoch` and forgets
+    /// what it has past that.
+    Reset {
+        /// The epoch that holds now.
+        epoch: u64,
+        /// The last number that it shares with us.
+        seq: u64,
+    },
+}
+
+/// A handle on one session. Clones are the same session.
+#[derive(Clone, Debug)]
+pub struct SessionLog {
+    pub(super) session: Arc<Session>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl SessionLog {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.session.id
+    }
+
+    /// The epoch in which numbers are given out now.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.session.epoch()
+    }
+
+    /// The number of the last event that is committed; 0 when there is none.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.session.progress.borrow().last_seq
+    }
+
+    /// The newest mark that was kept when the store was opened.
+    #[must_use]
+    pub fn mark(&self) -> Option<Bytes> {
+        self.session.mark.clone()
+    }
+
+    /// Waits for room, then takes the batch. It is committed in its turn, together with what else is ready.
+    ///
+    /// Batches of one session are appended by one caller at a time. Dropped before it is done, it took nothing.
+    ///
+    /// # Errors
+    /// When the batch does not go on where the last one ended, or the log is closed.
+    pub async fn append(&self, batch: Batch) -> Result<Pending, AppendError> {
+        let room = self.shared.room(batch.weight()).await?;
+        let mut accepted = lock(&self.session.accepted);
+        if accepted.deleted {
+            return Err(AppendError::Deleted);
+        }
+        let Batch {
+            first_seq, last_seq, ..
+        } = batch;
+        if first_seq != accepted.last_seq + 1 {
+            return Err(AppendError::OutOfOrder {
+                first_seq,
+                last_seq: accepted.last_seq,
+            });
+        }
+        let mut last_idx = accepted.last_idx;
+        for message in &batch.messages {
+            if last_idx.is_some_and(|last| message.idx <= last) {
+                return Err(AppendError::MessageOutOfOrder { idx: message.idx });
+            }
+            last_idx = Some(message.idx);
+        }
+        // Sent while the lock is held: the queue's order is the order of the numbers.
+        let change = Change::Append(batch);
+        let done = self
+            .shared
+            .send(|done| Job::new(self.session.clone(), change, room, done))?;
+        accepted.last_seq = last_seq;
+        accepted.last_idx = last_idx;
+        Ok(Pending { last_seq, done })
+    }
+
+    /// Waits until an event past `seq` is committed and gives the last one's number.
+    ///
+    /// # Errors
+    /// When the session was deleted or the log closed.
+    pub async fn wait_past(&self, seq: u64) -> Result<u64, Closed> {
+        let mut progress = self.session.progress.subscribe();
+        let found = progress
+            .wait_for(|now| now.over || now.last_seq > seq)
+            .await
+            .map_err(|_| Closed)?;
+        if found.last_seq > seq {
+            Ok(found.last_seq)
+        } else {
+            Err(Closed)
+        }
+    }
+
+    /// Events past `after_seq`, in order: at most `max_bytes`, but at least one. None when none is committed yet.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read(&self, after_seq: u64, max_bytes: usize) -> Result<Option<Durable<Chunk>>, ReadError> {
+        let through_seq = self.last_seq();
+        if after_seq >= through_seq {
+            return Ok(None);
+        }
+        let key = self.session.key;
+        // What is there was committed before it was put there.
+        if let Some(chunk) = lock(&self.shared.tail).read(key, after_seq, max_bytes) {
+            return Ok(Some(Durable::new(chunk)));
+        }
+        let ask = |reply| Ask::Events {
+            session: key,
+            after_seq,
+            through_seq,
+            max_bytes,
+            reply,
+        };
+        Ok(self.shared.ask(ask).await?.map(Durable::new))
+    }
+
+    /// Finished messages past `after_idx` (none: from the first), in order, at most `limit` of them and no more
+    /// than fit in one answer.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn messages(
+        &self,
+        after_idx: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Durable<Bytes>>, ReadError> {
+        let session = self.session.key;
+        let found = self
+            .shared
+            .ask(|reply| Ask::Messages {
+                session,
+                after_idx,
+                limit,
+                reply,
+            })
+            .await?;
+        Ok(found.into_iter().map(Durable::new).collect())
+    }
+
+    /// Keeps a new state of the session, which is given back as it is. Waits until it is committed.
+    ///
+    /// # Errors
+    /// When the session was deleted or the log closed.
+    pub async fn put_state(&self, state: Bytes) -> Result<(), ChangeError> {
+        let room = self.shared.room(state.len()).await?;
+        let done = {
+            let accepted = lock(&self.session.accepted);
+            if accepted.deleted {
+                return Err(ChangeError::Unknown);
+            }
+            let change = Change::PutState { state };
+            self.shared
+                .send(|done| Job::new(self.session.clone(), change, room, done))?
+        };
+        Ok(done.await.map_err(|_| Closed)?)
+    }
+
+    /// Where a reader goes on that saw `seq` of `epoch` last.
+    #[must_use]
+    pub fn resume(&self, epoch: u64, seq: u64) -> Resume {
+        let epochs = &self.session.epochs;
+        let last_of = match epochs.iter().position(|(known, _)| *known == epoch) {
+            Some(at) => epochs
+                .get(at + 1)
+                .map_or_else(|| self.last_seq(), |(_, after_seq)| *after_seq),
+            // Nothing of an epoch that we do not know is shared.
+            None => 0,
+        };
+        if seq <= last_of {
+            return Resume::After(seq);
+        }
+        Resume::Reset {
+            epoch: self.epoch(),
+            seq: last_of,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! How the protocol's commands are said to pi.
+
+use oqto_protocol::codec::Blob;
+use oqto_protocol::command::{Command, InputResponse};
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::id::CommandId;
+use oqto_protocol::message::{Media, Source};
+use serde::Serialize;
+
+use super::translate::Pi;
+use crate::harness::dialect::{Asked, Expect, Speech};
+
+/// The id of the runner's own question whether pi is there.
+pub(super) const PROBE_ID: &str = "probe";
+
+#[derive(Serialize)]
+struct Request<'a, T> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    type_: &'a str,
+    /// Flattened, since pi has one object a command and every field of it is ours.
+    #[serde(flatten)]
+    body: T,
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Prompt<'a> {
+    message: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    images: Vec<Image<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streaming_behavior: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Image<'a> {
+    #[serde(rename = "type")]
+    type_: &'a str,
+    data: &'a Blob,
+    mime_type: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SetModel<'a> {
+    provider: &'a str,
+    model_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct SetLevel<'a> {
+    level: &'a str,
+}
+
+#[derive(Serialize)]
+struct Enabled {
+    enabled: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Compact<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom_instructions: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Name<'a> {
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fork<'a> {
+    entry_id: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewSession<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_session: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct UiResponse<'a> {
+    #[serde(rename = "type")]
+    type_: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancelled: Option<bool>,
+}
+
+impl Pi {
+    /// Asks whether pi is there: it says nothing by itself.
+    pub(in crate::harness) fn probe() -> Vec<u8> {
+        request(PROBE_ID, "get_state", Empty {})
+    }
+
+    /// Says a command.
+    pub(in crate::harness) fn say(
+        command: &Command,
+        id: CommandId,
+        asked: &[Asked],
+    ) -> Result<Speech, Fault> {
+        let name = id.to_string();
+        let id = name.as_str();
+        let bytes = match command {
+            Command::Prompt(it) => request(id, "prompt", prompt(&it.message, &it.images, None)?),
+            // Not pi's own `steer` and `follow_up`: said a moment after a run's end they wait in a queue for the
+            // next prompt, while a prompt with a behaviour begins a run then.
+            Command::Steer(it) => request(id, "prompt", prompt(&it.message, &[], Some("steer"))?),
+            Command::FollowUp(it) => request(id, "prompt", prompt(&it.message, &[], Some("followUp"))?),
+            Command::Abort(_) => {
+                return Ok(Speech {
+                    bytes: abort(id, asked),
+                    expect: Expect::Nothing,
+                });
+            }
+            Command::InputResponse(it) => {
+                return Ok(Speech {
+                    bytes: input_response(it),
+                    expect: Expect::Nothing,
+                });
+            }
+            Command::GetStats(_) => request(id, "get_session_stats", Empty {}),
+            Command::GetModels(_) => request(id, "get_available_models", Empty {}),
+            Command::GetCommands(_) => request(id, "get_commands", Empty {}),
+            Command::GetForkPoints(_) => request(id, "get_fork_messages", Empty {}),
+            Command::SetModel(it) => {
+                let body = SetModel {
+                    provider: &it.provider,
+                    model_id: &it.model_id,
+                };
+                request(id, "set_model", body)
+            }
+            Command::CycleModel(_) => request(id, "cycle_model", Empty {}),
+            Command::SetThinkingLevel(it) => request(id, "set_thinking_level", SetLevel { level: &it.level }),
+            Command::CycleThinkingLevel(_) => request(id, "cycle_thinking_level", Empty {}),
+            Command::SetAutoCompaction(it) => {
+                request(id, "set_auto_compaction", Enabled { enabled: it.enabled })
+            }
+            Command::SetAutoRetry(it) => request(id, "set_auto_retry", Enabled { enabled: it.enabled }),
+            Command::AbortRetry(_) => request(id, "abort_retry", Empty {}),
+            Command::Compact(it) => {
+                let custom_instructions = it.instructions.as_deref();
+                request(id, "compact", Compact { custom_instructions })
+            }
+            Command::SetSessionName(it) => request(id, "set_session_name", Name { name: &it.name }),
+            Command::Fork(it) => request(
+                id,
+                "fork",
+                Fork {
+                    entry_id: &it.entry_id,
+                },
+            ),
+            Command::SessionNew(it) => {
+                let parent_session = it.parent_session.as_deref();
+                request(id, "new_session", NewSession { parent_session })
+            }
+            Command::SessionCreate(_)
+            | Command::SessionClose(_)
+            | Command::SessionDelete(_)
+            | Command::SessionRestart(_)
+            | Command::SessionSwitch(_)
+            | Command::ListSessions(_)
+            | Command::GetState(_)
+            | Command::GetMessages(_)
+            | Command::Delegate(_)
+            | Command::DelegateCancel(_)
+            | Command::Unknown(_) => {
+                return Err(Fault::new(
+                    FaultCode::Unsupported,
+                    format!("pi has no command for {}", command.name()),
+                ));
+            }
+        };
+        Ok(Speech {
+            bytes,
+            expect: Expect::Answer,
+        })
+    }
+}
+
+fn prompt<'a>(message: &'a str, images: &'a [Media], behavior: Option<&'a str>) -> Result<Prompt<'a>, Fault> {
+    Ok(Prompt {
+        message,
+        images: images.iter().map(image).collect::<Result<_, _>>()?,
+        streaming_behavior: behavior,
+    })
+}
+
+fn image(media: &Media) -> Result<Image<'_>, Fault> {
+    match &media.source {
+        Source::SourceInline(inline) => Ok(Image {
+            type_: "image",
+            data: &inline.data,
+            mime_type: &inline.mime,
+        }),
+        Source::SourceUrl(_) | Source::SourceAttachment(_) | Source::Unknown(_) => Err(Fault::new(
+            FaultCode::Invalid,
+            "pi takes pictures only inline, as base64",
+        )),
+    }
+}
+
+/// An open dialog keeps pi from ever answering an abort, so it is cancelled first; messages that are still queued
+/// would begin the next run, so they are taken back. A pi that has no `clear_queue` says so, and nobody waits for it.
+fn abort(id: &str, asked: &[Asked]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for request in asked {
+        line(
+            &UiResponse {
+                type_: "extension_ui_response",
+                id: &request.request_id,
+                value: None,
+                confirmed: None,
+                cancelled: Some(true),
+            },
+            &mut bytes,
+        );
+    }
+    bytes.extend(request("clear", "clear_queue", Empty {}));
+    bytes.extend(request(id, "abort", Empty {}));
+    bytes
+}
+
+fn input_response(response: &InputResponse) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    line(
+        &UiResponse {
+            type_: "extension_ui_response",
+            id: &response.request_id,
+            value: response.value.as_deref(),
+            confirmed: response.confirmed,
+            cancelled: response.cancelled,
+        },
+        &mut bytes,
+    );
+    bytes
+}
+
+fn request<T: Serialize>(id: &str, type_: &str, body: T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    line(&Request { id, type_, body }, &mut bytes);
+    bytes
+}
+
+/// Appends one line. pi ends lines at `\n` alone, and JSON has none inside.
+fn line<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    // Texts, numbers and flags under names always have a JSON form, and a vector takes every byte.
+    let written = serde_json::to_writer(&mut *out, value);
+    debug_assert!(written.is_ok());
+    out.push(b'\n');
+}

@@ -1,0 +1,424 @@
+//! What pi's lines mean, and the little that has to be remembered between them.
+
+use std::borrow::Cow;
+
+use memchr::memchr;
+use oqto_protocol::codec::Json;
+use oqto_protocol::event::{
+    CompactEnd, CompactReason, Event, Phase, ProgressMode, RetryEnd, RetryStart, Status,
+    ThinkingLevelChanged, TitleChanged, ToolEnd, ToolProgress, ToolStart,
+};
+use oqto_protocol::message::{Role, StopReason};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{answer, message, ui, wire};
+use crate::harness::excerpt::excerpt;
+use crate::harness::fragment::{Fragment, HarnessState, Outcome};
+
+/// How long after its end a run may still go on, where pi does not say when it is over (before 0.80.4): an error
+/// there may be followed by a retry, a long context by a compaction, each at once.
+const SETTLE_MS: u64 = 250;
+
+/// How many running tools are remembered, for their durations. pi runs the calls of one message at once, and no
+/// model makes more.
+const TOOLS_MAX: usize = 64;
+
+/// How much of an unknown line is shown, in bytes.
+const UNKNOWN_LEN_MAX: usize = 1024;
+
+/// What a pi has said so far, as far as its next line depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pi {
+    /// Whether this pi says when a run is over (`agent_settled`), known once it did.
+    settles: bool,
+    /// Where its run is.
+    run: Run,
+    /// How the newest message of the model in this run ended.
+    last: Option<Last>,
+    /// The tools that run, with when they began.
+    tools: Vec<(String, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Run {
+    /// There is none.
+    #[default]
+    None,
+    /// It works, or pauses before it goes on.
+    Works,
+    /// It has ended, unless it goes on before this time; without one pi itself says so.
+    Ended { until: Option<u64> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Last {
+    Done,
+    Length,
+    Aborted,
+    Failed(String),
+}
+
+impl Pi {
+    pub(in crate::harness) fn push(&mut self, line: &[u8], now_ms: u64, out: &mut Vec<Fragment>) {
+        let understood = match type_of(line) {
+            Some(type_) => self.read(&type_, line, now_ms, out),
+            None => Err(NotOfPi),
+        };
+        if understood.is_err() {
+            out.push(Fragment::Stray);
+        }
+    }
+
+    pub(in crate::harness) fn deadline(&self) -> Option<u64> {
+        match self.run {
+            Run::Ended { until } => until,
+            Run::None | Run::Works => None,
+        }
+    }
+
+    pub(in crate::harness) fn expire(&mut self, out: &mut Vec<Fragment>) {
+        self.settled(out);
+    }
+
+    pub(in crate::harness) fn at_rest(&self) -> bool {
+        self.run == Run::None
+    }
+
+    fn read(
+        &mut self,
+        type_: &str,
+        line: &[u8],
+        now_ms: u64,
+        out: &mut Vec<Fragment>,
+    ) -> Result<(), NotOfPi> {
+        match type_ {
+            "message_update" => update(line, out)?,
+            "message_start" => {
+                let start: wire::MessageStart<'_> = of(line)?;
+                out.push(Fragment::Started(message::role(&start.message.role)));
+            }
+            "message_end" => self.finished(line, out)?,
+            "tool_execution_start" | "tool_execution_update" | "tool_execution_end" => {
+                self.tool(type_, of(line)?, now_ms, out);
+            }
+            "response" => answer::read(&of(line)?, out),
+            "extension_ui_request" => out.push(ui::read(of(line)?).ok_or(NotOfPi)?),
+            "agent_start" => {
+                self.run = Run::Works;
+                self.last = None;
+                out.push(Fragment::Began(Phase::Generating));
+            }
+            "agent_end" => self.agent_end(will_retry(line)?, now_ms),
+            "agent_settled" => {
+                self.settles = true;
+                self.settled(out);
+            }
+            "auto_retry_start" => self.retry_start(of(line)?, out),
+            "auto_retry_end" => self.retry_end(of(line)?, now_ms, out),
+            "compaction_start" => self.compaction_start(&of(line)?, out),
+            "compaction_end" => self.compaction_end(of(line)?, now_ms, out),
+            // What they say is said elsewhere: turns by their messages, entries by what they are about, and the
+            // header stands in no stream but that of `--mode json`.
+            "turn_start" | "turn_end" | "entry_appended" | "session" => {}
+            _ => other(type_, line, out)?,
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
+        let end: wire::MessageEnd<'_> = of(line)?;
+        let draft = message::draft(&end.message);
+        if draft.role == Role::Assistant {
+            self.last = Some(match draft.stop_reason {
+                Some(StopReason::Error) => Last::Failed(
+                    end.message
+                        .error_message
+                        .map_or_else(|| "the model failed".to_owned(), Cow::into_owned),
+                ),
+                Some(StopReason::Aborted) => Last::Aborted,
+                Some(StopReason::Length) => Last::Length,
+                _ => Last::Done,
+            });
+        }
+        out.push(Fragment::Finished(Box::new(draft)));
+        Ok(())
+    }
+
+    fn tool(&mut self, type_: &str, tool: wire::ToolExecution<'_>, now_ms: u64, out: &mut Vec<Fragment>) {
+        let tool_call_id = tool.tool_call_id.into_owned();
+        let name = tool.tool_name.into_owned();
+        let json = |raw: Option<&RawValue>| raw.map(Json::from).unwrap_or_default();
+        let event = match type_ {
+            "tool_execution_start" => {
+                if self.tools.len() < TOOLS_MAX {
+                    self.tools.push((tool_call_id.clone(), now_ms));
+                }
+                out.push(Fragment::Phase(Phase::ToolRunning));
+                Event::ToolStart(ToolStart {
+                    tool_call_id,
+                    name,
+                    input: tool.args.map(Json::from),
+                })
+            }
+            // pi repeats all that a tool gave so far.
+            "tool_execution_update" => Event::ToolProgress(ToolProgress {
+                tool_call_id,
+                name,
+                partial_output: json(tool.partial_result),
+                mode: ProgressMode::Whole,
+            }),
+            _ => {
+                let at = self.tools.iter().position(|(id, _)| *id == tool_call_id);
+                let began = at.map(|at| self.tools.swap_remove(at).1);
+                Event::ToolEnd(ToolEnd {
+                    tool_call_id,
+                    name,
+                    output: json(tool.result),
+                    is_error: tool.is_error,
+                    duration_ms: began.map(|began| now_ms.saturating_sub(began)),
+                })
+            }
+        };
+        out.push(Fragment::Event(event));
+    }
+
+    fn agent_end(&mut self, will_retry: Option<bool>, now_ms: u64) {
+        if will_retry != Some(true) {
+            self.ends(now_ms);
+        }
+    }
+
+    /// The run is over unless it goes on at once.
+    fn ends(&mut self, now_ms: u64) {
+        let until = (!self.settles).then_some(now_ms + SETTLE_MS);
+        self.run = Run::Ended { until };
+    }
+
+    fn settled(&mut self, out: &mut Vec<Fragment>) {
+        let last = self.last.take();
+        self.tools.clear();
+        if std::mem::take(&mut self.run) == Run::None {
+            return;
+        }
+        out.push(Fragment::Ended(match last {
+            None | Some(Last::Done) => Outcome::Done,
+            Some(Last::Length) => Outcome::Length,
+            Some(Last::Aborted) => Outcome::Aborted,
+            Some(Last::Failed(error)) => Outcome::Failed { error },
+        }));
+    }
+
+    fn retry_start(&mut self, retry: wire::RetryStart<'_>, out: &mut Vec<Fragment>) {
+        self.run = Run::Works;
+        out.push(Fragment::Event(Event::RetryStart(RetryStart {
+            attempt: retry.attempt,
+            max_attempts: retry.max_attempts,
+            delay_ms: retry.delay_ms,
+            error: retry.error_message.map(Cow::into_owned).unwrap_or_default(),
+        })));
+        out.push(Fragment::Phase(Phase::Retrying));
+    }
+
+    fn retry_end(&mut self, retry: wire::RetryEnd<'_>, now_ms: u64, out: &mut Vec<Fragment>) {
+        if !retry.success && self.run != Run::None {
+            self.ends(now_ms);
+        }
+        out.push(Fragment::Event(Event::RetryEnd(RetryEnd {
+            success: retry.success,
+            attempt: retry.attempt,
+            final_error: retry.final_error.map(Cow::into_owned),
+        })));
+    }
+
+    fn compaction_start(&mut self, compaction: &wire::CompactionStart<'_>, out: &mut Vec<Fragment>) {
+        // While it compacts nothing else ends the run.
+        if let Run::Ended { until } = &mut self.run {
+            *until = None;
+        }
+        out.push(Fragment::Compacts(match compaction.reason.as_deref() {
+            Some("threshold") => CompactReason::Threshold,
+            Some("overflow") => CompactReason::Overflow,
+            _ => CompactReason::Manual,
+        }));
+    }
+
+    fn compaction_end(&mut self, compaction: wire::CompactionEnd<'_>, now_ms: u64, out: &mut Vec<Fragment>) {
+        if matches!(self.run, Run::Ended { .. }) {
+            self.ends(now_ms);
+        }
+        let aborted = compaction.aborted.then(|| "aborted".to_owned());
+        let error = compaction.error_message.map(Cow::into_owned).or(aborted);
+        let (summary, tokens_before) = compaction
+            .result
+            .map(|result| (result.summary.map(Cow::into_owned), result.tokens_before))
+            .unwrap_or_default();
+        out.push(Fragment::Compacted(Box::new(CompactEnd {
+            success: error.is_none(),
+            will_retry: compaction.will_retry,
+            error,
+            summary,
+            tokens_before,
+        })));
+    }
+}
+
+/// A line that is not one of pi's.
+struct NotOfPi;
+
+impl From<serde_json::Error> for NotOfPi {
+    fn from(_: serde_json::Error) -> Self {
+        Self
+    }
+}
+
+fn of<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, NotOfPi> {
+    Ok(serde_json::from_slice(line)?)
+}
+
+/// The type of a line. pi writes it first except in answers, so nearly always nothing is parsed for it.
+fn type_of(line: &[u8]) -> Option<Cow<'_, str>> {
+    if let Some(rest) = line.strip_prefix(br#"{"type":""#) {
+        let name = &rest[..memchr(b'"', rest)?];
+        if let Ok(name) = std::str::from_utf8(name) {
+            return Some(Cow::Borrowed(name));
+        }
+    }
+    let head: wire::Head<'_> = serde_json::from_slice(line).ok()?;
+    Some(head.type_)
+}
+
+/// Whether an ended run will be tried again. pi says so last, behind all messages of the run, which may be
+/// megabytes that nobody needs again.
+fn will_retry(line: &[u8]) -> Result<Option<bool>, NotOfPi> {
+    if line.ends_with(br#""willRetry":false}"#) {
+        return Ok(Some(false));
+    }
+    if line.ends_with(br#""willRetry":true}"#) {
+        return Ok(Some(true));
+    }
+    let end: wire::AgentEnd = of(line)?;
+    Ok(end.will_retry)
+}
+
+/// A piece of a message. What the model writes arrives here, one call of this a token.
+fn update(line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
+    let update: wire::MessageUpdate<'_> = of(line)?;
+    let event = update.event;
+    let content_index = event.content_index;
+    let delta = |delta: Option<wire::Text<'_>>| delta.map(Cow::into_owned).unwrap_or_default();
+    match &*event.type_ {
+        "text_delta" => out.push(Fragment::Text {
+            delta: delta(event.delta),
+            content_index,
+        }),
+        "thinking_delta" => out.push(Fragment::Thought {
+            delta: delta(event.delta),
+            content_index,
+        }),
+        "toolcall_delta" => out.push(Fragment::CallMore {
+            delta: delta(event.delta),
+            content_index,
+        }),
+        "text_start" => out.push(Fragment::Phase(Phase::Generating)),
+        "thinking_start" => out.push(Fragment::Phase(Phase::Thinking)),
+        "toolcall_start" => {
+            let (tool_call_id, name) = named_call(&event).ok_or(NotOfPi)?;
+            out.push(Fragment::Phase(Phase::Generating));
+            out.push(Fragment::CallStarted {
+                tool_call_id,
+                name,
+                content_index,
+            });
+        }
+        "toolcall_end" => {
+            let call = event.tool_call.ok_or(NotOfPi)?;
+            out.push(Fragment::CallEnded {
+                tool_call_id: call.id.into_owned(),
+                name: call.name.into_owned(),
+                input: call.arguments.map(Json::from).unwrap_or_default(),
+                content_index,
+            });
+        }
+        // The message itself ends with `message_end`, its parts with it.
+        "text_end" | "thinking_end" | "start" | "done" | "error" => {}
+        _ => return Err(NotOfPi),
+    }
+    Ok(())
+}
+
+fn named_call(event: &wire::AssistantEvent<'_>) -> Option<(String, String)> {
+    if let (Some(id), Some(name)) = (&event.id, &event.tool_name) {
+        return Some((id.to_string(), name.to_string()));
+    }
+    #[derive(Deserialize)]
+    struct Partial<'a> {
+        #[serde(borrow)]
+        content: Vec<wire::ContentPart<'a>>,
+    }
+    let partial = Partial::deserialize(event.partial?).ok()?;
+    let call = partial
+        .content
+        .into_iter()
+        .nth(usize::try_from(event.content_index).ok()?)?;
+    Some((call.id?.into_owned(), call.name?.into_owned()))
+}
+
+/// Lines that need no memory, and those of a newer pi.
+fn other(type_: &str, line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
+    match type_ {
+        "thinking_level_changed" => {
+            let changed: wire::ThinkingLevelChanged<'_> = of(line)?;
+            let level = changed.level.into_owned();
+            out.push(Fragment::State(Box::new(HarnessState {
+                thinking_level: Some(level.clone()),
+                ..HarnessState::default()
+            })));
+            out.push(Fragment::Event(Event::ThinkingLevelChanged(
+                ThinkingLevelChanged { level },
+            )));
+        }
+        "session_info_changed" => {
+            let changed: wire::SessionInfoChanged<'_> = of(line)?;
+            let title = changed.name.map(Cow::into_owned).unwrap_or_default();
+            out.push(Fragment::State(Box::new(HarnessState {
+                title: Some(title.clone()),
+                ..HarnessState::default()
+            })));
+            out.push(Fragment::Event(Event::TitleChanged(TitleChanged {
+                title,
+                readable_id: None,
+            })));
+        }
+        "queue_update" => {
+            let queue: wire::QueueUpdate = of(line)?;
+            let (steering, follow_up) = (queue.steering.len(), queue.follow_up.len());
+            let text =
+                (steering + follow_up > 0).then(|| format!("{steering} to steer, {follow_up} to follow"));
+            out.push(status("queue", text));
+        }
+        "bash_execution_update" => {
+            let update: wire::BashUpdate<'_> = of(line)?;
+            out.push(Fragment::Event(Event::ToolProgress(ToolProgress {
+                tool_call_id: update.id.map(Cow::into_owned).unwrap_or_default(),
+                name: "bash".to_owned(),
+                partial_output: Json::from(update.delta),
+                mode: ProgressMode::More,
+            })));
+        }
+        // A newer pi's: kept, under a name that nothing of the protocol has.
+        _ => {
+            let _: serde::de::IgnoredAny = of(line)?;
+            let name = excerpt(type_.as_bytes(), 64);
+            out.push(status(&name, Some(excerpt(line, UNKNOWN_LEN_MAX))));
+        }
+    }
+    Ok(())
+}
+
+fn status(name: &str, text: Option<String>) -> Fragment {
+    Fragment::Event(Event::Status(Status {
+        key: format!("x-pi-{name}"),
+        text,
+    }))
+}

@@ -1,0 +1,63 @@
+//! The runner's private key.
+
+use oqto_protocol::codec::Blob;
+use oqto_protocol::enrol::{KeyAlgorithm, SigningRequest};
+use oqto_protocol::id::RunnerId;
+use rcgen::PublicKeyData;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// The runner's private key, ECDSA on P-256. It has no Debug and is written by `store` alone.
+pub struct Key(rcgen::KeyPair);
+
+/// A key that cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The crypto provider failed.
+    #[error("cannot make a key")]
+    Make(#[source] rcgen::Error),
+    /// The text is no such key.
+    #[error("the text is no PKCS#8 key on P-256")]
+    Malformed(#[source] rcgen::Error),
+}
+
+impl Key {
+    /// Makes a new key.
+    ///
+    /// # Errors
+    /// When the crypto provider fails.
+    pub fn generate() -> Result<Self, KeyError> {
+        rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+            .map(Self)
+            .map_err(KeyError::Make)
+    }
+
+    /// Reads a key from PEM.
+    ///
+    /// # Errors
+    /// When the text is no such key.
+    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        rcgen::KeyPair::from_pem_and_sign_algo(text, &rcgen::PKCS_ECDSA_P256_SHA256)
+            .map(Self)
+            .map_err(KeyError::Malformed)
+    }
+
+    /// The key as PEM, for the store alone.
+    pub(super) fn to_pem(&self) -> String {
+        self.0.serialize_pem()
+    }
+
+    /// The key as TLS takes it.
+    pub(super) fn to_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.serialize_der()))
+    }
+
+    /// What a control is asked to sign.
+    #[must_use]
+    pub fn signing_request(&self, runner_id: RunnerId) -> SigningRequest {
+        SigningRequest {
+            algorithm: KeyAlgorithm::EcdsaP256Sha256,
+            public_key: Blob(self.0.der_bytes().to_vec()),
+            runner_id: Some(runner_id),
+        }
+    }
+}

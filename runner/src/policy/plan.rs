@@ -1,0 +1,126 @@
+//! What the sandbox of one session has to enforce, as inert data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use oqto_protocol::id::Digest;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::catalog::PolicyName;
+use super::path::AbsolutePath;
+use super::seccomp::Denial;
+
+/// Everything that is enforced for one session. Holds no secret: values of passed variables are not in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The policy that was asked for.
+    pub policy: PolicyName,
+    /// Where the harness works and starts.
+    pub workspace: AbsolutePath,
+    /// The session's own directory on the host that is the harness's home inside.
+    pub home: AbsolutePath,
+    /// Which files it sees.
+    pub files: Files,
+    /// Which variables it gets.
+    pub env: Environment,
+    /// Which network it has.
+    pub network: Network,
+    /// Which system calls are refused.
+    pub seccomp: Vec<Denial>,
+    /// How much of the host it may use.
+    pub limits: Limits,
+    /// Which layers may be missing.
+    pub layers: Layers,
+}
+
+impl Plan {
+    /// Names this plan: equal plans have equal digests.
+    ///
+    /// # Panics
+    ///
+    /// Never: a plan is made of texts and numbers, which JSON can always say.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        // Fields stand in the order of the struct and maps are sorted, so there is one JSON for one plan.
+        let json = serde_json::to_vec(self).expect("a plan is texts and numbers");
+        Digest(Sha256::digest(json).into())
+    }
+}
+
+/// Which files the harness sees. Every path is the host's own and the same inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// Readable and executable, with everything below. What the host does not have gives nothing.
+    pub read: Vec<AbsolutePath>,
+    /// Writable too.
+    pub write: Vec<AbsolutePath>,
+    /// Empty, although they lie below something given.
+    pub hidden: Vec<AbsolutePath>,
+    /// Never writable, although they lie below something writable.
+    pub protect: Vec<AbsolutePath>,
+}
+
+/// Which variables the harness gets besides those that the sandbox itself defines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Set to these values.
+    pub set: BTreeMap<String, String>,
+    /// Taken from whoever starts the session, if they are set there.
+    pub pass: BTreeSet<String>,
+}
+
+/// Which network the harness has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// One of its own, with nothing in it but its loopback.
+    None,
+    /// The host's, whole.
+    Host,
+}
+
+/// How much of the host the harness may use. What is `None` stays as the host has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Writable private memory of one process, in MiB.
+    pub process_memory_mib: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Open files of one process.
+    pub open_files: Option<u64>,
+    /// Processor time of one process, in seconds.
+    pub process_cpu_seconds: Option<u64>,
+    /// Size of one file, in MiB.
+    pub file_size_mib: Option<u64>,
+    /// Size of a core dump, in MiB.
+    pub core_mib: Option<u64>,
+    /// Size of each of `/tmp`, `/var/tmp` and `/dev/shm`, in MiB.
+    pub tmp_mib: Option<u64>,
+}
+
+/// What happens where the host lacks a layer. Layers not named here are always required.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layers {
+    /// The cgroup namespace.
+    pub cgroup_namespace: Need,
+    /// Landlock.
+    pub landlock: Need,
+    /// Seccomp.
+    pub seccomp: Need,
+}
+
+/// Whether a session may start without a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Need {
+    /// It may not.
+    #[default]
+    Required,
+    /// It may, and its report says so.
+    IfAvailable,
+}

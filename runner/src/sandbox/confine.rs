@@ -1,0 +1,353 @@
+//! Giving up everything that the plan does not name, and proving it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
+
+use crate::policy::{Layers, Need, Network};
+
+use super::entry::{Entry, Namespaces, Same};
+use super::report::{Enforced, Layer, State};
+use crate::cause::chain;
+use super::{landlock, rlimit, seccomp};
+
+/// Proof that every layer of a plan was accepted by the kernel. Only `confine` makes one.
+#[must_use]
+pub struct Confined(());
+
+/// Becomes the program. Returns only if it cannot be started.
+pub fn exec_agent(
+    _: Confined,
+    program: &OsStr,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+) -> io::Error {
+    Command::new(program).args(args).env_clear().envs(env).exec()
+}
+
+/// Why the sandbox is not one.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfineError {
+    /// The kernel does not say what it should.
+    #[error("cannot read {path}")]
+    Kernel {
+        /// What was asked.
+        path: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The process is still in a namespace of the host, or not in one that it should share.
+    #[error("the {kind} namespace is {}", if *.shared { "the host's" } else { "not the host's" })]
+    Namespace {
+        /// Which kind.
+        kind: &'static str,
+        /// Whether it is the host's.
+        shared: bool,
+    },
+    /// The process is the host's root.
+    #[error("this is root outside the sandbox too")]
+    Root,
+    /// A capability is left.
+    #[error("the capabilities {set} are not empty: {value}")]
+    Capability {
+        /// Which set.
+        set: &'static str,
+        /// What is in it.
+        value: String,
+    },
+    /// A path is not what was chosen outside.
+    #[error("{path} is not the file that was chosen: somebody replaced it meanwhile")]
+    Replaced {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// A path cannot be looked at.
+    #[error("cannot look at {path}")]
+    Look {
+        /// Which path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The directory to start in cannot be entered.
+    #[error("cannot start in {path}")]
+    Directory {
+        /// Which directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel did not take the promise of no new privileges.
+    #[error("cannot give up new privileges")]
+    NoNewPrivileges {
+        /// Why not.
+        source: Errno,
+    },
+    /// Blocked signals cannot be unblocked.
+    #[error("cannot unblock signals")]
+    Signals {
+        /// Why not.
+        source: Errno,
+    },
+    /// Limits.
+    #[error("the limits do not hold")]
+    Limits {
+        /// Why not.
+        #[from]
+        source: rlimit::LimitError,
+    },
+    /// Landlock.
+    #[error("landlock does not hold")]
+    Landlock {
+        /// Why not.
+        #[from]
+        source: landlock::LandlockError,
+    },
+    /// Seccomp.
+    #[error("seccomp does not hold")]
+    Seccomp {
+        /// Why not.
+        #[from]
+        source: seccomp::SeccompError,
+    },
+    /// Something that must fail did not.
+    #[error("it was possible to {what}")]
+    Possible {
+        /// What.
+        what: &'static str,
+    },
+}
+
+/// Enforces everything, in the order that `wrap` explains.
+pub(super) fn confine(entry: &Entry) -> Result<(Confined, Vec<Enforced>), (Layer, ConfineError)> {
+    let Entry {
+        outside,
+        network,
+        same,
+        rules,
+        denials,
+        limits,
+        layers,
+        env: _,
+        cwd,
+    } = entry;
+    let mut done = Vec::new();
+    let mut keep = |layer, state, detail| done.push(Enforced { layer, state, detail });
+    let at = |layer| move |error: ConfineError| (layer, error);
+
+    let detail = namespaces(outside, *network, *layers).map_err(at(Layer::Namespaces))?;
+    keep(Layer::Namespaces, State::Enforced, detail);
+    let detail = mounts(same).map_err(at(Layer::Mounts))?;
+    keep(Layer::Mounts, State::Enforced, detail);
+    std::env::set_current_dir(cwd).map_err(|source| {
+        (
+            Layer::Mounts,
+            ConfineError::Directory {
+                path: cwd.clone(),
+                source,
+            },
+        )
+    })?;
+    let detail = privileges().map_err(at(Layer::Privileges))?;
+    keep(Layer::Privileges, State::Enforced, detail);
+    let detail = rlimit::restrict(limits).map_err(|error| (Layer::Limits, error.into()))?;
+    keep(Layer::Limits, State::Enforced, detail);
+    let (state, detail) = match (landlock::restrict(rules), layers.landlock) {
+        (Ok(detail), _) => (State::Enforced, detail),
+        (Err(error @ landlock::LandlockError::Missing), Need::IfAvailable) => {
+            (State::Absent, error.to_string())
+        }
+        (Err(error), _) => return Err((Layer::Landlock, error.into())),
+    };
+    let landlocked = state;
+    keep(Layer::Landlock, state, detail);
+    let (state, detail) = match (seccomp::restrict(denials), layers.seccomp) {
+        (Ok(detail), _) => (State::Enforced, detail),
+        (Err(seccomp::SeccompError::Refused { source }), Need::IfAvailable) => {
+            (State::Absent, chain(&source))
+        }
+        (Err(error), _) => return Err((Layer::Seccomp, error.into())),
+    };
+    keep(Layer::Seccomp, state, detail);
+    let detail = self_test(landlocked, state).map_err(at(Layer::SelfTest))?;
+    keep(Layer::SelfTest, State::Enforced, detail);
+    Ok((Confined(()), done))
+}
+
+/// Asks the kernel in which namespaces this is, instead of believing that bubblewrap did what it was told.
+fn namespaces(outside: &Namespaces, network: Network, layers: Layers) -> Result<String, ConfineError> {
+    let inside = Namespaces::own().map_err(|source| ConfineError::Kernel {
+        path: "/proc/self/ns",
+        source,
+    })?;
+    let private = [
+        ("user", &outside.user, &inside.user),
+        ("mount", &outside.mount, &inside.mount),
+        ("pid", &outside.pid, &inside.pid),
+        ("ipc", &outside.ipc, &inside.ipc),
+        ("uts", &outside.uts, &inside.uts),
+    ];
+    let mut names = Vec::new();
+    for (kind, outside, inside) in private {
+        // A kind that the kernel does not have is not one of its own either.
+        if inside.is_none() || outside == inside {
+            return Err(ConfineError::Namespace { kind, shared: true });
+        }
+        names.push(kind);
+    }
+    let cgroup_shared = inside.cgroup.is_none() || outside.cgroup == inside.cgroup;
+    match (cgroup_shared, layers.cgroup_namespace) {
+        (false, _) => names.push("cgroup"),
+        (true, Need::Required) => {
+            return Err(ConfineError::Namespace {
+                kind: "cgroup",
+                shared: true,
+            });
+        }
+        (true, Need::IfAvailable) => names.push("cgroup the host's"),
+    }
+    let network_shared = outside.network == inside.network;
+    match (network, network_shared) {
+        (Network::None, false) => names.push("network"),
+        (Network::Host, true) => names.push("network the host's"),
+        (Network::None, true) | (Network::Host, false) => {
+            return Err(ConfineError::Namespace {
+                kind: "network",
+                shared: network_shared,
+            });
+        }
+    }
+    Ok(names.join(", "))
+}
+
+/// Between choosing a path and mounting it somebody may have put a link to something else in its place.
+fn mounts(same: &[Same]) -> Result<String, ConfineError> {
+    for Same { path, device, inode } in same {
+        let found = fs::metadata(path).map_err(|source| ConfineError::Look {
+            path: path.clone(),
+            source,
+        })?;
+        if (found.dev(), found.ino()) != (*device, *inode) {
+            return Err(ConfineError::Replaced { path: path.clone() });
+        }
+    }
+    Ok(format!("{} paths of the host", same.len()))
+}
+
+fn privileges() -> Result<String, ConfineError> {
+    // These files belong to the host's root, whatever root means here: who owns them is root outside. The map of
+    // users would not tell, since there is a namespace in between.
+    let sysctl = "/proc/sys";
+    let owner = fs::metadata(sysctl).map_err(|source| ConfineError::Kernel { path: sysctl, source })?;
+    if owner.uid() == nix::unistd::geteuid().as_raw() {
+        return Err(ConfineError::Root);
+    }
+    let status = status()?;
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        let value = field(&status, set);
+        if value.bytes().any(|digit| digit != b'0') || value.is_empty() {
+            return Err(ConfineError::Capability {
+                set,
+                value: value.to_owned(),
+            });
+        }
+    }
+    // Whoever started this may have blocked signals, and a program that cannot be stopped is not confined either.
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(|source| ConfineError::Signals { source })?;
+    nix::sys::prctl::set_no_new_privs().map_err(|source| ConfineError::NoNewPrivileges { source })?;
+    Ok("no capabilities, no new privileges, not root outside".to_owned())
+}
+
+/// Tries what must fail, each by the layer that must stop it.
+fn self_test(landlock: State, seccomp: State) -> Result<String, ConfineError> {
+    let status = status()?;
+    let filtered = matches!(seccomp, State::Absent) || field(&status, "Seccomp") == "2";
+    if field(&status, "NoNewPrivs") != "1" {
+        return Err(ConfineError::Possible {
+            what: "gain privileges",
+        });
+    }
+    if !filtered {
+        return Err(ConfineError::Possible {
+            what: "leave the filter of system calls",
+        });
+    }
+    if nix::sched::unshare(CloneFlags::CLONE_NEWUSER).is_ok() {
+        return Err(ConfineError::Possible {
+            what: "make a user namespace",
+        });
+    }
+    let writable = |path| OpenOptions::new().write(true).open(path).is_ok();
+    if writable("/proc/sys/kernel/core_pattern") {
+        return Err(ConfineError::Possible {
+            what: "write the host's settings",
+        });
+    }
+    // A process may always rename itself, so here it is landlock alone that refuses.
+    if matches!(landlock, State::Enforced) && writable("/proc/self/comm") {
+        return Err(ConfineError::Possible {
+            what: "write what no landlock rule allows",
+        });
+    }
+    if fs::create_dir("/oqto-self-test").is_ok() {
+        return Err(ConfineError::Possible {
+            what: "write the root",
+        });
+    }
+    Ok("user namespace, host settings, foreign file, root: all refused".to_owned())
+}
+
+fn status() -> Result<String, ConfineError> {
+    let path = "/proc/self/status";
+    fs::read_to_string(path).map_err(|source| ConfineError::Kernel { path, source })
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
+    status.lines().find_map(value).map(str::trim).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_was_replaced_meanwhile_is_found() {
+        let found = fs::metadata("/").unwrap();
+        let same = |inode| {
+            [Same {
+                path: PathBuf::from("/"),
+                device: found.dev(),
+                inode,
+            }]
+        };
+        assert!(mounts(&same(found.ino())).is_ok());
+        assert!(matches!(
+            mounts(&same(found.ino() + 1)),
+            Err(ConfineError::Replaced { .. })
+        ));
+    }
+
+    #[test]
+    fn a_process_in_the_namespaces_of_the_host_is_not_inside() {
+        let own = Namespaces::own().unwrap();
+        let result = namespaces(&own, Network::None, Layers::default());
+        assert!(matches!(
+            result,
+            Err(ConfineError::Namespace {
+                kind: "user",
+                shared: true
+            })
+        ));
+    }
+}

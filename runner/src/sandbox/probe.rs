@@ -1,0 +1,181 @@
+//! What this host can enforce, tried for real, and how to get what it cannot.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::geteuid;
+use serde::Serialize;
+
+use super::landlock;
+use super::principal::{NOBODY, Principal};
+use super::report::Layer;
+
+/// Where bubblewrap is looked for when nothing says where programs are.
+const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
+
+/// What this host does about one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which layer.
+    pub layer: Layer,
+    /// Whether the host can enforce it.
+    pub usable: bool,
+    /// What was found.
+    pub detail: String,
+    /// What to do to make it usable.
+    pub step: Option<String>,
+}
+
+/// There is no bubblewrap.
+#[derive(Debug, thiserror::Error)]
+#[error("bubblewrap (bwrap) is not installed, so there are no namespaces: {INSTALL}")]
+pub struct NoBubblewrap;
+
+const INSTALL: &str =
+    "install it (Debian and Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap)";
+
+/// bubblewrap's path: in the directories of `path`, as the variable of that name has them; in the usual ones if it
+/// names none.
+///
+/// # Errors
+///
+/// There is none.
+pub fn bubblewrap(path: &std::ffi::OsStr) -> Result<PathBuf, NoBubblewrap> {
+    let named: Vec<PathBuf> = std::env::split_paths(path)
+        .filter(|directory| directory.is_absolute())
+        .collect();
+    let usual = USUAL.iter().filter(|_| named.is_empty()).map(PathBuf::from);
+    let mut candidates = named
+        .iter()
+        .cloned()
+        .chain(usual)
+        .map(|directory| directory.join("bwrap"));
+    candidates
+        .find(|candidate| candidate.is_file())
+        .ok_or(NoBubblewrap)
+}
+
+/// Tries every layer that depends on the host. If this process is root, namespaces are tried as `principal`, or as
+/// nobody.
+#[must_use]
+pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Finding> {
+    let namespaces = match bubblewrap(path) {
+        Ok(bwrap) => namespaces(&bwrap, principal),
+        Err(error) => finding(Layer::Namespaces, Err((error.to_string(), INSTALL))),
+    };
+    let landlock = landlock::probe().map_err(|error| {
+        (
+            error.to_string(),
+            "boot Linux 5.13 or later with landlock in the list of lsm= on the kernel's command line",
+        )
+    });
+    vec![
+        namespaces,
+        finding(Layer::Landlock, landlock),
+        finding(Layer::Seccomp, seccomp()),
+    ]
+}
+
+fn finding(layer: Layer, result: Result<String, (String, &str)>) -> Finding {
+    match result {
+        Ok(detail) => Finding {
+            layer,
+            usable: true,
+            detail,
+            step: None,
+        },
+        Err((detail, step)) => Finding {
+            layer,
+            usable: false,
+            detail,
+            step: Some(step.to_owned()),
+        },
+    }
+}
+
+fn namespaces(bwrap: &Path, principal: Option<&Principal>) -> Finding {
+    let result = || -> Result<String, (String, &'static str)> {
+        let failed = |error: io::Error| (format!("cannot run {}: {error}", bwrap.display()), INSTALL);
+        let version = Command::new(bwrap)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(failed)?;
+        let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+        let help = Command::new(bwrap)
+            .arg("--help")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(failed)?;
+        if !String::from_utf8_lossy(&help.stdout).contains("--disable-userns") {
+            return Err((
+                format!("{version} cannot disable further user namespaces"),
+                "install bubblewrap 0.8 or later",
+            ));
+        }
+        let mut trial = Command::new(bwrap);
+        trial.args([
+            "--unshare-user",
+            "--unshare-ipc",
+            "--unshare-pid",
+            "--unshare-uts",
+            "--unshare-cgroup",
+        ]);
+        trial.args([
+            "--unshare-net",
+            "--disable-userns",
+            "--cap-drop",
+            "ALL",
+            "--ro-bind",
+            "/",
+            "/",
+        ]);
+        trial
+            .args(["--proc", "/proc", "--dev", "/dev", "--", "/bin/true"])
+            .env_clear()
+            .stdin(Stdio::null());
+        // Root may make namespaces where nobody else may, and harnesses do not run as root.
+        if geteuid().is_root() {
+            let (uid, gid) =
+                principal.map_or((NOBODY, NOBODY), |principal| (principal.uid(), principal.gid()));
+            trial.uid(uid).gid(gid);
+        }
+        let tried = trial.output().map_err(failed)?;
+        if tried.status.success() {
+            return Ok(format!("{version} at {}", bwrap.display()));
+        }
+        let said = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+        Err((format!("{version} fails: {said}"), step()))
+    };
+    finding(Layer::Namespaces, result())
+}
+
+/// The usual reasons why an unprivileged user gets no namespaces, as the kernel shows them.
+fn step() -> &'static str {
+    let is = |path: &str, value: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
+    if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "AppArmor restricts user namespaces (Ubuntu 23.10 and later): give bwrap a profile with \"userns,\" in \
+         /etc/apparmor.d/bwrap and run apparmor_parser -r on it, or \
+         sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "sysctl -w kernel.unprivileged_userns_clone=1"
+    } else if is("/proc/sys/user/max_user_namespaces", "0") {
+        "sysctl -w user.max_user_namespaces=15000"
+    } else {
+        "if this is a container, start it so that it may make user namespaces and mount /proc (systemd-nspawn: \
+         on by default; docker: --security-opt seccomp=unconfined --security-opt systempaths=unconfined)"
+    }
+}
+
+fn seccomp() -> Result<String, (String, &'static str)> {
+    let step = "boot a kernel with CONFIG_SECCOMP_FILTER";
+    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
+    let actions = actions.map_err(|error| (format!("the kernel has no seccomp filters: {error}"), step))?;
+    let has = |action: &str| actions.split_whitespace().any(|known| known == action);
+    match has("errno") && has("kill_process") {
+        true => Ok(format!("actions: {}", actions.trim())),
+        false => Err((format!("the kernel's filters know only {}", actions.trim()), step)),
+    }
+}

@@ -1,0 +1,344 @@
+//! One program in a sandbox, without a daemon: `sandbox run`.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::launch::{Arg, Launch, SpawnError, Spawned, spawn};
+use crate::policy::{AbsolutePath, BadPath, PolicyName, Request, ResolveError, resolve};
+
+use super::host::{Host, ReachError, reachable_exe};
+use super::policies::{PoliciesError, catalog};
+use super::principal::{AssumeError, Principal, PrincipalError};
+use super::probe::{NoBubblewrap, bubblewrap};
+use super::report::{self, Enforced, Layer, Report, ReportError};
+use super::view::{ViewError, survey};
+use super::wrap::{WrapError, wrap};
+
+/// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
+pub const BIN_DIR: &str = "/var/lib/oqto/bin";
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// By which policy.
+    pub policy: PolicyName,
+    /// A directory of policies beside the shipped ones.
+    pub policy_dir: Option<PathBuf>,
+    /// In which workspace.
+    pub workspace: PathBuf,
+    /// Which program.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+}
+
+/// A program that ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended, as a shell says it: its code, or 128 and the signal.
+    pub code: u8,
+    /// What held it.
+    pub layers: Vec<Enforced>,
+    /// Protected paths that no mount could protect and that changed.
+    pub changed: Vec<PathBuf>,
+    /// The temporary home, if it could not be removed.
+    pub left: Option<PathBuf>,
+}
+
+/// Why a program was not run, or why nobody knows how it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The workspace is not there.
+    #[error("cannot work in {path}")]
+    Workspace {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A path cannot stand in a plan.
+    #[error("the path {path} cannot be used")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: BadPath,
+    },
+    /// Nobody to run as.
+    #[error("there is nobody to run the program as")]
+    Principal {
+        /// Why not.
+        #[from]
+        source: PrincipalError,
+    },
+    /// This program cannot be reached from inside.
+    #[error("the sandbox cannot reach this program")]
+    Reach {
+        /// Why not.
+        #[from]
+        source: ReachError,
+    },
+    /// Privileges cannot be given up.
+    #[error("cannot give up being root")]
+    Assume {
+        /// Why not.
+        #[from]
+        source: AssumeError,
+    },
+    /// The program has no home.
+    #[error("cannot make a temporary home in {path}")]
+    Home {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The operator's policies cannot be read.
+    #[error("the policies cannot be used")]
+    Policies {
+        /// Why not.
+        #[from]
+        source: PoliciesError,
+    },
+    /// The policy does not fit.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The protected paths cannot be looked at.
+    #[error("the protected paths cannot be looked at")]
+    Survey {
+        /// Why not.
+        #[from]
+        source: ViewError,
+    },
+    /// No namespaces.
+    #[error(transparent)]
+    Bubblewrap(#[from] NoBubblewrap),
+    /// The program cannot be wrapped.
+    #[error("the program cannot be wrapped")]
+    Wrap {
+        /// Why not.
+        #[from]
+        source: WrapError,
+    },
+    /// The sandbox does not start.
+    #[error("the sandbox does not start")]
+    Spawn {
+        /// Why not.
+        #[from]
+        source: SpawnError,
+    },
+    /// The sandbox's report cannot be read.
+    #[error("nobody knows whether the sandbox holds")]
+    Report {
+        /// Why not.
+        #[from]
+        source: ReportError,
+    },
+    /// Signals cannot be waited for.
+    #[error("cannot wait for the program")]
+    Wait {
+        /// Why not.
+        #[from]
+        source: Errno,
+    },
+    /// The program's end cannot be told.
+    #[error("cannot tell how the program ended")]
+    Ended {
+        /// Why not.
+        source: io::Error,
+    },
+    /// bubblewrap ended before this program was reached; it said why itself.
+    #[error(
+        "the layer namespaces failed: bubblewrap could not make the sandbox; oqto-runner doctor says what is missing"
+    )]
+    NoReport,
+    /// A layer failed.
+    #[error("the layer {layer} failed: {error}")]
+    Layer {
+        /// Which.
+        layer: Layer,
+        /// Why.
+        error: String,
+        /// The exit code that says it.
+        code: u8,
+    },
+}
+
+impl RunError {
+    /// The exit code that says it: 126 and 127 for the program itself, 125 for everything else.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Layer { code, .. } => *code,
+            _ => 125,
+        }
+    }
+}
+
+/// Runs a program to its end, with this process's input and outputs.
+///
+/// Has to be called from a process with one thread, which belongs to the principal for good afterwards.
+///
+/// # Errors
+///
+/// See [`RunError`]; then nothing of the program ran, unless its end could not be told.
+pub fn run(job: &Job) -> Result<Outcome, RunError> {
+    let Job {
+        policy,
+        policy_dir,
+        workspace,
+        program,
+        args,
+    } = job;
+    let real = fs::canonicalize(workspace);
+    let workspace = real.map_err(|source| RunError::Workspace {
+        path: workspace.clone(),
+        source,
+    })?;
+    let catalog = catalog(policy_dir.as_deref())?;
+    let env: BTreeMap<OsString, OsString> = env::vars_os().collect();
+    let bwrap = bubblewrap(
+        env.get(&OsString::from("PATH"))
+            .map(OsString::as_os_str)
+            .unwrap_or_default(),
+    )?;
+
+    let principal = Principal::choose(None, &workspace)?;
+    let exe = env::current_exe().map_err(|source| RunError::Workspace {
+        path: "/proc/self/exe".into(),
+        source,
+    })?;
+    let runner_exe = reachable_exe(&exe, &principal, Path::new(BIN_DIR))?;
+    principal.assume()?;
+
+    let home = Home::make()?;
+    let request = Request {
+        workspace: absolute(&workspace)?,
+        user_home: absolute(
+            &fs::canonicalize(principal.home()).unwrap_or_else(|_| principal.home().to_owned()),
+        )?,
+        session_home: absolute(&home.path)?,
+        read: Vec::new(),
+        closed: Vec::new(),
+        network_for: None,
+    };
+    let plan = resolve(&catalog, policy, &request)?;
+    let survey = survey(&plan)?;
+    let host = Host {
+        bwrap,
+        runner_exe,
+        env,
+        principal,
+    };
+    let inner = Launch {
+        program: program.clone(),
+        args: args.iter().cloned().map(Arg::Text).collect(),
+        env: Vec::new(),
+        cwd: workspace.into_os_string(),
+    };
+    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?)?;
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    // Both are eight bits wide in the kernel's own encoding.
+    let code = u8::try_from(code).unwrap_or(u8::MAX);
+    Ok(Outcome {
+        code,
+        layers,
+        changed: survey.changed(),
+        left: home.remove(),
+    })
+}
+
+fn start_and_wait(launch: &Launch) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
+    let Spawned { mut child, report } = spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit())?;
+    // Blocked after the start, since a child inherits what is blocked. None is missed: whoever ended before is
+    // found without a signal, and a signal that ends this process here takes the sandbox along.
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    let lines = report
+        .map(|pipe| report::read(File::from(pipe)))
+        .transpose()?
+        .unwrap_or_default();
+    let status = wait(&mut child, &signals)?;
+    match (lines.first(), lines.last()) {
+        (None, _) => Err(RunError::NoReport),
+        (_, Some(Report::Failed { layer, error })) => {
+            let code = status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(125);
+            Err(RunError::Layer {
+                layer: *layer,
+                error: error.clone(),
+                code,
+            })
+        }
+        (Some(Report::Confined { layers }), _) => Ok((layers.clone(), status)),
+        // Only a first line that failed is left, and then it is the last or what follows makes no sense.
+        (Some(Report::Failed { .. }), _) => Err(RunError::NoReport),
+    }
+}
+
+/// Waits for the end, or makes it: whoever stops this process stops what it runs.
+fn wait(child: &mut Child, signals: &SigSet) -> Result<ExitStatus, RunError> {
+    let ended = |source| RunError::Ended { source };
+    loop {
+        if let Some(status) = child.try_wait().map_err(ended)? {
+            return Ok(status);
+        }
+        match signals.wait()? {
+            Signal::SIGCHLD => {}
+            // Its death takes the whole process namespace along.
+            _ => child.kill().map_err(ended)?,
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
+    AbsolutePath::try_from(path).map_err(|source| RunError::Path {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A home for one run.
+struct Home {
+    path: PathBuf,
+}
+
+impl Home {
+    fn make() -> Result<Self, RunError> {
+        let above = env::temp_dir();
+        let made = fs::canonicalize(&above)
+            .and_then(|above| Ok(nix::unistd::mkdtemp(&above.join("oqto-run-XXXXXX"))?));
+        made.map(|path| Self { path })
+            .map_err(|source| RunError::Home { path: above, source })
+    }
+
+    /// Answers the path if it could not be removed, which the program can bring about.
+    fn remove(self) -> Option<PathBuf> {
+        let path = self.path.clone();
+        drop(self);
+        path.exists().then_some(path)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // A start that failed says so already; the home is empty then.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

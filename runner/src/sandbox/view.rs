@@ -1,0 +1,448 @@
+//! What the harness sees of the disk: a plan's paths, as they are on this host at this moment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::policy::{AbsolutePath, Network, Plan};
+
+use super::entry::{Rights, Rule, Same};
+use super::wrap::HOME;
+
+/// What stands at one path of the harness's root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mount {
+    /// A file or directory of the host that cannot be written.
+    ReadOnly(PathBuf),
+    /// A file or directory of the host that can.
+    Writable(PathBuf),
+    /// A link, as the host has it.
+    Link(PathBuf),
+    /// An empty directory in memory that can be written.
+    Memory,
+    /// An empty directory.
+    EmptyDirectory,
+    /// An empty file.
+    EmptyFile,
+}
+
+/// The harness's root, each path once. Sorted, so that what lies above is mounted before what lies below.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    pub(super) mounts: BTreeMap<PathBuf, Mount>,
+}
+
+/// Why the disk does not fit the plan.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// A path cannot be looked at.
+    #[error("cannot look at {path}")]
+    Unreadable {
+        /// Which path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The workspace has become a link since it was asked for.
+    #[error(
+        "the workspace {path} is not a directory, or has a symbolic link on its way; name the directory itself"
+    )]
+    NotADirectory {
+        /// Which path.
+        path: PathBuf,
+    },
+}
+
+/// Directories in memory that every harness has.
+const MEMORY: &[&str] = &["/tmp", "/var/tmp"];
+
+impl View {
+    /// Looks at the disk. The result is checked again from inside ([`Same`]), since it may change in between.
+    pub(super) fn of(plan: &Plan) -> Result<Self, ViewError> {
+        let workspace = plan.workspace.as_path();
+        if resolved(workspace)?.as_deref() != Some(workspace) || !workspace.is_dir() {
+            return Err(ViewError::NotADirectory {
+                path: workspace.to_owned(),
+            });
+        }
+        let mut view = Self::default();
+        for path in MEMORY {
+            view.mounts.insert(PathBuf::from(path), Mount::Memory);
+        }
+        view.mounts.insert(
+            PathBuf::from(HOME),
+            Mount::Writable(plan.home.as_path().to_owned()),
+        );
+        for path in &plan.files.read {
+            view.read(plan, path)?;
+        }
+        if plan.network == Network::Host {
+            view.resolver(plan)?;
+        }
+        for path in &plan.files.write {
+            let Some(from) = resolved(path.as_path())? else {
+                let source = io::ErrorKind::NotFound.into();
+                return Err(ViewError::Unreadable {
+                    path: path.as_path().to_owned(),
+                    source,
+                });
+            };
+            view.mounts
+                .insert(path.as_path().to_owned(), Mount::Writable(from));
+        }
+        for path in &plan.files.hidden {
+            view.hide(path.as_path())?;
+        }
+        for path in survey(plan)?.sealed {
+            view.pin(&path);
+            view.mounts.insert(path.clone(), Mount::ReadOnly(path));
+        }
+        Ok(view)
+    }
+
+    /// A path that may be a link, as `/bin` is on most hosts: kept as one where its target is in view anyway.
+    fn read(&mut self, plan: &Plan, path: &AbsolutePath) -> Result<(), ViewError> {
+        let path = path.as_path();
+        let Some(from) = resolved(path)? else {
+            return Ok(());
+        };
+        let given = |given: &AbsolutePath| given.as_path() != path && from.starts_with(given.as_path());
+        let mount = match fs::read_link(path) {
+            Ok(target) if plan.files.read.iter().chain(&plan.files.write).any(given) => Mount::Link(target),
+            Ok(_) | Err(_) => Mount::ReadOnly(from),
+        };
+        self.mounts.insert(path.to_owned(), mount);
+        Ok(())
+    }
+
+    /// Names have to be looked up somewhere: the list of resolvers is often a link out of `/etc`.
+    fn resolver(&mut self, plan: &Plan) -> Result<(), ViewError> {
+        let Some(from) = resolved(Path::new("/etc/resolv.conf"))? else {
+            return Ok(());
+        };
+        if !plan
+            .files
+            .read
+            .iter()
+            .any(|given| from.starts_with(given.as_path()))
+        {
+            self.mounts.insert(from.clone(), Mount::ReadOnly(from));
+        }
+        Ok(())
+    }
+
+    /// Covers a path of the host that would be in view.
+    fn hide(&mut self, path: &Path) -> Result<(), ViewError> {
+        let Some(real) = resolved(path)? else {
+            return Ok(());
+        };
+        let empty = if real.is_dir() {
+            Mount::EmptyDirectory
+        } else {
+            Mount::EmptyFile
+        };
+        let shown = |(at, mount): (&PathBuf, &Mount)| match mount {
+            Mount::ReadOnly(from) | Mount::Writable(from) => Some(at.join(real.strip_prefix(from).ok()?)),
+            Mount::Link(_) | Mount::Memory | Mount::EmptyDirectory | Mount::EmptyFile => None,
+        };
+        let shown: Vec<PathBuf> = self.mounts.iter().filter_map(shown).collect();
+        for path in shown {
+            self.pin(&path);
+            self.mounts.insert(path, empty.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes a mount of every directory between a writable root and `path`, because what is a mount cannot be
+    /// renamed: otherwise the cover would go away with its directory, and a new one could be put in its place.
+    fn pin(&mut self, path: &Path) {
+        let root = self
+            .mounts
+            .iter()
+            .rev()
+            .find(|(at, _)| path.starts_with(at) && path != at.as_path());
+        let Some((root, Mount::Writable(_))) = root else {
+            return;
+        };
+        let root = root.clone();
+        let between = path.ancestors().skip(1).take_while(|above| *above != root);
+        let between: Vec<PathBuf> = between.map(Path::to_owned).collect();
+        for directory in between {
+            self.mounts
+                .entry(directory.clone())
+                .or_insert(Mount::Writable(directory));
+        }
+    }
+
+    /// What landlock allows: the view again, in as few rules as say it.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        let fixed = [
+            ("/", Rights::List),
+            ("/proc", Rights::Read),
+            ("/dev", Rights::Device),
+            ("/dev/shm", Rights::Write),
+        ];
+        let mut rules: Vec<Rule> = fixed
+            .iter()
+            .map(|(path, rights)| Rule {
+                path: PathBuf::from(path),
+                rights: *rights,
+            })
+            .collect();
+        for (path, mount) in &self.mounts {
+            let rights = match mount {
+                Mount::ReadOnly(_) => Rights::Read,
+                Mount::Writable(_) | Mount::Memory => Rights::Write,
+                Mount::Link(_) | Mount::EmptyDirectory | Mount::EmptyFile => continue,
+            };
+            // Rights hold for all below, so what lies below the same rights or greater ones says nothing new.
+            let said = |rule: &Rule| path.starts_with(&rule.path) && rule.rights.include(rights);
+            if !rules.iter().any(said) {
+                rules.push(Rule {
+                    path: path.clone(),
+                    rights,
+                });
+            }
+        }
+        rules
+    }
+
+    /// What every path of the host has to be inside, so that a link put in its place meanwhile is found.
+    pub(super) fn same(&self) -> Result<Vec<Same>, ViewError> {
+        let hosts = self.mounts.iter().filter_map(|(at, mount)| match mount {
+            Mount::ReadOnly(from) | Mount::Writable(from) => Some((at, from)),
+            Mount::Link(_) | Mount::Memory | Mount::EmptyDirectory | Mount::EmptyFile => None,
+        });
+        hosts
+            .map(|(at, from)| {
+                let found = fs::metadata(from).map_err(|source| unreadable(from, source))?;
+                Ok(Same {
+                    path: at.clone(),
+                    device: found.dev(),
+                    inode: found.ino(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// The protected paths of a plan, as the disk has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    sealed: Vec<PathBuf>,
+    open: Vec<Open>,
+}
+
+/// A protected path that no mount can protect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Open {
+    path: PathBuf,
+    /// What the first link on its way points to; `None` where the path does not exist.
+    link: Option<PathBuf>,
+}
+
+impl Survey {
+    /// The protected paths that exist and cannot be changed.
+    #[must_use]
+    pub fn sealed(&self) -> &[PathBuf] {
+        &self.sealed
+    }
+
+    /// The paths that no mount could protect and that are not now what they were: to be told to the user, since a
+    /// program of his may obey them.
+    #[must_use]
+    pub fn changed(&self) -> Vec<PathBuf> {
+        let changed = |open: &&Open| match found(Path::new("/"), &open.path) {
+            Ok(Found::Absent) => open.link.is_some(),
+            Ok(Found::Link(target)) => open.link.as_ref() != Some(&target),
+            // What cannot be looked at any more is not what it was.
+            Ok(Found::There | Found::Blocked(_)) | Err(_) => true,
+        };
+        self.open
+            .iter()
+            .filter(changed)
+            .map(|open| open.path.clone())
+            .collect()
+    }
+}
+
+/// Looks at the protected paths of a plan.
+///
+/// # Errors
+///
+/// One of them cannot be looked at.
+pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
+    let mut survey = Survey::default();
+    for path in &plan.files.protect {
+        let writable = |path: &Path| {
+            plan.files
+                .write
+                .iter()
+                .find(|root| path.starts_with(root.as_path()))
+        };
+        let path = path.as_path();
+        let Some(root) = writable(path) else { continue };
+        match found(root.as_path(), path)? {
+            Found::There => survey.sealed.push(path.to_owned()),
+            Found::Blocked(file) => survey.sealed.push(file),
+            Found::Absent => survey.open.push(Open {
+                path: path.to_owned(),
+                link: None,
+            }),
+            Found::Link(target) => {
+                survey.open.push(Open {
+                    path: path.to_owned(),
+                    link: Some(target),
+                });
+                survey
+                    .sealed
+                    .extend(resolved(path)?.filter(|real| writable(real).is_some()));
+            }
+        }
+    }
+    survey.sealed.sort();
+    survey.sealed.dedup();
+    Ok(survey)
+}
+
+enum Found {
+    There,
+    Absent,
+    /// A file stands where a directory would have to be, as `.git` does in a linked worktree: as long as it stands,
+    /// nothing can appear below, and what it says decides where others look instead.
+    Blocked(PathBuf),
+    Link(PathBuf),
+}
+
+/// Goes from `root` to `path` step by step, up to the first link.
+fn found(root: &Path, path: &Path) -> Result<Found, ViewError> {
+    let mut steps: Vec<&Path> = path.ancestors().take_while(|step| *step != root).collect();
+    steps.reverse();
+    for step in steps {
+        match fs::symlink_metadata(step) {
+            Ok(metadata) if metadata.is_symlink() => {
+                return fs::read_link(step)
+                    .map(Found::Link)
+                    .map_err(|source| unreadable(step, source));
+            }
+            Ok(metadata) if !metadata.is_dir() && step != path => return Ok(Found::Blocked(step.to_owned())),
+            Ok(_) => {}
+            Err(error) if is_absent(&error) => return Ok(Found::Absent),
+            Err(source) => return Err(unreadable(step, source)),
+        }
+    }
+    Ok(Found::There)
+}
+
+/// The path without links, or `None` if there is nothing.
+fn resolved(path: &Path) -> Result<Option<PathBuf>, ViewError> {
+    match fs::canonicalize(path) {
+        Ok(real) => Ok(Some(real)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(source) => Err(unreadable(path, source)),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+fn unreadable(path: &Path, source: io::Error) -> ViewError {
+    ViewError::Unreadable {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use crate::policy::{Catalog, Request, resolve};
+
+    use super::*;
+
+    /// A plan whose workspace is `w` below `above`.
+    fn plan(above: &Path) -> Plan {
+        let path = |path: &Path| AbsolutePath::try_from(path).unwrap();
+        for name in ["w", "home"] {
+            fs::create_dir(above.join(name)).unwrap();
+        }
+        let request = Request {
+            workspace: path(&above.join("w")),
+            user_home: path(Path::new("/nonexistent")),
+            session_home: path(&above.join("home")),
+            read: Vec::new(),
+            closed: Vec::new(),
+            network_for: None,
+        };
+        resolve(&Catalog::shipped(), &"workspace".parse().unwrap(), &request).unwrap()
+    }
+
+    #[test]
+    fn directories_above_a_protected_path_are_pinned_and_those_above_the_workspace_are_not() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let git = above.path().join("w/.git");
+        fs::create_dir_all(git.join("hooks")).unwrap();
+        let view = View::of(&plan).unwrap();
+        assert_eq!(view.mounts.get(&git), Some(&Mount::Writable(git.clone())));
+        assert_eq!(
+            view.mounts.get(&git.join("hooks")),
+            Some(&Mount::ReadOnly(git.join("hooks")))
+        );
+        assert_eq!(view.mounts.get(above.path()), None);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_protected_itself() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let git = above.path().join("w/.git");
+        fs::write(&git, "gitdir: elsewhere").unwrap();
+        assert_eq!(survey(&plan).unwrap().sealed(), [git]);
+    }
+
+    #[test]
+    fn a_survey_sees_what_appears_and_what_points_elsewhere() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let (link, file) = (above.path().join("w/.vscode"), above.path().join("w/.envrc"));
+        symlink("/nonexistent", &link).unwrap();
+        let survey = survey(&plan).unwrap();
+        assert_eq!(survey.changed(), Vec::<PathBuf>::new());
+        fs::write(&file, "").unwrap();
+        fs::remove_file(&link).unwrap();
+        symlink("/elsewhere", &link).unwrap();
+        assert_eq!(survey.changed(), [file, link]);
+    }
+
+    #[test]
+    fn no_landlock_rule_says_what_another_one_does() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        fs::create_dir_all(above.path().join("w/.git/hooks")).unwrap();
+        let rules = View::of(&plan).unwrap().rules();
+        let below = |path: &Path| rules.iter().filter(|rule| rule.path.starts_with(path)).count();
+        assert_eq!(
+            below(&above.path().join("w")),
+            0,
+            "the workspace lies in /tmp, which may be written anyway"
+        );
+        assert_eq!(below(Path::new("/usr")), 1);
+    }
+
+    #[test]
+    fn a_workspace_that_became_a_link_is_refused() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        fs::remove_dir(above.path().join("w")).unwrap();
+        symlink("/usr", above.path().join("w")).unwrap();
+        assert!(matches!(View::of(&plan), Err(ViewError::NotADirectory { .. })));
+    }
+}

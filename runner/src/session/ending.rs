@@ -1,0 +1,160 @@
+//! How a session ends: when told, when its harness dies, when its sandbox cannot be made.
+
+use oqto_protocol::event::{AgentError, DoneReason, Event, SessionClosed, StreamDone};
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::message::StopReason;
+
+use super::action::Action;
+use super::bounds::{KILLS_MAX, STDERR_LEN_MAX, STOP_MS};
+use super::input::ExitStatus;
+use super::machine::Session;
+use super::stage::{Stage, Stopping, Why};
+use crate::harness::excerpt;
+
+impl Session {
+    /// Ends the session in good order: the harness's input is closed, and it has a moment to go.
+    pub(super) fn stop(&mut self, out: &mut Vec<Action>) {
+        out.push(Action::CloseStdin);
+        self.refuse_waiting(
+            &Fault::new(FaultCode::Closing, "the session is being closed"),
+            out,
+        );
+        self.stage = Stage::Stopping(Stopping {
+            why: Why::Asked,
+            kill_at: self.now + STOP_MS,
+            kills: 0,
+        });
+    }
+
+    /// The harness cannot be listened to any longer.
+    pub(super) fn broken(&mut self, what: &str, out: &mut Vec<Action>) {
+        let error = format!("{}: {what}", self.setup.harness);
+        self.fatal(error.clone(), out);
+        self.refuse_waiting(&Fault::new(FaultCode::Harness, error.clone()), out);
+        out.push(Action::Kill);
+        self.stage = Stage::Stopping(Stopping {
+            why: Why::Broken(error),
+            kill_at: self.now + STOP_MS,
+            kills: 1,
+        });
+    }
+
+    /// A layer of the sandbox could not be made: nothing was started, and nothing will be.
+    pub(super) fn unconfined(&mut self, layer: &str, error: &str, out: &mut Vec<Action>) {
+        if self.sandbox.is_some() || matches!(self.stage, Stage::Closed) {
+            return;
+        }
+        let error = format!("the sandbox's layer {layer} cannot be made: {error}");
+        self.fatal(error.clone(), out);
+        let fault = Fault::new(FaultCode::Policy, error.clone());
+        self.refuse_create(fault.clone(), out);
+        self.refuse_waiting(&fault, out);
+        out.push(Action::Kill);
+        self.close(error, out);
+    }
+
+    /// The harness's process has ended.
+    pub(super) fn exited(&mut self, status: ExitStatus, out: &mut Vec<Action>) {
+        let harness = self.setup.harness;
+        match &self.stage {
+            Stage::Closed => {}
+            Stage::Stopping(Stopping {
+                why: Why::Asked,
+                kills,
+                ..
+            }) => {
+                let killed = if *kills > 0 {
+                    ", killed since it did not go"
+                } else {
+                    ""
+                };
+                let reason = format!("closed on request; {harness} {status}{killed}");
+                self.interrupted(StopReason::Aborted, DoneReason::Aborted, out);
+                self.close(reason, out);
+            }
+            Stage::Stopping(Stopping {
+                why: Why::Broken(reason),
+                ..
+            }) => {
+                let reason = reason.clone();
+                self.interrupted(StopReason::Error, DoneReason::Error, out);
+                self.close(reason, out);
+            }
+            Stage::Starting(_)
+            | Stage::Idle
+            | Stage::Streaming(_)
+            | Stage::Compacting
+            | Stage::Aborting(_) => {
+                let reason = self.died(status);
+                let fault = Fault::new(FaultCode::Harness, reason.clone());
+                self.cut_message(StopReason::Error, out);
+                self.fatal(reason.clone(), out);
+                self.interrupted(StopReason::Error, DoneReason::Error, out);
+                self.refuse_create(fault.clone(), out);
+                self.refuse_waiting(&fault, out);
+                self.close(reason, out);
+            }
+        }
+    }
+
+    /// It is time to kill what does not go.
+    pub(super) fn overstayed(&mut self, out: &mut Vec<Action>) {
+        let Stage::Stopping(stopping) = &mut self.stage else {
+            return;
+        };
+        if stopping.kills < KILLS_MAX {
+            stopping.kills += 1;
+            stopping.kill_at = self.now + STOP_MS;
+            out.push(Action::Kill);
+            return;
+        }
+        let reason = format!("{} did not end when it was killed", self.setup.harness);
+        self.interrupted(StopReason::Error, DoneReason::Error, out);
+        self.close(reason, out);
+    }
+
+    /// Why a harness that nobody told to end has ended.
+    fn died(&self, status: ExitStatus) -> String {
+        let mut reason = format!("{} {status}", self.setup.harness);
+        if self.sandbox.is_none() {
+            reason.push_str(" before its sandbox was reported");
+        }
+        let said = excerpt(self.stderr.trim_ascii(), STDERR_LEN_MAX);
+        if !said.is_empty() {
+            reason.push_str(": ");
+            reason.push_str(&said);
+        }
+        reason
+    }
+
+    /// An error that the session does not survive.
+    fn fatal(&mut self, error: String, out: &mut Vec<Action>) {
+        let phase = self.working;
+        self.record(
+            Event::AgentError(AgentError {
+                error,
+                recoverable: false,
+                phase,
+            }),
+            out,
+        );
+    }
+
+    /// Ends what the harness left open.
+    fn interrupted(&mut self, message: StopReason, run: DoneReason, out: &mut Vec<Action>) {
+        self.cut_message(message, out);
+        self.resolve_all(out);
+        if self.working.take().is_some() {
+            self.record(Event::StreamDone(StreamDone { reason: run }), out);
+        }
+    }
+
+    fn close(&mut self, reason: String, out: &mut Vec<Action>) {
+        let fault = Fault::new(FaultCode::Harness, reason.clone());
+        self.refuse_create(fault.clone(), out);
+        self.refuse_waiting(&fault, out);
+        let reason = Some(reason);
+        self.record(Event::SessionClosed(SessionClosed { reason }), out);
+        self.stage = Stage::Closed;
+    }
+}

@@ -1,0 +1,90 @@
+//! What a session is told: the records of its tape, and that time has passed.
+
+use std::fmt;
+
+use oqto_protocol::command::CommandEnvelope;
+use oqto_protocol::policy::LayerReport;
+use serde::{Deserialize, Serialize};
+
+/// What a session is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The harness printed this; cut anywhere.
+    Out(&'a [u8]),
+    /// The harness wrote this to its standard error; cut anywhere.
+    Err(&'a [u8]),
+    /// A command that stands on the tape.
+    Command(&'a CommandEnvelope),
+    /// What the sandbox's last stage said before it became the harness.
+    Report(&'a Report),
+    /// The harness's process has ended.
+    Exited(ExitStatus),
+    /// The clock has reached [`super::Session::poll_timeout`]. Not on the tape.
+    Deadline,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// With an exit code.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "ended with exit code {code}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
+}
+
+/// What the sandbox's last stage says before it becomes the harness.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The kernel accepted every layer that the policy names.
+    Confined {
+        /// Each layer.
+        layers: Vec<LayerReport>,
+    },
+    /// A layer could not be made, and nothing was started.
+    Failed {
+        /// Which.
+        layer: String,
+        /// Why.
+        error: String,
+    },
+}
+
+/// Bytes that are no report.
+#[derive(Debug, thiserror::Error)]
+#[error("the sandbox's report is malformed")]
+pub struct BadReport(#[source] serde_json::Error);
+
+impl Report {
+    /// Reads a report as it stands on the tape.
+    ///
+    /// # Errors
+    /// When the bytes are none.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BadReport> {
+        serde_json::from_slice(bytes).map_err(BadReport)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_reports_of_the_last_stage_are_read() {
+        let confined = br#"{"confined":{"layers":[{"layer":"seccomp","state":"enforced","detail":null}]}}"#;
+        assert!(matches!(Report::parse(confined), Ok(Report::Confined { layers }) if layers.len() == 1));
+        let failed = br#"{"failed":{"layer":"landlock","error":"not supported"}}"#;
+        assert!(matches!(Report::parse(failed), Ok(Report::Failed { layer, .. }) if layer == "landlock"));
+        assert!(Report::parse(b"{}").is_err());
+    }
+}

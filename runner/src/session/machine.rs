@@ -1,0 +1,281 @@
+//! The session itself: what it owns, and how it takes one input.
+
+use oqto_protocol::cursor::Cursor;
+use oqto_protocol::event::{AgentIdle, AgentWorking, Event, Phase, SessionCreated};
+use oqto_protocol::id::CommandId;
+use oqto_protocol::policy::{LayerReport, SandboxReport};
+use oqto_protocol::session::{SessionInfo, SessionState, SessionStatus};
+
+use super::action::{Action, WriteId};
+use super::bounds::{DEADLINE_SLACK_MS, EARLY_LEN_MAX, START_MS, STDERR_LEN_MAX};
+use super::input::{Input, Report};
+use super::replies::Replies;
+use super::setup::Setup;
+use super::stage::{Stage, Starting, Why};
+use super::strays::Strays;
+use super::transcript::Transcript;
+use crate::harness::{Asked, Dialect, Fragment, HarnessState, Lines};
+
+/// One harness, from its start to its end.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) setup: Setup,
+    pub(super) stage: Stage,
+    pub(super) dialect: Dialect,
+    pub(super) lines: Lines,
+    /// What the line at hand means; kept for its memory.
+    pub(super) fragments: Vec<Fragment>,
+    /// What the harness says of itself.
+    pub(super) known: HarnessState,
+    /// What holds it, once the kernel accepted it.
+    pub(super) sandbox: Option<SandboxReport>,
+    /// The command that made it, until that is answered.
+    pub(super) create: Option<CommandId>,
+    pub(super) transcript: Transcript,
+    pub(super) replies: Replies,
+    pub(super) asked: Vec<Asked>,
+    /// What the harness works at, as was said last; nothing while it is idle.
+    pub(super) working: Option<Phase>,
+    pub(super) strays: Strays,
+    /// The end of what the harness wrote to its standard error.
+    pub(super) stderr: Vec<u8>,
+    /// The newest event.
+    pub(super) cursor: Cursor,
+    /// How many writes were the session's own.
+    pub(super) own_writes: u64,
+    /// The time of what is at hand. It never goes back.
+    pub(super) now: u64,
+}
+
+impl Session {
+    /// The answer that a command was given already.
+    #[must_use]
+    pub fn kept_reply(&self, id: CommandId) -> Option<&oqto_protocol::reply::Reply> {
+        self.replies.given(id)
+    }
+
+    /// A session whose harness is being started; its tape begins at `now_ms`.
+    #[must_use]
+    pub fn new(setup: Setup, now_ms: u64) -> Self {
+        let stage = Stage::Starting(Starting {
+            until: now_ms + START_MS,
+            early: Vec::new(),
+            waiting: Vec::new(),
+        });
+        Self {
+            stage,
+            dialect: Dialect::new(setup.harness),
+            lines: Lines::default(),
+            fragments: Vec::new(),
+            known: HarnessState::default(),
+            sandbox: None,
+            create: None,
+            transcript: Transcript::new(setup.next_idx, Vec::new()),
+            replies: Replies::default(),
+            asked: Vec::new(),
+            working: None,
+            strays: Strays::default(),
+            stderr: Vec::new(),
+            cursor: setup.cursor,
+            own_writes: 0,
+            now: now_ms,
+            setup,
+        }
+    }
+
+    /// Takes one input and appends what is to be done to `out`. `now_ms` is the record's time on the tape, and for
+    /// [`Input::Deadline`] the clock's.
+    pub fn step(&mut self, input: &Input<'_>, now_ms: u64, out: &mut Vec<Action>) {
+        if let Input::Deadline = input {
+            self.expire_until(now_ms.saturating_sub(DEADLINE_SLACK_MS), out);
+        } else {
+            self.expire_until(now_ms, out);
+            self.now = self.now.max(now_ms);
+        }
+        match input {
+            Input::Out(bytes) => self.printed(bytes, out),
+            Input::Err(bytes) => self.complained(bytes),
+            Input::Command(envelope) => self.command(envelope, out),
+            Input::Report(Report::Confined { layers }) => self.confined(layers, out),
+            Input::Report(Report::Failed { layer, error }) => self.unconfined(layer, error, out),
+            Input::Exited(status) => self.exited(*status, out),
+            Input::Deadline => {}
+        }
+        if self.at_rest() {
+            out.push(Action::Rest);
+        }
+    }
+
+    /// When to feed [`Input::Deadline`], Unix milliseconds: once the clock is there and the tape is read to its end.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.deadline().map(|at| at.saturating_add(DEADLINE_SLACK_MS))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        self.stage.state()
+    }
+
+    /// Its newest event.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// What a list says of it.
+    #[must_use]
+    pub fn info(&self) -> SessionInfo {
+        let setup = &self.setup;
+        SessionInfo {
+            session_id: setup.session_id.clone(),
+            state: self.state(),
+            harness: setup.harness.name().to_owned(),
+            cwd: setup.cwd.clone(),
+            policy: setup.sandbox.policy.clone(),
+            title: self.known.title.clone().or_else(|| setup.title.clone()),
+            created_at: setup.created_at,
+            cursor: self.cursor,
+            message_count: self.transcript.next_idx(),
+            model: self.known.model.clone().or_else(|| setup.model.clone()),
+            labels: setup.labels.clone(),
+        }
+    }
+
+    /// How it stands, in full.
+    #[must_use]
+    pub fn status(&self) -> SessionStatus {
+        SessionStatus {
+            info: self.info(),
+            capabilities: self.setup.harness.capabilities().to_vec(),
+            thinking_level: self.known.thinking_level.clone(),
+            provider: self
+                .known
+                .provider
+                .clone()
+                .or_else(|| self.setup.provider.clone()),
+            pending_request: self.asked.first().map(|asked| asked.request_id.clone()),
+            sandbox: self.sandbox.clone(),
+            harness_state: self.known.raw.clone(),
+        }
+    }
+
+    /// Whether nothing is open that a later record ends.
+    pub(super) fn at_rest(&self) -> bool {
+        matches!(self.stage, Stage::Idle)
+            && self.lines.is_empty()
+            && self.dialect.at_rest()
+            && !self.transcript.is_open()
+            && self.replies.pending.is_empty()
+            && self.asked.is_empty()
+            && self.create.is_none()
+            && self.working.is_none()
+    }
+
+    /// Gives an event the time at hand and counts it.
+    pub(super) fn record(&mut self, event: Event, out: &mut Vec<Action>) {
+        self.cursor.seq += 1;
+        out.push(Action::Record { at: self.now, event });
+    }
+
+    /// Says at what the harness works, when that is news.
+    pub(super) fn work(&mut self, phase: Phase, out: &mut Vec<Action>) {
+        if self.working != Some(phase) {
+            self.working = Some(phase);
+            self.record(Event::AgentWorking(AgentWorking { phase, detail: None }), out);
+        }
+    }
+
+    /// Says that it works no longer, when that is news.
+    pub(super) fn rest(&mut self, out: &mut Vec<Action>) {
+        if self.working.take().is_some() {
+            self.record(Event::AgentIdle(AgentIdle {}), out);
+        }
+    }
+
+    /// Asks the harness what it says of itself; its first answer is that it is ready.
+    pub(super) fn probe(&mut self, out: &mut Vec<Action>) {
+        let bytes = self.dialect.probe();
+        if !bytes.is_empty() {
+            let id = WriteId::own(self.own_writes);
+            self.own_writes += 1;
+            out.push(Action::Write { id, bytes });
+        }
+    }
+
+    fn printed(&mut self, bytes: &[u8], out: &mut Vec<Action>) {
+        match &mut self.stage {
+            // Two pipes, read in any order: what the harness said must not come before what holds it.
+            Stage::Starting(starting) if self.sandbox.is_none() => {
+                let room = EARLY_LEN_MAX.saturating_sub(starting.early.len());
+                if bytes.len() > room {
+                    return self.broken("printed before its sandbox was there", out);
+                }
+                starting.early.extend_from_slice(bytes);
+            }
+            Stage::Stopping(stopping) if matches!(stopping.why, Why::Broken(_)) => {}
+            Stage::Closed => {}
+            Stage::Starting(_)
+            | Stage::Idle
+            | Stage::Streaming(_)
+            | Stage::Compacting
+            | Stage::Aborting(_)
+            | Stage::Stopping(_) => self.listen(bytes, out),
+        }
+    }
+
+    /// Understands what was printed, line by line.
+    fn listen(&mut self, mut bytes: &[u8], out: &mut Vec<Action>) {
+        loop {
+            let line = match self.lines.next(&mut bytes) {
+                Ok(Some(line)) => line,
+                Ok(None) => return,
+                Err(too_long) => return self.broken(&too_long.to_string(), out),
+            };
+            let mut fragments = std::mem::take(&mut self.fragments);
+            self.dialect.push(line, self.now, &mut fragments);
+            if let [.., Fragment::Stray] = fragments.as_slice() {
+                let shown = Self::shown(line);
+                fragments.pop();
+                self.stray(&shown, out);
+            }
+            for fragment in fragments.drain(..) {
+                self.apply(fragment, out);
+            }
+            self.fragments = fragments;
+        }
+    }
+
+    fn complained(&mut self, bytes: &[u8]) {
+        let keep = &bytes[bytes.len().saturating_sub(STDERR_LEN_MAX)..];
+        let over = (self.stderr.len() + keep.len()).saturating_sub(STDERR_LEN_MAX);
+        self.stderr.drain(..over);
+        self.stderr.extend_from_slice(keep);
+    }
+
+    /// The kernel accepted the sandbox, and the harness begins inside.
+    fn confined(&mut self, layers: &[LayerReport], out: &mut Vec<Action>) {
+        if self.sandbox.is_some() || matches!(self.stage, Stage::Closed) {
+            return;
+        }
+        let sandbox = SandboxReport {
+            layers: layers.to_vec(),
+            ..self.setup.sandbox.clone()
+        };
+        self.sandbox = Some(sandbox.clone());
+        let created = SessionCreated {
+            resumed: self.setup.resumed,
+            harness: self.setup.harness.name().to_owned(),
+            capabilities: self.setup.harness.capabilities().to_vec(),
+            sandbox,
+        };
+        self.record(Event::SessionCreated(created), out);
+        self.made(out);
+        self.probe(out);
+        if let Stage::Starting(starting) = &mut self.stage {
+            let early = std::mem::take(&mut starting.early);
+            self.listen(&early, out);
+        }
+    }
+}

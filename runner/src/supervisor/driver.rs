@@ -1,0 +1,472 @@
+//! The task that drives one session: it reads the tape, lets the core decide, keeps what was decided, and does it.
+//!
+//! Everything that the core learns comes from the tape, commands included: a command is noted there first and seen
+//! when it is read back. So after this process died, reading the same tape again gives the same events under the
+//! same numbers, and the shim drops the writes that it has done.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use oqto_protocol::codec::{Wire as _, decode_all};
+use oqto_protocol::command::CommandEnvelope;
+use oqto_protocol::event::Event;
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::id::CommandId;
+use oqto_protocol::reply::Reply;
+use oqto_protocol::session::{SessionInfo, SessionState};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::handle::Ask;
+use super::ledger::Ledger;
+use crate::clock;
+use crate::event_log::{AppendError, BadBatch, SessionLog};
+use crate::session::{Action, ExitStatus, Input, Report, Session, Snapshot};
+use crate::shim::tape::ReadError;
+use crate::shim::{Client, Exit, Kind, Notice, Record, Refusal, TapeReader, Target, WriteId};
+
+/// How much of the tape is read before anything else gets its turn, bytes.
+const TURN_LEN: u64 = 1024 * 1024;
+
+/// How many bytes of events are appended at once. More makes commits rarer and the first of them later.
+const BATCH_LEN: usize = 128 * 1024;
+
+/// Commands that may be under way in one session: each is kept until it is answered.
+const COMMANDS_MAX: usize = 64;
+
+/// How long a write that the harness had no room for waits before it is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long a released shim may take to end.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+
+/// Where a replay begins, kept with the events that came before it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// How far the tape was read.
+    pub(super) tape: u64,
+    /// The number of the last event before.
+    pub(super) seq: u64,
+    /// The core as it was then.
+    pub(super) snapshot: Snapshot,
+}
+
+/// Why a session could not be driven to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DriveError {
+    #[error("cannot read the session's tape")]
+    Tape(#[from] ReadError),
+    #[error("cannot append to the session's log")]
+    Append(#[from] AppendError),
+    #[error("cannot make a batch of events")]
+    Batch(#[from] BadBatch),
+    #[error("a note on the tape is no command")]
+    Note(#[source] oqto_protocol::codec::DecodeError),
+}
+
+/// One session, while it lives.
+pub(super) struct Driver {
+    pub(super) mind: Mind,
+    /// The shim; `None` when it is gone already and only its tape is left.
+    pub(super) shim: Option<Client>,
+    pub(super) tape: TapeReader,
+    /// How far the tape may be read.
+    pub(super) tape_len: u64,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) info: watch::Sender<SessionInfo>,
+    pub(super) ended: watch::Sender<bool>,
+    /// The shim's directory, which goes with the session's end.
+    pub(super) shim_dir: PathBuf,
+    /// Writes that the shim has not confirmed.
+    pub(super) unconfirmed: HashMap<WriteId, Unconfirmed>,
+}
+
+/// A write that the shim has not confirmed.
+pub(super) struct Unconfirmed {
+    to: Target,
+    bytes: Vec<u8>,
+    /// It was refused for now.
+    again: bool,
+}
+
+/// What decides, and what it has decided.
+pub(super) struct Mind {
+    pub(super) core: Session,
+    pub(super) ledger: Ledger,
+    pub(super) log: SessionLog,
+    /// Who waits for which command's reply.
+    pub(super) waiting: HashMap<CommandId, Vec<oneshot::Sender<Reply>>>,
+    /// Told once: whether the session came to be.
+    pub(super) born: Option<oneshot::Sender<Result<(), Fault>>>,
+    pub(super) actions: Vec<Action>,
+    pub(super) replies: Vec<Reply>,
+    pub(super) outcome: Option<Result<(), Fault>>,
+    pub(super) last_error: Option<String>,
+    pub(super) rested: bool,
+}
+
+/// What the driver is to do to the shim.
+enum Deed {
+    Write(WriteId, Vec<u8>),
+    CloseStdin,
+    Kill,
+}
+
+impl Driver {
+    /// Drives the session to its end.
+    pub(super) async fn run(mut self) {
+        if let Err(error) = self.drive().await {
+            tracing::error!(session = self.mind.log.id(), error = %crate::cause::chain(&error), "session lost");
+            if let Some(shim) = &mut self.shim {
+                shim.kill().await;
+            }
+            let text = crate::cause::chain(&error);
+            if let Some(born) = self.mind.born.take() {
+                // Nobody may be waiting any more.
+                let _ = born.send(Err(Fault::new(FaultCode::Internal, text)));
+            }
+        }
+        self.end().await;
+    }
+
+    async fn drive(&mut self) -> Result<(), DriveError> {
+        loop {
+            let more = self.read_tape().await?;
+            if self.mind.core.state() == SessionState::Closed {
+                return Ok(());
+            }
+            if self.shim.is_none() && !more {
+                // What the tape of a dead shim does not tell, nobody knows: its program died with it.
+                let now = clock::unix_ms();
+                let deeds = self.mind.step(&Input::Exited(ExitStatus::Signal(9)), now);
+                self.flush(None).await?;
+                debug_assert!(deeds.is_empty() || self.shim.is_none());
+                return Ok(());
+            }
+            self.wait(more).await?;
+        }
+    }
+
+    /// Reads some of the tape; whether there is more.
+    async fn read_tape(&mut self) -> Result<bool, DriveError> {
+        let start = self.tape.offset();
+        let mut mark = None;
+        loop {
+            let (deeds, end) = match self.tape.next(self.tape_len)? {
+                Some(record) => (self.mind.feed(&record)?, record.end),
+                None => break,
+            };
+            if self.mind.rested {
+                self.mind.rested = false;
+                mark = self.mind.mark(end);
+            }
+            self.perform(deeds).await;
+            if self.mind.ledger.len() >= BATCH_LEN {
+                self.flush(mark.take()).await?;
+            }
+            if end - start >= TURN_LEN {
+                break;
+            }
+        }
+        self.flush(mark).await?;
+        if self.tape.offset() > start
+            && let Some(shim) = &mut self.shim
+        {
+            shim.consumed(self.tape.offset()).await;
+        }
+        Ok(self.tape.offset() < self.tape_len)
+    }
+
+    /// Waits for whatever is next: the shim, a command, a deadline.
+    async fn wait(&mut self, more: bool) -> Result<(), DriveError> {
+        let deadline = self.mind.core.poll_timeout();
+        let left = deadline.map_or(u64::MAX, |at| at.saturating_sub(clock::unix_ms()));
+        let again = self.unconfirmed.values().any(|write| write.again);
+        let room = self.mind.waiting.len() < COMMANDS_MAX;
+        let Some(shim) = &mut self.shim else { return Ok(()) };
+        tokio::select! {
+            biased;
+            notice = shim.next() => self.notice(notice).await,
+            Some(ask) = self.asks.recv(), if room => self.ask(ask).await,
+            () = std::future::ready(()), if more => {}
+            () = tokio::time::sleep(RETRY), if again => self.write_again().await,
+            () = tokio::time::sleep(Duration::from_millis(left)), if deadline.is_some() => {
+                let now = clock::unix_ms();
+                let deeds = self.mind.step(&Input::Deadline, now);
+                self.perform(deeds).await;
+                self.flush(None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Grown { len } => self.tape_len = self.tape_len.max(len),
+            Notice::Wrote { id } => {
+                self.unconfirmed.remove(&id);
+            }
+            Notice::Refused {
+                id,
+                why: Refusal::Busy | Refusal::NoSpace,
+            } => {
+                if let Some(write) = self.unconfirmed.get_mut(&id) {
+                    write.again = true;
+                }
+            }
+            Notice::Refused {
+                id,
+                why: Refusal::Closed,
+            } => {
+                // The harness is ending: its exit, which follows, answers whoever waits.
+                self.unconfirmed.remove(&id);
+            }
+            Notice::Trouble { text } => {
+                tracing::error!(session = self.mind.log.id(), %text, "the tape cannot grow; the harness waits");
+            }
+            Notice::Recovered => tracing::info!(session = self.mind.log.id(), "the tape grows again"),
+            // It stands on the tape, whose length came before it.
+            Notice::Exited { .. } => {}
+            Notice::Gone => {
+                self.shim = None;
+                if let Ok(len) = self.tape.file_len() {
+                    self.tape_len = len;
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::State(reply) => {
+                // Who asked may be gone.
+                let _ = reply.send(self.mind.core.status());
+            }
+            Ask::Command(envelope, reply) => {
+                let CommandEnvelope { id, .. } = *envelope;
+                if let Some(kept) = self.mind.core.kept_reply(id) {
+                    let _ = reply.send(kept.clone());
+                    return;
+                }
+                let waiters = self.mind.waiting.entry(id).or_default();
+                waiters.push(reply);
+                if waiters.len() > 1 {
+                    return;
+                }
+                let mut bytes = Vec::new();
+                envelope.encode(&mut bytes);
+                self.write(id.0, Target::Note, bytes).await;
+            }
+        }
+    }
+
+    async fn write(&mut self, id: WriteId, to: Target, bytes: Vec<u8>) {
+        if let Some(shim) = &mut self.shim {
+            shim.write(id, to, &bytes).await;
+            self.unconfirmed.insert(
+                id,
+                Unconfirmed {
+                    to,
+                    bytes,
+                    again: false,
+                },
+            );
+        }
+    }
+
+    async fn write_again(&mut self) {
+        let Some(shim) = &mut self.shim else { return };
+        for (id, write) in self.unconfirmed.iter_mut().filter(|(_, write)| write.again) {
+            write.again = false;
+            shim.write(*id, write.to, &write.bytes).await;
+        }
+    }
+
+    async fn perform(&mut self, deeds: Vec<Deed>) {
+        for deed in deeds {
+            match deed {
+                Deed::Write(id, bytes) => self.write(id, Target::Stdin, bytes).await,
+                Deed::CloseStdin => {
+                    if let Some(shim) = &mut self.shim {
+                        shim.close_stdin().await;
+                    }
+                }
+                Deed::Kill => {
+                    if let Some(shim) = &mut self.shim {
+                        shim.kill().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends what was recorded; whoever waits is answered once it is committed.
+    async fn flush(&mut self, mark: Option<Bytes>) -> Result<(), DriveError> {
+        let mind = &mut self.mind;
+        let committed = match mind.ledger.take(mark) {
+            Some(batch) => {
+                let pending = mind.log.append(batch?).await?;
+                self.info.send_if_modified(|info| {
+                    let now = mind.core.info();
+                    let changed = info.state != now.state || info.message_count != now.message_count;
+                    if changed {
+                        *info = now;
+                    }
+                    changed
+                });
+                Some(pending)
+            }
+            None => None,
+        };
+        let answers: Vec<_> = mind
+            .replies
+            .drain(..)
+            .flat_map(|reply| {
+                let waiters = mind.waiting.remove(&reply.id).unwrap_or_default();
+                waiters.into_iter().map(move |waiter| (waiter, reply.clone()))
+            })
+            .collect();
+        let outcome = mind
+            .outcome
+            .take()
+            .and_then(|outcome| Some((mind.born.take()?, outcome)));
+        if answers.is_empty() && outcome.is_none() {
+            return Ok(());
+        }
+        tokio::spawn(async move {
+            if let Some(pending) = committed
+                && pending.committed().await.is_err()
+            {
+                // The log is closed, and with it the runner; an answer now could be a lie.
+                return;
+            }
+            for (waiter, reply) in answers {
+                let _ = waiter.send(reply);
+            }
+            if let Some((born, outcome)) = outcome {
+                let _ = born.send(outcome);
+            }
+        });
+        Ok(())
+    }
+
+    /// Lets the shim go and removes what it kept: all of it is in the log.
+    async fn end(mut self) {
+        if let Some(mut shim) = self.shim.take() {
+            shim.release().await;
+            let gone = async { while shim.next().await != Notice::Gone {} };
+            if tokio::time::timeout(RELEASE_MAX, gone).await.is_err() {
+                tracing::warn!(session = self.mind.log.id(), "the shim does not end");
+            }
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.shim_dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot remove the shim's directory");
+        }
+        self.info.send_replace(self.mind.core.info());
+        self.ended.send_replace(true);
+        tracing::info!(session = self.mind.log.id(), "session ended");
+    }
+}
+
+impl Mind {
+    /// Gives one record of the tape to the core.
+    fn feed(&mut self, record: &Record<'_>) -> Result<Vec<Deed>, DriveError> {
+        let (payload, now) = (record.payload, record.unix_ms);
+        Ok(match record.kind {
+            Kind::Out => self.step(&Input::Out(payload), now),
+            Kind::Err => self.step(&Input::Err(payload), now),
+            Kind::Note => {
+                let envelope: CommandEnvelope = decode_all(payload).map_err(DriveError::Note)?;
+                self.step(&Input::Command(&envelope), now)
+            }
+            Kind::Report => {
+                let mut deeds = Vec::new();
+                for line in payload
+                    .split(|&byte| byte == b'\n')
+                    .filter(|line| !line.is_empty())
+                {
+                    match Report::parse(line) {
+                        Ok(report) => deeds.extend(self.step(&Input::Report(&report), now)),
+                        Err(error) => {
+                            tracing::error!(session = self.log.id(), %error, "the sandbox's report is malformed");
+                            deeds.push(Deed::Kill);
+                        }
+                    }
+                }
+                deeds
+            }
+            Kind::Exit => {
+                let status = match record.exit() {
+                    Some(Exit::Code(code)) => ExitStatus::Code(code),
+                    Some(Exit::Signal(signal)) => ExitStatus::Signal(signal),
+                    None => ExitStatus::Signal(9),
+                };
+                self.step(&Input::Exited(status), now)
+            }
+            // Who began the tape, and what we wrote ourselves.
+            Kind::Start | Kind::In => Vec::new(),
+        })
+    }
+
+    /// One step of the core: events go to the ledger at once, deeds are left to the driver.
+    fn step(&mut self, input: &Input<'_>, now: u64) -> Vec<Deed> {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.core.step(input, now, &mut actions);
+        let mut deeds = Vec::new();
+        for action in actions.drain(..) {
+            match action {
+                Action::Record { at, event } => {
+                    self.watch_birth(&event);
+                    self.ledger.record(at, event);
+                }
+                Action::Write { id, bytes } => deeds.push(Deed::Write(id.0, bytes)),
+                Action::CloseStdin => deeds.push(Deed::CloseStdin),
+                Action::Kill => deeds.push(Deed::Kill),
+                Action::Reply(reply) => self.replies.push(reply),
+                // The house answers it from the log before it comes to the tape.
+                Action::Messages { id, .. } => {
+                    let fault = Fault::new(FaultCode::Internal, "messages are read from the log");
+                    self.replies.push(Reply::refused(id, "get_messages", fault));
+                }
+                Action::Rest => self.rested = true,
+            }
+        }
+        self.actions = actions;
+        deeds
+    }
+
+    /// Remembers whether the session came to be, and if not why.
+    fn watch_birth(&mut self, event: &Event) {
+        if self.born.is_none() {
+            return;
+        }
+        match event {
+            Event::SessionCreated(_) => self.outcome = Some(Ok(())),
+            Event::AgentError(error) => self.last_error = Some(error.error.clone()),
+            Event::SessionClosed(closed) if self.outcome.is_none() => {
+                let why = self
+                    .last_error
+                    .take()
+                    .or_else(|| closed.reason.clone())
+                    .unwrap_or_default();
+                self.outcome = Some(Err(Fault::new(FaultCode::Policy, why)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Where a replay may begin, if it may begin here.
+    fn mark(&self, tape: u64) -> Option<Bytes> {
+        let snapshot = self.core.snapshot()?;
+        let mark = Mark {
+            tape,
+            seq: self.core.cursor().seq,
+            snapshot,
+        };
+        serde_json::to_vec(&mark).ok().map(Bytes::from)
+    }
+}

@@ -1,0 +1,458 @@
+//! All sessions of this runner.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use oqto_protocol::codec::decode_all;
+use oqto_protocol::command::{Command, CommandEnvelope, GetMessages, SessionClose};
+use oqto_protocol::event::{Event, Heartbeat, ProcessHealth, Transient};
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::hello::HarnessInfo;
+use oqto_protocol::id::{CommandId, Digest, SessionId};
+use oqto_protocol::message::Message;
+use oqto_protocol::policy::{PolicyInfo, PolicyText};
+use oqto_protocol::reply::{Messages, Reply, ReplyData, State};
+use oqto_protocol::session::SessionInfo;
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::handle::{Ask, Followed, Handle};
+use super::installed;
+use super::settings::Settings;
+use crate::event_log::EventLog;
+use crate::harness::{Harness, Program, Start};
+use crate::sandbox;
+use crate::{cause, clock};
+
+/// How many messages are answered at once.
+const MESSAGES_MAX: u32 = 256;
+
+/// How many bytes of messages are answered at once: well below a frame's bound, with room for one large message.
+const MESSAGES_LEN_MAX: usize = 12 * 1024 * 1024;
+
+/// Telemetry that waits for a slow peer; past this the oldest is dropped.
+const TRANSIENTS_MAX: usize = 256;
+
+/// How often telemetry is sent.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How long sessions may take to end when the runner stops: the harness's own grace and then some.
+const STOP_MAX: Duration = Duration::from_secs(15);
+
+/// All sessions of this runner.
+pub struct Supervisor {
+    pub(super) settings: Settings,
+    pub(super) stores: tokio::sync::Mutex<BTreeMap<PathBuf, Arc<EventLog>>>,
+    pub(super) sessions: Mutex<BTreeMap<SessionId, Entry>>,
+    pub(super) drivers: Mutex<JoinSet<()>>,
+    pub(super) live: watch::Sender<u32>,
+    transients: broadcast::Sender<Transient>,
+}
+
+/// A name that is taken.
+#[derive(Clone)]
+pub(super) enum Entry {
+    /// By a session that is being made by this command.
+    Making(CommandId),
+    /// By a session.
+    Made(Box<Handle>),
+}
+
+/// A runner whose sessions cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory cannot be made or read.
+    #[error("cannot use {path}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Supervisor {
+    /// Opens the runner's sessions: those whose shim lives go on, the others are history.
+    ///
+    /// # Errors
+    /// When the state directory cannot be used. A single session that cannot be read is logged and left alone.
+    pub async fn open(settings: Settings) -> Result<Arc<Self>, OpenError> {
+        // The principals of sessions pass through to their own directories; they can list none.
+        for (dir, mode) in [
+            (settings.sessions_dir(), 0o711),
+            (settings.state_dir.join("workspaces"), 0o711),
+            (settings.stores_dir(), 0o700),
+        ] {
+            let made = DirBuilder::new().recursive(true).mode(mode).create(&dir);
+            made.map_err(|source| OpenError::Directory { path: dir, source })?;
+        }
+        let supervisor = Arc::new(Self {
+            settings,
+            stores: tokio::sync::Mutex::default(),
+            sessions: Mutex::default(),
+            drivers: Mutex::default(),
+            live: watch::Sender::new(0),
+            transients: broadcast::Sender::new(TRANSIENTS_MAX),
+        });
+        let dir = supervisor.settings.sessions_dir();
+        let entries = std::fs::read_dir(&dir);
+        for entry in entries.map_err(|source| OpenError::Directory {
+            path: dir.clone(),
+            source,
+        })? {
+            let path = entry
+                .map_err(|source| OpenError::Directory {
+                    path: dir.clone(),
+                    source,
+                })?
+                .path();
+            if let Err(error) = supervisor.find_again(&path).await {
+                tracing::error!(dir = %path.display(), error = %cause::chain(&error), "session left alone");
+            }
+        }
+        Ok(supervisor)
+    }
+
+    /// What a peer is told of the harnesses.
+    #[must_use]
+    pub fn harnesses(&self) -> Vec<HarnessInfo> {
+        Harness::ALL
+            .into_iter()
+            .map(|harness| self.harness_info(harness))
+            .collect()
+    }
+
+    fn harness_info(&self, harness: Harness) -> HarnessInfo {
+        let configured = self
+            .settings
+            .harnesses
+            .get(harness.name())
+            .and_then(|found| found.program.as_deref());
+        let program = match harness.needs(&Start::default()).program {
+            Program::Ourselves => Ok(self.settings.exe.clone()),
+            Program::Named(name) => {
+                let found = installed::find(harness.name(), name, configured);
+                found.map(|found| found.leading.into_iter().next().unwrap_or(found.program))
+            }
+        };
+        HarnessInfo {
+            name: harness.name().to_owned(),
+            program: program.as_ref().ok().map(|path| path.display().to_string()),
+            problem: program.err().map(|error| error.to_string()),
+            capabilities: harness.capabilities().to_vec(),
+        }
+    }
+
+    /// How many sessions may live at once.
+    #[must_use]
+    pub fn sessions_max(&self) -> u32 {
+        self.settings.sessions_max.get()
+    }
+
+    /// How many sessions live.
+    #[must_use]
+    pub fn live(&self) -> u32 {
+        *self.live.borrow()
+    }
+
+    /// How many sessions live, now and whenever that changes.
+    #[must_use]
+    pub fn watch_live(&self) -> watch::Receiver<u32> {
+        self.live.subscribe()
+    }
+
+    /// Telemetry, from now on.
+    #[must_use]
+    pub fn transients(&self) -> broadcast::Receiver<Transient> {
+        self.transients.subscribe()
+    }
+
+    /// What a human should know of this runner.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let open: Vec<_> = self
+            .handles()
+            .filter(|handle| !*handle.ended.borrow())
+            .filter(|handle| handle.record.sandbox.network == oqto_protocol::policy::NetworkAccess::Host)
+            .map(|handle| handle.record.id.to_string())
+            .collect();
+        if open.is_empty() {
+            return Vec::new();
+        }
+        vec![format!(
+            "these sessions have the host's whole network: {}",
+            open.join(", ")
+        )]
+    }
+
+    /// The sessions, alive and ended, by name.
+    pub async fn sessions(&self) -> Vec<SessionInfo> {
+        self.handles().map(|handle| handle.info()).collect()
+    }
+
+    /// The policies that sessions may name.
+    ///
+    /// # Errors
+    /// A fault for the peer when they cannot be read.
+    pub fn policies(&self) -> Result<Vec<PolicyInfo>, Fault> {
+        let catalog = self.catalog()?;
+        Ok(catalog
+            .names()
+            .map(|name| policy_info(&catalog, name))
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// One policy as written.
+    ///
+    /// # Errors
+    /// A fault for the peer when there is none of that name.
+    pub fn policy(&self, name: &str) -> Result<PolicyText, Fault> {
+        let catalog = self.catalog()?;
+        let name = name
+            .parse()
+            .map_err(|error| policy_fault(FaultCode::Invalid, &error))?;
+        let info = policy_info(&catalog, &name)?;
+        let text = catalog
+            .text(&name)
+            .map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
+        Ok(PolicyText {
+            info,
+            text: text.to_owned(),
+        })
+    }
+
+    fn catalog(&self) -> Result<crate::policy::Catalog, Fault> {
+        let catalog = sandbox::catalog(self.settings.policy_dir.as_deref());
+        catalog.map_err(|error| policy_fault(FaultCode::Policy, &error))
+    }
+
+    /// A session's events.
+    ///
+    /// # Errors
+    /// A fault for the peer when there is no such session.
+    pub async fn follow(&self, id: &SessionId) -> Result<Followed, Fault> {
+        let handle = self.handle(id)?;
+        Ok(Followed {
+            log: handle.log,
+            ended: handle.ended,
+        })
+    }
+
+    /// Carries out one command.
+    pub async fn command(self: &Arc<Self>, envelope: CommandEnvelope) -> Reply {
+        let (id, name) = (envelope.id, envelope.command.name());
+        match self.carry_out(envelope).await {
+            Ok(reply) => reply,
+            Err(fault) => Reply::refused(id, name, fault),
+        }
+    }
+
+    async fn carry_out(self: &Arc<Self>, envelope: CommandEnvelope) -> Result<Reply, Fault> {
+        let (id, name, session) = (envelope.id, envelope.command.name(), envelope.session_id.clone());
+        let done = |data| Reply::done(id, name, data);
+        match envelope.command {
+            Command::SessionCreate(create) => {
+                let created = self.create(session, id, *create.config).await?;
+                Ok(done(Some(ReplyData::Created(created))))
+            }
+            Command::SessionDelete(_) => {
+                self.delete(&session, id).await?;
+                Ok(done(None))
+            }
+            Command::GetState(_) => {
+                let status = Box::new(self.status(&session).await?);
+                Ok(done(Some(ReplyData::State(State { status }))))
+            }
+            Command::GetMessages(asked) => {
+                let messages = self.messages(&session, &asked).await?;
+                Ok(done(Some(ReplyData::Messages(messages))))
+            }
+            Command::SessionRestart(_)
+            | Command::ListSessions(_)
+            | Command::Delegate(_)
+            | Command::DelegateCancel(_)
+            | Command::Unknown(_) => Err(Fault::new(
+                FaultCode::Unsupported,
+                format!("this runner does not serve {name}"),
+            )),
+            Command::SessionClose(_) if *self.handle(&session)?.ended.borrow() => Ok(done(None)),
+            _ => self.ask(&session, envelope).await,
+        }
+    }
+
+    /// Leaves a command to the session's driver.
+    async fn ask(&self, session: &SessionId, envelope: CommandEnvelope) -> Result<Reply, Fault> {
+        let over = || Fault::new(FaultCode::WrongState, format!("session {session} has ended"));
+        let asks = self.handle(session)?.asks.ok_or_else(over)?;
+        let (reply, replied) = oneshot::channel();
+        asks.send(Ask::Command(Box::new(envelope), reply))
+            .await
+            .map_err(|_| over())?;
+        replied.await.map_err(|_| over())
+    }
+
+    async fn status(&self, id: &SessionId) -> Result<oqto_protocol::session::SessionStatus, Fault> {
+        let handle = self.handle(id)?;
+        if let Some(asks) = &handle.asks {
+            let (reply, replied) = oneshot::channel();
+            if asks.send(Ask::State(reply)).await.is_ok()
+                && let Ok(status) = replied.await
+            {
+                return Ok(status);
+            }
+        }
+        Ok(handle.ended_status())
+    }
+
+    /// What was said, from the log: it is there whatever became of the harness.
+    async fn messages(&self, id: &SessionId, asked: &GetMessages) -> Result<Messages, Fault> {
+        let handle = self.handle(id)?;
+        let limit = asked.limit.unwrap_or(MESSAGES_MAX).min(MESSAGES_MAX) as usize;
+        let rows = handle.log.messages(asked.after_idx, limit + 1).await;
+        let rows = rows.map_err(|error| Fault::new(FaultCode::Storage, cause::chain(&error)))?;
+        let (mut messages, mut len) = (Vec::new(), 0);
+        let mut more = false;
+        for row in rows {
+            if messages.len() == limit || (len > 0 && len + row.len() > MESSAGES_LEN_MAX) {
+                more = true;
+                break;
+            }
+            len += row.len();
+            let message = decode_all::<Message>(&row);
+            messages.push(message.map_err(|error| Fault::new(FaultCode::Storage, cause::chain(&error)))?);
+        }
+        Ok(Messages { messages, more })
+    }
+
+    pub(super) fn handle(&self, id: &SessionId) -> Result<Handle, Fault> {
+        match self.lock().get(id) {
+            Some(Entry::Made(handle)) => Ok((**handle).clone()),
+            Some(Entry::Making(_)) => Err(Fault::new(
+                FaultCode::Busy,
+                format!("session {id} is still being made"),
+            )),
+            None => Err(Fault::new(
+                FaultCode::NotFound,
+                format!("there is no session {id} on this runner"),
+            )),
+        }
+    }
+
+    fn handles(&self) -> impl Iterator<Item = Handle> + use<> {
+        let made = |entry: &Entry| match entry {
+            Entry::Made(handle) => Some((**handle).clone()),
+            Entry::Making(_) => None,
+        };
+        self.lock()
+            .values()
+            .filter_map(made)
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Entry>> {
+        // What a panic left behind is as whole as each single insertion.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The event log of a workspace, opened at its first use.
+    pub(super) async fn store(&self, path: &Path) -> Result<Arc<EventLog>, crate::event_log::OpenError> {
+        let mut stores = self.stores.lock().await;
+        if let Some(store) = stores.get(path) {
+            return Ok(store.clone());
+        }
+        let store = tokio::task::block_in_place(|| EventLog::open(path)).map(Arc::new)?;
+        stores.insert(path.to_owned(), store.clone());
+        Ok(store)
+    }
+
+    /// Sends telemetry for ever.
+    pub async fn beat(&self) {
+        let mut ticks = tokio::time::interval(HEARTBEAT);
+        loop {
+            ticks.tick().await;
+            for handle in self.handles().filter(|handle| !*handle.ended.borrow()) {
+                let now = clock::unix_ms();
+                let uptime_s = Some(now.saturating_sub(handle.record.created_at) / 1000);
+                let process = ProcessHealth {
+                    alive: true,
+                    pid: None,
+                    rss_bytes: None,
+                    cpu_pct: None,
+                    uptime_s,
+                };
+                let event = Event::Heartbeat(Heartbeat { process });
+                // Nobody may be listening.
+                let _ = self.transients.send(Transient {
+                    session_id: handle.record.id,
+                    ts: now,
+                    event,
+                });
+            }
+        }
+    }
+
+    /// Ends every session and commits what they said.
+    pub async fn stop(self: Arc<Self>) {
+        for handle in self.handles().filter(|handle| !*handle.ended.borrow()) {
+            let Some(asks) = handle.asks else { continue };
+            let Ok(id) = super::create::new_command_id() else {
+                continue;
+            };
+            let command = Command::SessionClose(SessionClose {});
+            let envelope = CommandEnvelope {
+                id,
+                session_id: handle.record.id,
+                runner_id: None,
+                command,
+            };
+            let (reply, _unheard) = oneshot::channel();
+            // A driver that is gone has closed its session already.
+            let _ = asks.send(Ask::Command(Box::new(envelope), reply)).await;
+        }
+        let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = async { while drivers.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_MAX, ended).await.is_err() {
+            // Their shims live on and are found again at the next start.
+            tracing::warn!("{} sessions did not end in time", drivers.len());
+            drivers.detach_all();
+        }
+        let stores = std::mem::take(&mut *self.stores.lock().await);
+        self.lock().clear();
+        for (path, store) in stores {
+            match Arc::try_unwrap(store) {
+                Ok(store) => store.close().await,
+                Err(_) => {
+                    tracing::warn!(path = %path.display(), "an event log is still read while it is closed")
+                }
+            }
+        }
+    }
+}
+
+fn policy_info(
+    catalog: &crate::policy::Catalog,
+    name: &crate::policy::PolicyName,
+) -> Result<PolicyInfo, Fault> {
+    use sha2::Digest as _;
+    let policy = catalog
+        .policy(name)
+        .map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
+    let text = catalog
+        .text(name)
+        .map_err(|error| policy_fault(FaultCode::NotFound, &error))?;
+    Ok(PolicyInfo {
+        name: name.to_string(),
+        description: policy.description,
+        digest: Digest(sha2::Sha256::digest(text).into()),
+    })
+}
+
+fn policy_fault(code: FaultCode, error: &dyn std::error::Error) -> Fault {
+    Fault::new(code, cause::chain(error))
+}

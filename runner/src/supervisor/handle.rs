@@ -1,0 +1,88 @@
+//! A session as the rest of the runner holds it.
+
+use std::path::PathBuf;
+
+use oqto_protocol::command::CommandEnvelope;
+use oqto_protocol::cursor::Cursor;
+use oqto_protocol::reply::Reply;
+use oqto_protocol::session::{SessionInfo, SessionState, SessionStatus};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::record::SessionRecord;
+use crate::event_log::SessionLog;
+use crate::harness::Harness;
+
+/// What a session's driver is asked.
+pub(super) enum Ask {
+    /// To carry out a command.
+    Command(Box<CommandEnvelope>, oneshot::Sender<Reply>),
+    /// How the session stands.
+    State(oneshot::Sender<SessionStatus>),
+}
+
+/// A session, alive or ended.
+#[derive(Clone)]
+pub(super) struct Handle {
+    pub(super) record: SessionRecord,
+    pub(super) dir: PathBuf,
+    pub(super) log: SessionLog,
+    /// Its driver; `None` when it ended before this runner began.
+    pub(super) asks: Option<mpsc::Sender<Ask>>,
+    /// What a list says of it, but for the newest event.
+    pub(super) info: watch::Receiver<SessionInfo>,
+    /// Whether it has recorded its last event.
+    pub(super) ended: watch::Receiver<bool>,
+}
+
+/// A session's events, to be followed.
+pub struct Followed {
+    /// Where they are.
+    pub log: SessionLog,
+    /// Whether there will be no more.
+    pub ended: watch::Receiver<bool>,
+}
+
+impl Followed {
+    /// The newest event that is kept.
+    #[must_use]
+    pub fn newest(&self) -> Cursor {
+        cursor(&self.log)
+    }
+}
+
+impl Handle {
+    /// What a list says of it.
+    pub(super) fn info(&self) -> SessionInfo {
+        let mut info = self.info.borrow().clone();
+        info.cursor = cursor(&self.log);
+        if *self.ended.borrow() {
+            info.state = SessionState::Closed;
+        }
+        info
+    }
+
+    /// How it stands, when nothing drives it any more.
+    pub(super) fn ended_status(&self) -> SessionStatus {
+        let harness = self.record.config.harness.parse::<Harness>();
+        SessionStatus {
+            info: self.info(),
+            capabilities: harness
+                .map(|harness| harness.capabilities().to_vec())
+                .unwrap_or_default(),
+            thinking_level: None,
+            provider: self.record.config.provider.clone(),
+            pending_request: None,
+            sandbox: Some(self.record.sandbox.clone()),
+            harness_state: None,
+        }
+    }
+}
+
+/// The newest event of a log.
+pub(super) fn cursor(log: &SessionLog) -> Cursor {
+    // An epoch grows by one a power failure.
+    Cursor {
+        epoch: u32::try_from(log.epoch()).unwrap_or(u32::MAX),
+        seq: log.last_seq(),
+    }
+}

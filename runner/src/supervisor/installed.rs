@@ -1,0 +1,178 @@
+//! Where a harness's program is on this host, and what of the host it needs to run.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// How much of a script is read to find its interpreter, bytes: the kernel itself reads no more.
+const SHEBANG_LEN_MAX: u64 = 256;
+
+/// A program that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Installed {
+    /// What to execute, its links resolved: the program, or the interpreter of its script.
+    pub program: PathBuf,
+    /// What stands before the harness's own arguments: the script, when there is one.
+    pub leading: Vec<PathBuf>,
+    /// What it has to read besides the system.
+    pub read: Vec<PathBuf>,
+    /// Where the programs that it calls by name are.
+    pub path: Vec<PathBuf>,
+}
+
+/// A program that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotInstalled {
+    /// The configuration names a file that is none.
+    #[error("{path} is no program (runner.toml: harness.{harness}.program)")]
+    Configured {
+        /// Which harness.
+        harness: String,
+        /// What the configuration says.
+        path: PathBuf,
+    },
+    /// Nothing of that name in `PATH`.
+    #[error(
+        "there is no program {program} in the runner's PATH; install it, or name it in runner.toml: \
+         harness.{harness}.program"
+    )]
+    Missing {
+        /// Which harness.
+        harness: String,
+        /// Its program's name.
+        program: String,
+    },
+    /// Its script's interpreter is not there.
+    #[error("{script} needs {interpreter}, which is not in the runner's PATH")]
+    NoInterpreter {
+        /// The script.
+        script: PathBuf,
+        /// What it names.
+        interpreter: String,
+    },
+}
+
+/// Finds the program of `harness`: where the configuration says, else by its `name` in `PATH`.
+///
+/// # Errors
+/// When it, or what its script needs, is not there.
+pub(super) fn find(harness: &str, name: &str, configured: Option<&Path>) -> Result<Installed, NotInstalled> {
+    let named = match configured {
+        Some(path) if is_program(path) => path.to_owned(),
+        Some(path) => {
+            return Err(NotInstalled::Configured {
+                harness: harness.to_owned(),
+                path: path.to_owned(),
+            });
+        }
+        None => in_path(name).ok_or_else(|| NotInstalled::Missing {
+            harness: harness.to_owned(),
+            program: name.to_owned(),
+        })?,
+    };
+    let real = named.canonicalize().unwrap_or_else(|_| named.clone());
+    let Some(interpreter) = interpreter(&real) else {
+        return Ok(Installed {
+            read: vec![installation(&real)],
+            path: Vec::new(),
+            program: real,
+            leading: Vec::new(),
+        });
+    };
+    // Package managers put an interpreter of the right version beside the program.
+    let beside = named
+        .parent()
+        .map(|dir| dir.join(&interpreter))
+        .filter(|path| is_program(path));
+    let found = beside
+        .or_else(|| in_path(&interpreter))
+        .ok_or_else(|| NotInstalled::NoInterpreter {
+            script: real.clone(),
+            interpreter: interpreter.clone(),
+        })?;
+    let program = found.canonicalize().unwrap_or(found);
+    Ok(Installed {
+        read: vec![installation(&real), installation(&program)],
+        path: program.parent().map(Path::to_owned).into_iter().collect(),
+        program,
+        leading: vec![real],
+    })
+}
+
+/// The directory that must be seen for `program` to run: the whole tree of packages that it was installed with,
+/// else the one that it stands in.
+fn installation(program: &Path) -> PathBuf {
+    let packages = program
+        .ancestors()
+        .filter(|dir| dir.ends_with("node_modules"))
+        .last();
+    packages.or(program.parent()).unwrap_or(program).to_owned()
+}
+
+/// The program that a script asks `env` for. A script that names its interpreter's path needs no help.
+fn interpreter(script: &Path) -> Option<String> {
+    let mut start = Vec::new();
+    File::open(script)
+        .ok()?
+        .take(SHEBANG_LEN_MAX)
+        .read_to_end(&mut start)
+        .ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
+    let program = words.next()?;
+    if !program.ends_with("/env") {
+        return None;
+    }
+    words.find(|word| *word != "-S").map(str::to_owned)
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn program(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn a_script_brings_the_interpreter_that_stands_beside_it_and_its_packages() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        program(&root.join("x/node_modules/@a/pi/cli.js"), "#!/usr/bin/env node\n");
+        program(&root.join("x/node_modules/node/bin/node"), "\u{7f}ELF");
+        fs::create_dir_all(root.join("x/node_modules/.bin")).unwrap();
+        let named = root.join("x/node_modules/.bin/pi");
+        std::os::unix::fs::symlink("../@a/pi/cli.js", &named).unwrap();
+        std::os::unix::fs::symlink("../node/bin/node", root.join("x/node_modules/.bin/node")).unwrap();
+        let found = find("pi", "pi", Some(&named)).unwrap();
+        assert_eq!(found.program, root.join("x/node_modules/node/bin/node"));
+        assert_eq!(found.leading, [root.join("x/node_modules/@a/pi/cli.js")]);
+        assert_eq!(found.read[0], root.join("x/node_modules"));
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = find("pi", "no-such-program-here", None).unwrap_err();
+        assert!(error.to_string().contains("no-such-program-here"));
+        let error = find("pi", "pi", Some(Path::new("/etc/passwd"))).unwrap_err();
+        assert!(matches!(error, NotInstalled::Configured { .. }));
+    }
+}

@@ -1,0 +1,329 @@
+//! From what a session is asked to be to what will be started: everything that can be refused is refused here,
+//! before anything runs.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::id::SessionId;
+use oqto_protocol::policy::{NetworkAccess, SandboxReport};
+use oqto_protocol::session::SessionConfig;
+
+use super::installed::{self, NotInstalled};
+use super::seed::{self, SeedError};
+use super::settings::Settings;
+use crate::harness::{Harness, Needs, Network as NeedsNetwork, PrivateDir, Program, Start, UnknownHarness};
+use crate::launch::{Arg, Launch};
+use crate::policy::{self, AbsolutePath, BadPath, Network, Plan, PolicyName};
+use crate::sandbox::{self, Host};
+use crate::shim::{Order, Principal};
+
+/// The policy of a session that names none.
+const POLICY_DEFAULT: &str = "workspace";
+
+/// The harness's private directory below its home.
+const PRIVATE_DIR: &str = ".agent";
+
+/// A session that is ready to be started.
+pub(super) struct Prepared {
+    /// The harness.
+    pub(super) harness: Harness,
+    /// What the shim is told.
+    pub(super) order: Order,
+    /// The workspace.
+    pub(super) workspace: PathBuf,
+    /// What is to hold it; the layers come from the kernel.
+    pub(super) sandbox: SandboxReport,
+}
+
+/// Why a session cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// No such harness.
+    #[error("cannot start this harness")]
+    Harness(#[from] UnknownHarness),
+    /// Its program is not there.
+    #[error("harness {harness} is not installed")]
+    NotInstalled {
+        /// Which harness.
+        harness: Harness,
+        /// What is missing.
+        source: NotInstalled,
+    },
+    /// The workspace is not there, or is no directory.
+    #[error("cannot work in {path}")]
+    Workspace {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A path that is needed cannot stand in a policy.
+    #[error("the path {path} {source}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BadPath,
+    },
+    /// Nobody whom the harness could run as.
+    #[error("no user to run the harness as")]
+    Principal(#[from] sandbox::principal::PrincipalError),
+    /// No such policy, or it does not allow what is asked for.
+    #[error("the policy does not allow this session")]
+    Policy(#[from] policy::ResolveError),
+    /// The policies cannot be read.
+    #[error("cannot read the policies")]
+    Policies(#[from] sandbox::PoliciesError),
+    /// What is called a policy cannot be one.
+    #[error("there is no policy {name:?}")]
+    PolicyName {
+        /// What was asked for.
+        name: String,
+        /// What names look like.
+        source: policy::BadName,
+    },
+    /// A variable that the policy does not name.
+    #[error(
+        "policy {policy} does not let the variable {name} in; name it under [env] pass in a policy that extends it"
+    )]
+    Variable {
+        /// Which policy.
+        policy: PolicyName,
+        /// Which variable.
+        name: String,
+    },
+    /// No bubblewrap.
+    #[error("this host cannot make a sandbox")]
+    Bubblewrap(#[from] sandbox::probe::NoBubblewrap),
+    /// The principal cannot run this program.
+    #[error("the user of the harness cannot reach the runner's program")]
+    Reach(#[from] sandbox::ReachError),
+    /// The sandbox cannot be laid out.
+    #[error("cannot lay out the sandbox")]
+    Wrap(#[from] sandbox::WrapError),
+    /// The session's directory cannot be made.
+    #[error("cannot make the session's directory {path}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The harness's configuration cannot be copied.
+    #[error("cannot give the session a configuration of its own")]
+    Seed(#[from] SeedError),
+}
+
+impl PrepareError {
+    /// What the peer is told.
+    pub(super) fn fault(&self) -> Fault {
+        let code = match self {
+            Self::Harness(_) | Self::NotInstalled { .. } => FaultCode::NotFound,
+            Self::Workspace { .. } | Self::Path { .. } | Self::PolicyName { .. } => FaultCode::Invalid,
+            Self::Principal(_) => FaultCode::Denied,
+            Self::Policy(_)
+            | Self::Policies(_)
+            | Self::Variable { .. }
+            | Self::Bubblewrap(_)
+            | Self::Reach(_)
+            | Self::Wrap(_) => FaultCode::Policy,
+            Self::Directory { .. } | Self::Seed(_) => FaultCode::Storage,
+        };
+        Fault::new(code, crate::cause::chain(self))
+    }
+}
+
+/// Decides everything about a session and makes its home below `dir`, which must not be there.
+///
+/// # Errors
+/// See [`PrepareError`]; the caller removes `dir`.
+pub(super) fn prepare(
+    settings: &Settings,
+    id: &SessionId,
+    dir: &Path,
+    config: &SessionConfig,
+) -> Result<Prepared, PrepareError> {
+    let harness: Harness = config.harness.parse()?;
+    let home = format!("{}/{PRIVATE_DIR}", sandbox::HOME);
+    let needs = harness.needs(&Start {
+        provider: config.provider.as_deref(),
+        model: config.model.as_deref(),
+        continue_session: config.continue_session.as_deref(),
+        private_dir: &home,
+    });
+    let workspace = workspace(settings, id, config.cwd.as_deref())?;
+    let principal = sandbox::principal::Principal::choose(settings.principal, &workspace)?;
+    let configured = settings.harnesses.get(harness.name());
+    let program = match needs.program {
+        Program::Ourselves => None,
+        Program::Named(name) => Some(
+            installed::find(
+                harness.name(),
+                name,
+                configured.and_then(|found| found.program.as_deref()),
+            )
+            .map_err(|source| PrepareError::NotInstalled { harness, source })?,
+        ),
+    };
+
+    let name = config.policy.as_deref().unwrap_or(POLICY_DEFAULT);
+    let name: PolicyName = name.parse().map_err(|source| PrepareError::PolicyName {
+        name: name.to_owned(),
+        source,
+    })?;
+    let catalog = sandbox::catalog(settings.policy_dir.as_deref())?;
+    let session_home = dir.join("home");
+    let read = program.iter().flat_map(|found| found.read.iter().cloned());
+    let request = policy::Request {
+        workspace: absolute(&workspace)?,
+        user_home: absolute(principal.home())?,
+        session_home: absolute(&session_home)?,
+        read: read.map(|path| absolute(&path)).collect::<Result<_, _>>()?,
+        closed: settings
+            .closed(principal.home())
+            .map(|path| absolute(&path))
+            .collect::<Result<_, _>>()?,
+        network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
+    };
+    let plan = policy::resolve(&catalog, &name, &request)?;
+    if let Some(name) = config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
+        return Err(PrepareError::Variable {
+            policy: plan.policy,
+            name: name.clone(),
+        });
+    }
+
+    make_home(&session_home)?;
+    if needs.private_dir == PrivateDir::Needed {
+        let from = configured.and_then(|found| found.config_dir.clone());
+        let from = from.unwrap_or_else(|| principal.home().join(".pi/agent"));
+        seed::seed(&from, &session_home.join(PRIVATE_DIR), &principal)?;
+    }
+    seed::hand_over(&session_home, &principal)?;
+    let host = Host {
+        bwrap: sandbox::probe::bubblewrap(&std::env::var_os("PATH").unwrap_or_default())?,
+        runner_exe: sandbox::reachable_exe(&settings.exe, &principal, &settings.bin_dir())?,
+        env: config
+            .env
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+        principal: principal.clone(),
+    };
+    let inner = inner(&plan, &needs, program, &workspace);
+    let launch = sandbox::wrap(&plan, inner, &host)?;
+    let ours = nix::unistd::geteuid().as_raw();
+    let become_principal = Principal {
+        uid: principal.uid(),
+        gid: principal.gid(),
+    };
+    Ok(Prepared {
+        harness,
+        order: Order {
+            launch,
+            principal: (principal.uid() != ours).then_some(become_principal),
+        },
+        workspace,
+        sandbox: report(&plan),
+    })
+}
+
+/// The directory that the session works in; one of its own where none is named.
+fn workspace(settings: &Settings, id: &SessionId, cwd: Option<&str>) -> Result<PathBuf, PrepareError> {
+    let asked = match cwd {
+        Some(cwd) => PathBuf::from(cwd),
+        None => {
+            let own = settings.workspace_dir(id);
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&own)
+                .map_err(|source| PrepareError::Directory {
+                    path: own.clone(),
+                    source,
+                })?;
+            own
+        }
+    };
+    let failed = |source| PrepareError::Workspace {
+        path: asked.clone(),
+        source,
+    };
+    let path = fs::canonicalize(&asked).map_err(failed)?;
+    if !asked.is_absolute() {
+        return Err(failed(io::Error::other("the path must be absolute")));
+    }
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(failed(io::ErrorKind::NotADirectory.into()))
+    }
+}
+
+fn absolute(path: &Path) -> Result<AbsolutePath, PrepareError> {
+    AbsolutePath::try_from(path).map_err(|source| PrepareError::Path {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn make_home(path: &Path) -> Result<(), PrepareError> {
+    DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| PrepareError::Directory {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// The harness itself, before the sandbox is put around it.
+fn inner(plan: &Plan, needs: &Needs, program: Option<installed::Installed>, workspace: &Path) -> Launch {
+    let mut env: BTreeMap<OsString, OsString> = needs
+        .env
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
+    let mut args = Vec::new();
+    let program = match program {
+        None => PathBuf::from(sandbox::RUNNER),
+        Some(found) => {
+            args.extend(found.leading.into_iter().map(|path| Arg::Text(path.into())));
+            let system = plan.env.set.get("PATH").map(String::as_str).unwrap_or_default();
+            let path = found
+                .path
+                .iter()
+                .map(PathBuf::from)
+                .chain(std::env::split_paths(system));
+            // A directory with a colon in its name cannot stand in PATH; the harness is started by its own path.
+            if let Ok(path) = std::env::join_paths(path) {
+                env.insert("PATH".into(), path);
+            }
+            found.program
+        }
+    };
+    args.extend(needs.args.iter().map(|arg| Arg::Text(arg.into())));
+    Launch {
+        program: program.into(),
+        args,
+        env: env.into_iter().collect(),
+        cwd: workspace.into(),
+    }
+}
+
+fn report(plan: &Plan) -> SandboxReport {
+    SandboxReport {
+        policy: plan.policy.to_string(),
+        digest: plan.digest(),
+        network: match plan.network {
+            Network::None => NetworkAccess::None,
+            Network::Host => NetworkAccess::Host,
+        },
+        layers: Vec::new(),
+    }
+}

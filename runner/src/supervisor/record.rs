@@ -1,0 +1,91 @@
+//! What a session was asked to be, on disk beside it, so that it is found again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use oqto_protocol::id::{CommandId, SessionId};
+use oqto_protocol::policy::SandboxReport;
+use oqto_protocol::session::SessionConfig;
+use serde::{Deserialize, Serialize};
+
+/// The longest such file, bytes: a configuration comes in one frame, but nobody names that much.
+const FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
+
+/// The file's name.
+const FILE: &str = "session.json";
+
+/// What a session was asked to be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionRecord {
+    /// Its name.
+    pub(super) id: SessionId,
+    /// The command that made it: the same command again makes no second one.
+    pub(super) created_by: CommandId,
+    /// When, Unix milliseconds.
+    pub(super) created_at: u64,
+    /// What was asked for. The variables' values are left out: they may be secrets.
+    pub(super) config: SessionConfig,
+    /// Where it works, links resolved.
+    pub(super) workspace: PathBuf,
+    /// Its event log.
+    pub(super) store: PathBuf,
+    /// What was to hold it.
+    pub(super) sandbox: SandboxReport,
+}
+
+/// A record that cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecordError {
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is no session's record")]
+    Malformed {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+}
+
+impl SessionRecord {
+    /// Writes the record into the session's directory, whole or not at all.
+    pub(super) fn keep(&self, dir: &Path) -> Result<(), RecordError> {
+        let path = dir.join(FILE);
+        let text = serde_json::to_vec(self).map_err(|source| RecordError::Malformed {
+            path: path.clone(),
+            source,
+        })?;
+        let new = dir.join("session.json.new");
+        let written = (|| {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(dir)?.sync_all()
+        })();
+        written.map_err(|source| RecordError::Write { path, source })
+    }
+
+    /// Reads the record of a session's directory.
+    pub(super) fn open(dir: &Path) -> Result<Self, RecordError> {
+        let path = dir.join(FILE);
+        let read_error = |source| RecordError::Read {
+            path: path.clone(),
+            source,
+        };
+        let bytes = crate::sys::read_bounded(&path, FILE_LEN_MAX).map_err(read_error)?;
+        let bytes = bytes.ok_or_else(|| read_error(io::Error::other("it is too long")))?;
+        serde_json::from_slice(&bytes).map_err(|source| RecordError::Malformed {
+            path: path.clone(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! What the supervisor knows of its runner: where things are, and how many there may be.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid};
+use oqto_protocol::id::{RunnerId, SessionId};
+
+/// What the supervisor knows of its runner.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The runner's name.
+    pub runner_id: RunnerId,
+    /// Where the runner keeps everything.
+    pub state_dir: PathBuf,
+    /// Where policies beside the shipped ones are.
+    pub policy_dir: Option<PathBuf>,
+    /// As whom harnesses run when the runner is root.
+    pub principal: Option<(Uid, Gid)>,
+    /// How many sessions may live at once.
+    pub sessions_max: NonZeroU32,
+    /// What is known of single harnesses, by name.
+    pub harnesses: BTreeMap<String, HarnessSettings>,
+    /// The runner's own program.
+    pub exe: PathBuf,
+}
+
+/// What is known of one harness.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HarnessSettings {
+    /// Its program; without it the name is looked up in `PATH`.
+    pub program: Option<PathBuf>,
+    /// Whose configuration files each session's private copy begins with.
+    pub config_dir: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Where the sessions are.
+    pub(super) fn sessions_dir(&self) -> PathBuf {
+        self.state_dir.join("sessions")
+    }
+
+    /// Where one session is.
+    pub(super) fn session_dir(&self, id: &SessionId) -> PathBuf {
+        self.sessions_dir().join(id.as_str())
+    }
+
+    /// The workspace of a session that named none.
+    pub(super) fn workspace_dir(&self, id: &SessionId) -> PathBuf {
+        self.state_dir.join("workspaces").join(id.as_str())
+    }
+
+    /// Where the event logs are, one a workspace.
+    pub(super) fn stores_dir(&self) -> PathBuf {
+        self.state_dir.join("events")
+    }
+
+    /// Where copies of the runner's program are that other users may run.
+    pub(super) fn bin_dir(&self) -> PathBuf {
+        self.state_dir.join("bin")
+    }
+
+    /// What no session may reach whatever its policy says: the runner's own state and keys, and those of a control
+    /// of the same user.
+    pub(super) fn closed(&self, user_home: &Path) -> impl Iterator<Item = PathBuf> {
+        let own = ["identity", "sessions", "events"].map(|name| self.state_dir.join(name));
+        let control = [".local/share/oqto", ".config/oqto"].map(|name| user_home.join(name));
+        own.into_iter().chain(control)
+    }
+}

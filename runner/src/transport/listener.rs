@@ -1,0 +1,208 @@
+//! Who may connect, and how fast it goes.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use oqto_protocol::bounds::HELLO_LEN_MAX;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{
+    AckFrequencyConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+};
+use rustls::pki_types::CertificateDer;
+
+use super::stream::Stream;
+
+/// Connections at once. Each may hold a window of unread data; past this a stranger waits outside.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Streams of one connection at once, each kind: memory is kept ready for every one that is permitted.
+pub const STREAMS_MAX: u32 = 256;
+
+/// What the kernel is asked to buffer for the socket, bytes: its default of some 200 KiB loses packets in bursts.
+const SOCKET_BUFFER_LEN: usize = 4 * 1024 * 1024;
+
+/// The largest packet that discovery may find. With segmentation offload ten of them go to the kernel at once, and
+/// ten of more than 6550 bytes pass 65,507, which it refuses.
+const MTU_MAX: u16 = 6500;
+
+/// How much may be on its way to one peer, bytes. A slow reader keeps this much in memory.
+const SEND_WINDOW: u64 = 1024 * 1024;
+
+/// How long a silent link lives, and how often a live one is heard: below what NATs forget after.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
+
+/// An address where this runner cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The socket cannot be had.
+    #[error("cannot listen on {address}")]
+    Socket {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The TLS configuration has no cipher suite that QUIC needs.
+    #[error("the TLS configuration cannot carry QUIC")]
+    Tls(#[source] quinn::crypto::rustls::NoInitialCipherSuite),
+}
+
+/// A connection that did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// The handshake failed: no certificate, another authority, another version, or the link broke.
+    #[error("the handshake with {address} failed")]
+    Handshake {
+        /// With whom.
+        address: SocketAddr,
+        /// Why.
+        source: quinn::ConnectionError,
+    },
+}
+
+/// Where this runner listens.
+pub struct Listener {
+    endpoint: Endpoint,
+    address: SocketAddr,
+}
+
+/// A link whose handshake has begun.
+pub struct Incoming(quinn::Connecting, SocketAddr);
+
+/// A verified link to a peer.
+#[derive(Clone)]
+pub struct Connection(quinn::Connection);
+
+impl Listener {
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub fn bind(address: SocketAddr, tls: rustls::ServerConfig) -> Result<Self, BindError> {
+        let socket_error = |source| BindError::Socket { address, source };
+        let socket = UdpSocket::bind(address).map_err(socket_error)?;
+        widen(&socket);
+        let mut endpoint_config = EndpointConfig::default();
+        endpoint_config
+            .max_udp_payload_size(65_527)
+            .map_err(|e| socket_error(io::Error::other(e)))?;
+        let tls = QuicServerConfig::try_from(tls).map_err(BindError::Tls)?;
+        let mut config = ServerConfig::with_crypto(Arc::new(tls));
+        config.transport_config(Arc::new(transport_config()));
+        config.max_incoming(CONNECTIONS_MAX);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime).map_err(socket_error)?;
+        let address = endpoint.local_addr().map_err(socket_error)?;
+        Ok(Self { endpoint, address })
+    }
+
+    /// Where it listens, the port filled in.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next link; `None` once closed. A stranger must show that it owns its address before it costs memory.
+    pub async fn accept(&self) -> Option<Incoming> {
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            let address = incoming.remote_address();
+            if self.endpoint.open_connections() >= CONNECTIONS_MAX {
+                incoming.refuse();
+            } else if let Ok(connecting) = incoming.accept() {
+                return Some(Incoming(connecting, address));
+            }
+        }
+    }
+
+    /// Closes every link and waits until the peers know.
+    pub async fn close(&self) {
+        self.endpoint
+            .close(VarInt::from_u32(0), b"the runner is stopping");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+impl Incoming {
+    /// Finishes the handshake.
+    ///
+    /// # Errors
+    /// When the peer cannot be verified, or is gone.
+    pub async fn handshake(self) -> Result<Connection, AcceptError> {
+        let address = self.1;
+        self.0
+            .await
+            .map(Connection)
+            .map_err(|source| AcceptError::Handshake { address, source })
+    }
+}
+
+impl Connection {
+    /// Where the peer is now; it may move.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
+    /// The certificates that the peer has shown, verified.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.0
+            .peer_identity()
+            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .map(|chain| *chain)
+            .unwrap_or_default()
+    }
+
+    /// The next stream that the peer opens, with room for short frames only until it is told otherwise; `None`
+    /// once the link is gone.
+    pub async fn accept_stream(&self) -> Option<Stream> {
+        let (send, recv) = self.0.accept_bi().await.ok()?;
+        Some(Stream::new(send, recv, HELLO_LEN_MAX))
+    }
+
+    /// Ends the link and says why.
+    pub fn close(&self, reason: &str) {
+        self.0.close(VarInt::from_u32(1), reason.as_bytes());
+    }
+
+    /// Waits until the link is gone.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+fn transport_config() -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU_MAX);
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(10))
+        .max_ack_delay(Some(Duration::from_millis(5)));
+    let mut config = TransportConfig::default();
+    config
+        .mtu_discovery_config(Some(mtu))
+        .ack_frequency_config(Some(acks))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(IDLE_MAX.try_into().ok())
+        .keep_alive_interval(Some(KEEP_ALIVE));
+    config
+}
+
+/// Asks for large socket buffers. The kernel may give less than asked; that costs speed, never correctness.
+fn widen(socket: &UdpSocket) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    for result in [
+        setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER_LEN),
+        setsockopt(socket, sockopt::SndBuf, &SOCKET_BUFFER_LEN),
+    ] {
+        if let Err(error) = result {
+            tracing::debug!(%error, "the kernel gives small socket buffers");
+        }
+    }
+}

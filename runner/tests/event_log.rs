@@ -1,0 +1,464 @@
+//! The event log on a real disk, killed and filled for real.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bytes::Bytes;
+use oqto_runner::event_log::{
+    AppendError, Batch, ChangeError, Closed, CreateError, EventLog, Health, MessageRow, OpenError, Resume,
+    SessionLog, Sync,
+};
+use proptest::prelude::*;
+
+/// Where a test that runs itself again as a child finds its store.
+const STORE: &str = "OQTO_TEST_STORE";
+
+/// A frame that says which event it is.
+fn frame(session: &str, seq: u64, len: usize) -> Vec<u8> {
+    let mut body = format!("{session}/{seq}").into_bytes();
+    body.resize(body.len().max(len), b'.');
+    [&u32::try_from(body.len()).unwrap().to_le_bytes()[..], &body].concat()
+}
+
+fn batch(session: &SessionLog, first: u64, count: u64, sync: Sync) -> Batch {
+    let bytes: Vec<u8> = (first..first + count)
+        .flat_map(|seq| frame(session.id(), seq, 20))
+        .collect();
+    Batch::new(first, bytes.into(), sync).unwrap()
+}
+
+async fn append(session: &SessionLog, count: u64, sync: Sync) {
+    let batch = batch(session, session.last_seq() + 1, count, sync);
+    session.append(batch).await.unwrap().committed().await.unwrap();
+}
+
+/// Reads from a cursor to the end; every event is checked to be the next one of this session.
+async fn read_all(session: &SessionLog, after: u64, max_bytes: usize) -> u64 {
+    let mut seq = after;
+    while let Some(chunk) = session.read(seq, max_bytes).await.unwrap() {
+        assert_eq!(chunk.first_seq, seq + 1);
+        let mut bytes = &chunk.bytes[..];
+        while let Some((len, rest)) = bytes.split_first_chunk() {
+            let (body, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
+            seq += 1;
+            let expected = format!("{}/{seq}", session.id());
+            assert_eq!(String::from_utf8_lossy(body).trim_end_matches('.'), expected);
+            bytes = rest;
+        }
+        assert_eq!(chunk.last_seq, seq);
+    }
+    seq
+}
+
+fn store(home: &tempfile::TempDir) -> PathBuf {
+    home.path().join("logs").join("events.db")
+}
+
+#[tokio::test]
+async fn what_was_appended_is_there_after_it_was_opened_again() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home)).unwrap();
+    let session = log
+        .create_session("one", Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    append(&session, 3, Sync::Process).await;
+    let message = |idx| MessageRow {
+        idx,
+        id: format!("m{idx}"),
+        frame: format!("text {idx}").into(),
+    };
+    let ending = batch(&session, 4, 2, Sync::Power)
+        .with_messages(vec![message(0), message(1)])
+        .with_mark(Bytes::from_static(b"offset 77"));
+    assert_eq!(
+        *session.append(ending).await.unwrap().committed().await.unwrap(),
+        5
+    );
+    session
+        .put_state(Bytes::from_static(b"{\"title\":1}"))
+        .await
+        .unwrap();
+    log.close().await;
+
+    let log = EventLog::open(&store(&home)).unwrap();
+    let session = log.session("one").unwrap();
+    assert_eq!((session.last_seq(), session.epoch()), (5, 1));
+    assert_eq!(session.mark().unwrap(), "offset 77");
+    assert_eq!(read_all(&session, 0, usize::MAX).await, 5);
+    let messages = |after, limit| {
+        let session = session.clone();
+        async move {
+            let found = session.messages(after, limit).await.unwrap();
+            found
+                .into_iter()
+                .map(oqto_runner::event_log::Durable::into_inner)
+                .collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(messages(None, 10).await, ["text 0", "text 1"]);
+    assert_eq!(messages(Some(0), 10).await, ["text 1"]);
+    assert_eq!(messages(None, 1).await, ["text 0"]);
+    let rows = log.sessions().await.unwrap();
+    assert_eq!(
+        (rows[0].id.as_str(), &rows[0].state[..], rows[0].last_seq),
+        ("one", &b"{\"title\":1}"[..], 5)
+    );
+    append(&session, 1, Sync::Power).await;
+    assert_eq!(read_all(&session, 5, usize::MAX).await, 6);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let wal = home.path().join("logs").join("events.db-wal");
+    assert_eq!(
+        (
+            mode(&store(&home)),
+            mode(&wal),
+            mode(store(&home).parent().unwrap())
+        ),
+        (0o600, 0o600, 0o700)
+    );
+    log.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_starts_in_the_middle_of_a_batch_from_memory_and_from_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home)).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    append(&session, 10, Sync::Process).await;
+    append(&session, 10, Sync::Process).await;
+    for after in 0..=20 {
+        assert_eq!(read_all(&session, after, 60).await, 20);
+    }
+    log.close().await;
+    let log = EventLog::open(&store(&home)).unwrap();
+    let session = log.session("one").unwrap();
+    for (after, max_bytes) in (0..=20).flat_map(|after| [(after, 0), (after, 60), (after, usize::MAX)]) {
+        assert_eq!(read_all(&session, after, max_bytes).await, 20);
+    }
+    assert!(session.read(20, 100).await.unwrap().is_none());
+    assert!(session.read(21, 100).await.unwrap().is_none());
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_write_at_once_never_mix() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home)).unwrap();
+    let mut writers = Vec::new();
+    for id in ["one", "two", "three"] {
+        let session = log.create_session(id, Bytes::new()).await.unwrap();
+        writers.push(tokio::spawn(async move {
+            for round in 0..200 {
+                let sync = if round % 50 == 49 {
+                    Sync::Power
+                } else {
+                    Sync::Process
+                };
+                let batch = batch(&session, round * 3 + 1, 3, sync);
+                let pending = session.append(batch).await.unwrap();
+                if round % 7 == 0 {
+                    pending.committed().await.unwrap();
+                }
+            }
+            session.wait_past(599).await.unwrap();
+            assert_eq!(read_all(&session, 0, 1000).await, 600);
+        }));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    log.close().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_is_woken_by_each_commit_and_by_the_end() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home)).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    let follower = session.clone();
+    let following = tokio::spawn(async move {
+        let mut seq = 0;
+        while follower.wait_past(seq).await.is_ok() {
+            seq = read_all(&follower, seq, 64).await;
+        }
+        seq
+    });
+    for _ in 0..20 {
+        append(&session, 2, Sync::Process).await;
+    }
+    log.delete_session("one").await.unwrap();
+    assert_eq!(following.await.unwrap(), 40);
+    assert!(matches!(
+        session.append(batch(&session, 41, 1, Sync::Power)).await,
+        Err(AppendError::Deleted)
+    ));
+    assert_eq!(log.delete_session("one").await, Err(ChangeError::Unknown));
+    let again = log.create_session("one", Bytes::new()).await.unwrap();
+    assert_eq!((again.last_seq(), read_all(&again, 0, 100).await), (0, 0));
+    log.close().await;
+    assert_eq!(again.wait_past(0).await, Err(Closed));
+    assert!(matches!(
+        again.append(batch(&again, 1, 1, Sync::Power)).await,
+        Err(AppendError::Closed(_))
+    ));
+}
+
+#[tokio::test]
+async fn numbers_that_do_not_follow_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home)).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    assert!(matches!(
+        log.create_session("one", Bytes::new()).await,
+        Err(CreateError::Exists)
+    ));
+    append(&session, 2, Sync::Process).await;
+    for first in [1, 2, 4] {
+        let refused = session
+            .append(batch(&session, first, 1, Sync::Process))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            refused,
+            AppendError::OutOfOrder {
+                first_seq: first,
+                last_seq: 2
+            }
+        );
+    }
+    let message = |idx| MessageRow {
+        idx,
+        id: "m".to_owned(),
+        frame: Bytes::new(),
+    };
+    let twice = batch(&session, 3, 1, Sync::Process).with_messages(vec![message(4), message(4)]);
+    let refused = session.append(twice).await.unwrap_err();
+    assert_eq!(refused, AppendError::MessageOutOfOrder { idx: 4 });
+    append(&session, 1, Sync::Process).await;
+    log.close().await;
+}
+
+#[tokio::test]
+async fn what_memory_gave_up_is_read_from_the_disk_without_a_gap() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home)).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    let mut first = 1;
+    for _ in 0..64 {
+        let bytes: Vec<u8> = (first..first + 16)
+            .flat_map(|seq| frame("one", seq, 2048))
+            .collect();
+        let batch = Batch::new(first, bytes.into(), Sync::Process).unwrap();
+        session.append(batch).await.unwrap().committed().await.unwrap();
+        first += 16;
+    }
+    assert_eq!(read_all(&session, 0, 100_000).await, 1024);
+    assert_eq!(read_all(&session, 777, 5000).await, 1024);
+    log.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_named_and_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("events.db");
+    let refused = || EventLog::open(&path).unwrap_err();
+    std::fs::write(&path, vec![b'?'; 8192]).unwrap();
+    assert!(matches!(refused(), OpenError::Damaged { .. }));
+    assert_eq!(std::fs::read(&path).unwrap(), vec![b'?'; 8192]);
+    std::fs::write(&path, b"").unwrap();
+    assert!(matches!(refused(), OpenError::Damaged { .. }));
+    std::fs::remove_file(&path).unwrap();
+    let journal = home.path().join("events.db-wal");
+    std::fs::write(&journal, b"what is left").unwrap();
+    assert!(matches!(refused(), OpenError::Damaged { source: None, .. }));
+    std::fs::remove_file(&journal).unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.pragma_update(None, "application_id", 7).unwrap();
+    drop(other);
+    assert!(matches!(refused(), OpenError::Foreign { .. }));
+    std::fs::remove_file(&path).unwrap();
+    EventLog::open(&path).unwrap().close().await;
+    let newer = rusqlite::Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    assert!(matches!(refused(), OpenError::Version { version: 99, .. }));
+}
+
+/// This test program again, to be killed or to be given a disk of its own.
+fn again(name: &str, store: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", name, "--nocapture", "--include-ignored"])
+        .env(STORE, store);
+    command
+}
+
+#[tokio::test]
+#[ignore = "a part of the test below, which runs it in a process of its own"]
+async fn appends_until_killed() {
+    let Some(path) = std::env::var_os(STORE) else {
+        return;
+    };
+    let log = EventLog::open(Path::new(&path)).unwrap();
+    let session = log.session("one").unwrap();
+    loop {
+        let count = session.last_seq() % 5 + 1;
+        let sync = if count == 5 { Sync::Power } else { Sync::Process };
+        append(&session, count, sync).await;
+        println!("acked {}", session.last_seq());
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_kill_9() {
+    let home = tempfile::tempdir().unwrap();
+    let path = store(&home);
+    let log = EventLog::open(&path).unwrap();
+    log.create_session("one", Bytes::new()).await.unwrap();
+    log.close().await;
+    for round in 1..=4 {
+        let mut child = again("appends_until_killed", &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let acked = |line: &str| Some(line.strip_prefix("acked ")?.parse::<u64>().unwrap());
+        let mut last = 0;
+        for _ in 0..round * 100 {
+            last = acked(&lines.next().unwrap().unwrap()).unwrap_or(last);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        last = lines
+            .map_while(Result::ok)
+            .filter_map(|line| acked(&line))
+            .last()
+            .unwrap_or(last);
+        let log = EventLog::open(&path).unwrap();
+        let session = log.session("one").unwrap();
+        assert!(
+            session.last_seq() >= last && last > 0,
+            "{} < {last}",
+            session.last_seq()
+        );
+        assert_eq!(session.epoch(), 1, "the host did not go down");
+        assert_eq!(read_all(&session, 0, 4096).await, session.last_seq());
+        assert_eq!(session.resume(1, last), Resume::After(last));
+        log.close().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "a part of the test below, which runs it on a small disk"]
+async fn fills_its_disk() {
+    let Some(path) = std::env::var_os(STORE) else {
+        return;
+    };
+    let path = PathBuf::from(path);
+    let filler = path.with_file_name("filler");
+    let log = EventLog::open(&path).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    std::fs::write(&filler, vec![1; 16 << 20]).unwrap();
+    let mut health = log.health();
+    let appending = session.clone();
+    let appended = tokio::spawn(async move {
+        let mut pending = Vec::new();
+        for first in 1..=400 {
+            let bytes = frame("one", first, 16 * 1024);
+            let batch = Batch::new(first, bytes.into(), Sync::Power).unwrap();
+            pending.push(appending.append(batch).await.unwrap());
+        }
+        for pending in pending {
+            pending.committed().await.unwrap();
+        }
+    });
+    health
+        .wait_for(|health| matches!(health, Health::Failing { .. }))
+        .await
+        .unwrap();
+    let kept = session.last_seq();
+    assert!(kept < 400 && !appended.is_finished());
+    assert_eq!(read_all(&session, 0, usize::MAX).await, session.last_seq());
+    std::fs::remove_file(&filler).unwrap();
+    log.retry();
+    health.wait_for(|health| *health == Health::Fine).await.unwrap();
+    appended.await.unwrap();
+    assert_eq!(read_all(&session, 0, usize::MAX).await, 400);
+    log.close().await;
+    println!("filled");
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = home.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let inner = again("fills_its_disk", &disk.join("events.db"));
+    let mut outer = Command::new("unshare");
+    outer.args(["--user", "--map-root-user", "--mount", "--"]);
+    outer.args([
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=20m tmpfs \"$0\" || exit 77; exec \"$@\"",
+    ]);
+    outer.arg(&disk).arg(inner.get_program()).args(inner.get_args());
+    outer.env(STORE, disk.join("events.db"));
+    let output = outer.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    if output.status.code() == Some(77) || (!output.status.success() && text.is_empty()) {
+        eprintln!(
+            "not run: this host gives no mount namespaces: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    assert!(
+        output.status.success() && text.contains("filled"),
+        "{text}{output:?}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn whatever_is_appended_is_read_in_order(
+        steps in prop::collection::vec((0_usize..3, 1_u64..20, any::<bool>(), any::<bool>()), 1..40),
+        reads in prop::collection::vec((0_usize..3, 0_u64..200, 0_usize..2000), 1..10),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let home = tempfile::tempdir().unwrap();
+            let mut log = EventLog::open(&store(&home)).unwrap();
+            let ids = ["a", "b", "c"];
+            for id in ids {
+                log.create_session(id, Bytes::new()).await.unwrap();
+            }
+            let mut last = [0; 3];
+            for (at, count, power, reopen) in steps {
+                let session = log.session(ids[at]).unwrap();
+                let sync = if power { Sync::Power } else { Sync::Process };
+                let pending = session.append(batch(&session, last[at] + 1, count, sync)).await.unwrap();
+                last[at] += count;
+                if power {
+                    pending.committed().await.unwrap();
+                }
+                if reopen {
+                    log.close().await;
+                    log = EventLog::open(&store(&home)).unwrap();
+                }
+            }
+            log.close().await;
+            log = EventLog::open(&store(&home)).unwrap();
+            for (at, after, max_bytes) in reads {
+                let session = log.session(ids[at]).unwrap();
+                let after = after.min(last[at]);
+                assert_eq!(read_all(&session, after, max_bytes).await, last[at]);
+            }
+            log.close().await;
+        });
+    }
+}

@@ -1,0 +1,335 @@
+//! What the doors answer.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid};
+use oqto_runner::launch::{Arg, Launch, spawn};
+use oqto_runner::policy::{AbsolutePath, Catalog, Request, resolve};
+use oqto_runner::sandbox::principal::Principal;
+use oqto_runner::sandbox::report::{self, Layer, Report};
+use oqto_runner::sandbox::{Host, probe, reachable_exe, wrap};
+
+use crate::bed::{Bed, SOMEBODY, end, is_root, runner};
+
+#[test]
+fn the_exit_code_is_the_programs_own() {
+    let bed = Bed::new();
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("kill -9 $$", 137),
+        ("kill -15 $$", 143),
+    ] {
+        assert_eq!(bed.sh(script).code, code, "{script}");
+    }
+    for (program, code) in [("no-such-program", 127), ("/etc/passwd", 126)] {
+        let ended = bed.run(&[program]);
+        assert_eq!(ended.code, code, "{}", ended.err);
+        assert!(ended.err.contains(program), "{}", ended.err);
+    }
+}
+
+#[test]
+fn whoever_stops_it_stops_everything_inside_and_no_home_is_left() {
+    let bed = Bed::new();
+    let homes = bed.directory("homes");
+    let script = "setsid sh -c 'echo there; exec sleep 1000' & wait";
+    let mut command = bed.command("workspace", &["sh", "-c", script]);
+    let mut run = command
+        .env("TMPDIR", &homes)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(run.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    assert_eq!(fs::read_dir(&homes).unwrap().count(), 1);
+    kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(137));
+    assert_eq!(fs::read_dir(&homes).unwrap().count(), 0);
+    // The end of the pipe comes when nothing inside holds it any more.
+    assert_eq!(out.read_to_string(&mut String::new()).unwrap(), 0);
+}
+
+#[test]
+fn what_was_enforced_is_said_layer_by_layer() {
+    let bed = Bed::new();
+    let mut command = Command::new(runner());
+    command
+        .args(["sandbox", "run", "--json", "--cwd"])
+        .arg(bed.workspace())
+        .args(["--", "true"]);
+    let ended = end(&mut command);
+    let layers: serde_json::Value = serde_json::from_str(&ended.err).unwrap();
+    let names: Vec<_> = layers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| layer["layer"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "namespaces",
+            "mounts",
+            "privileges",
+            "limits",
+            "landlock",
+            "seccomp",
+            "self-test"
+        ]
+    );
+    assert!(
+        layers
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|layer| layer["state"] == "enforced"),
+        "{layers}"
+    );
+}
+
+#[test]
+fn a_workspace_that_is_more_than_a_project_is_refused() {
+    for workspace in ["/usr", "/etc", "/proc", "/no/such/directory"] {
+        let mut command = Command::new(runner());
+        let ended = end(command.args(["sandbox", "run", "--cwd", workspace, "--", "true"]));
+        assert_eq!(ended.code, 125, "{workspace}: {}", ended.err);
+    }
+}
+
+#[test]
+fn root_does_not_run_in_a_workspace_of_roots() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let ended = end(Command::new(runner())
+        .args(["sandbox", "run", "--cwd"])
+        .arg(directory.path())
+        .args(["--", "true"]));
+    assert_eq!(ended.code, 125);
+    assert!(
+        ended.err.contains("belongs to root") && ended.err.contains("chown"),
+        "{}",
+        ended.err
+    );
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file_and_line() {
+    let bed = Bed::new();
+    let policies = bed.directory("policies");
+    let file = bed.file(
+        "policies/mine.toml",
+        "description = \"d\"\nextends = \"workspace\"\n[filesystem]\nraed = []\n",
+    );
+    let mut command = Command::new(runner());
+    command
+        .args(["sandbox", "run", "--policy", "mine", "--policy-dir"])
+        .arg(policies);
+    let ended = end(command.arg("--cwd").arg(bed.workspace()).args(["--", "true"]));
+    assert_eq!(ended.code, 125);
+    assert!(
+        ended.err.contains(&format!("{}:4:", file.display())),
+        "{}",
+        ended.err
+    );
+    assert!(ended.err.contains("did you mean read?"), "{}", ended.err);
+}
+
+#[test]
+fn a_policy_of_the_operator_is_enforced() {
+    let bed = Bed::new();
+    bed.directory("policies");
+    bed.directory("shared");
+    bed.file("shared/data", "given");
+    let shared = bed.path("shared").display().to_string();
+    let text = format!(
+        "description = \"d\"\nextends = \"workspace\"\n[filesystem]\nread = [\"{shared}\"]\nmask = [\"$WORKSPACE/hidden\"]\n\
+         [limits]\nopen_files = 99\n"
+    );
+    bed.file("policies/mine.toml", &text);
+    bed.directory("workspace/hidden");
+    bed.file("workspace/hidden/secret", "hush");
+    let script = "cat ../shared/data; echo; echo x > ../shared/data; ls -A hidden; mv hidden seen; ulimit -n";
+    let mut command = Command::new(runner());
+    command
+        .args(["sandbox", "run", "--policy", "mine", "--policy-dir"])
+        .arg(bed.path("policies"));
+    let ended = end(command
+        .arg("--cwd")
+        .arg(bed.workspace())
+        .args(["--", "sh", "-c", script]));
+    assert_eq!(ended.out, "given\n99\n", "{}", ended.err);
+    assert_eq!(fs::read_to_string(bed.path("shared/data")).unwrap(), "given");
+}
+
+#[test]
+fn without_bubblewrap_nothing_runs_and_the_way_to_get_it_is_said() {
+    let bed = Bed::new();
+    let ended = end(bed.command("workspace", &["true"]).env("PATH", "/nonexistent"));
+    assert_eq!(ended.code, 125);
+    assert!(ended.err.contains("apt-get install bubblewrap"), "{}", ended.err);
+    let ended = end(Command::new(runner()).arg("doctor").env("PATH", "/nonexistent"));
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended.out.contains("MISSING namespaces") && ended.out.contains("apt-get"),
+        "{}",
+        ended.out
+    );
+}
+
+#[test]
+fn the_doctor_finds_every_layer_here() {
+    let ended = end(Command::new(runner()).args(["doctor", "--json"]));
+    let findings: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(findings.as_array().unwrap().len(), 3);
+    assert_eq!(ended.code, 0, "{findings}");
+}
+
+#[test]
+fn a_user_without_privileges_gets_the_same_sandbox() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let copy = bed.path("oqto-runner");
+    fs::copy(runner(), &copy).unwrap();
+    let user = SOMEBODY.to_string();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+        .arg(copy);
+    let ended = end(command
+        .args(["sandbox", "run", "--cwd"])
+        .arg(bed.workspace())
+        .args(["--", "id", "-u"]));
+    assert_eq!(ended.ok(), format!("{user}\n"));
+}
+
+/// A sandbox made by hand, for what the doors never do.
+struct ByHand {
+    bed: Bed,
+    host: Host,
+}
+
+impl ByHand {
+    fn new() -> Self {
+        let bed = Bed::new();
+        bed.directory("home");
+        let path = std::env::var_os("PATH").unwrap();
+        let configured = is_root().then(|| (Uid::from_raw(SOMEBODY), Gid::from_raw(SOMEBODY)));
+        let host = Host {
+            bwrap: probe::bubblewrap(&path).unwrap(),
+            runner_exe: runner(),
+            env: Default::default(),
+            principal: Principal::choose(configured, &bed.workspace()).unwrap(),
+        };
+        Self { bed, host }
+    }
+
+    fn wrapped(&self) -> Launch {
+        let path = |path: &Path| AbsolutePath::try_from(path).unwrap();
+        let request = Request {
+            workspace: path(&self.bed.workspace()),
+            user_home: path(Path::new("/nonexistent")),
+            session_home: path(&self.bed.path("home")),
+            read: Vec::new(),
+            closed: Vec::new(),
+            network_for: None,
+        };
+        let plan = resolve(&Catalog::shipped(), &"workspace".parse().unwrap(), &request).unwrap();
+        let inner = Launch {
+            program: "true".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: self.bed.workspace().into_os_string(),
+        };
+        wrap(&plan, inner, &self.host).unwrap()
+    }
+
+    fn reports(&self, launch: &Launch) -> (Option<i32>, Vec<Report>) {
+        let mut spawned = spawn(launch, Stdio::null(), Stdio::null(), Stdio::null()).unwrap();
+        let lines = report::read(File::from(spawned.report.take().unwrap())).unwrap();
+        (spawned.child.wait().unwrap().code(), lines)
+    }
+}
+
+#[test]
+fn a_sandbox_that_root_started_as_itself_refuses_to_go_on() {
+    if !is_root() {
+        return;
+    }
+    let by_hand = ByHand::new();
+    let (code, lines) = by_hand.reports(&by_hand.wrapped());
+    assert_eq!(code, Some(125));
+    assert!(
+        matches!(&lines[..], [Report::Failed { layer: Layer::Privileges, error }] if error.contains("root")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_sandbox_that_lacks_a_namespace_refuses_to_go_on() {
+    let by_hand = ByHand::new();
+    for (option, kind) in [
+        ("--unshare-net\0", "network"),
+        ("--unshare-uts\0", "uts"),
+        ("--unshare-ipc\0", "ipc"),
+    ] {
+        let mut launch = by_hand.wrapped();
+        let Some(Arg::Data(options)) = launch.args.get_mut(1) else {
+            panic!("the options come second")
+        };
+        let text = String::from_utf8(options.clone()).unwrap();
+        let hostname = "--hostname\0sandbox\0";
+        *options = text.replace(option, "").replace(hostname, "").into_bytes();
+        let (code, lines) = by_hand.reports(&launch);
+        assert_eq!(code, Some(125), "{lines:?}");
+        let [
+            Report::Failed {
+                layer: Layer::Namespaces,
+                error,
+            },
+        ] = &lines[..]
+        else {
+            panic!("{lines:?}")
+        };
+        assert!(error.contains(kind), "{error}");
+    }
+}
+
+#[test]
+fn a_program_in_a_directory_that_only_root_may_enter_is_copied_once() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let closed = bed.path("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let exe = closed.join("program");
+    fs::write(&exe, "program").unwrap();
+    fs::set_permissions(&exe, fs::Permissions::from_mode(0o755)).unwrap();
+    let principal = Principal::choose(None, &bed.workspace()).unwrap();
+    let copies = bed.path("copies");
+    let copy: PathBuf = reachable_exe(&exe, &principal, &copies).unwrap();
+    assert_eq!(fs::read_to_string(&copy).unwrap(), "program");
+    assert_eq!(reachable_exe(&exe, &principal, &copies).unwrap(), copy);
+    assert_eq!(fs::read_dir(&copies).unwrap().count(), 1);
+    assert_eq!(
+        reachable_exe(Path::new("/bin/sh"), &principal, &copies).unwrap(),
+        Path::new("/bin/sh")
+    );
+    fs::set_permissions(&copies, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(
+        reachable_exe(&exe, &principal, &copies).is_err(),
+        "a directory that anybody can write holds no program of ours"
+    );
+}
