@@ -77,7 +77,8 @@ pub enum EventsError {
 /// The events of one session, in order.
 ///
 /// Ends when the session has ended and all was read, or after its first error. Dropping it ends the subscription; the
-/// agent does not notice.
+/// agent does not notice. With a history store, what was handed out is kept and then acknowledged while the stream is
+/// polled; what was not yet acknowledged when it is dropped is kept as well, and comes again.
 pub struct Events {
     session: SessionAddr,
     reader: FrameReader,
@@ -121,12 +122,8 @@ impl Events {
                 oldest,
             });
         }
-        // In another epoch the stream begins with a reset, which is judged from where the reader stands.
-        let start = if from == Cursor::default() || cursor.epoch == from.epoch {
-            cursor
-        } else {
-            from
-        };
+        // Judged from where the reader stands, what it has is a repeat, and a reset is about another epoch than its own.
+        let start = if from == Cursor::default() { cursor } else { from };
         Ok(Self {
             keeper: store.map(|store| Keeper::new(store, session.clone())),
             session,
@@ -239,12 +236,15 @@ impl fmt::Debug for Events {
     }
 }
 
+/// A batch that the store is keeping.
+type Appending = JoinHandle<Result<Kept, HistoryError>>;
+
 /// Hands events to the store, one batch at a time, and acknowledges what it has on disk.
 struct Keeper {
     store: Arc<dyn HistoryStore>,
     session: SessionAddr,
     waiting: Vec<Envelope>,
-    appending: Option<JoinHandle<Result<Kept, HistoryError>>>,
+    appending: Option<Appending>,
     acks: Acks,
     /// Bytes of acknowledgements that the stream has not taken yet.
     unsent: VecDeque<u8>,
@@ -291,16 +291,19 @@ impl Keeper {
                 },
                 None if self.waiting.is_empty() => break,
                 None => {
-                    let (store, session) = (Arc::clone(&self.store), self.session.clone());
-                    let batch = std::mem::take(&mut self.waiting);
-                    self.appending = Some(tokio::task::spawn_blocking(move || {
-                        store.append(&session, &batch)
-                    }));
+                    self.appending = Some(self.append());
                 }
             }
         }
         self.send(cx, up);
         Ok(())
+    }
+
+    /// Begins to keep what waits, on a thread that may block.
+    fn append(&mut self) -> Appending {
+        let (store, session) = (Arc::clone(&self.store), self.session.clone());
+        let batch = std::mem::take(&mut self.waiting);
+        tokio::task::spawn_blocking(move || store.append(&session, &batch))
     }
 
     /// Keeps all that waits.
@@ -334,5 +337,31 @@ impl Keeper {
                 Poll::Pending => return,
             }
         }
+    }
+}
+
+/// What was handed out is kept, also when nobody asks for more: behind the batch that is being kept, if any.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let (Ok(runtime), false) = (tokio::runtime::Handle::try_current(), self.waiting.is_empty()) else {
+            return;
+        };
+        let (store, session) = (Arc::clone(&self.store), self.session.clone());
+        let (before, batch) = (self.appending.take(), std::mem::take(&mut self.waiting));
+        runtime.spawn(async move {
+            if let Some(before) = before
+                && !matches!(before.await, Ok(Ok(_)))
+            {
+                return;
+            }
+            let kept = tokio::task::spawn_blocking(move || store.append(&session, &batch)).await;
+            if let Ok(Err(error)) = kept {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "the last events of a stream were not kept; they will come again"
+                );
+            }
+        });
     }
 }

@@ -1,5 +1,7 @@
 //! A session's handle: one method a command.
 
+use std::sync::Arc;
+
 use oqto_protocol::command::{
     Abort, Command, Compact, FollowUp, GetMessages, GetState, GetStats, InputResponse, Prompt, SessionClose,
     SessionDelete, SessionRestart, SetModel, SetThinkingLevel, Steer,
@@ -10,7 +12,7 @@ use oqto_protocol::reply::{Messages, ReplyData};
 use oqto_protocol::session::{SessionStats, SessionStatus};
 
 use crate::events::{Events, SubscribeError};
-use crate::history::{HistoryError, SessionAddr};
+use crate::history::{HistoryError, HistoryStore, SessionAddr};
 use crate::runner::{CommandError, Runner};
 
 /// One session of a runner. A handle costs nothing, and dropping it ends nothing.
@@ -203,24 +205,39 @@ impl Session {
     /// # Errors
     /// When there is no such session, or the runner cannot be reached.
     pub async fn events(&self) -> Result<Events, SubscribeError> {
-        let from = match self.runner.history() {
-            Some(store) => {
-                let addr = self.addr();
-                let last = tokio::task::spawn_blocking(move || store.last(&addr));
-                last.await.map_err(HistoryError::Ended)??
-            }
-            None => Cursor::default(),
-        };
-        self.events_from(from).await
+        let last = self.last_kept().await?;
+        self.subscribe(last, self.runner.history()).await
     }
 
     /// Its events after `cursor`; the default cursor asks for all that the runner keeps.
     ///
+    /// The history store gets them only when it has everything up to `cursor` already: it must never acknowledge
+    /// events that it has not.
+    ///
     /// # Errors
     /// When there is no such session, events after the cursor are kept no longer, or the runner cannot be reached.
     pub async fn events_from(&self, cursor: Cursor) -> Result<Events, SubscribeError> {
+        let is_joined = cursor <= self.last_kept().await?;
+        self.subscribe(cursor, self.runner.history().filter(|_| is_joined))
+            .await
+    }
+
+    async fn last_kept(&self) -> Result<Cursor, HistoryError> {
+        let Some(store) = self.runner.history() else {
+            return Ok(Cursor::default());
+        };
+        let addr = self.addr();
+        let last = tokio::task::spawn_blocking(move || store.last(&addr));
+        last.await.map_err(HistoryError::Ended)?
+    }
+
+    async fn subscribe(
+        &self,
+        from: Cursor,
+        store: Option<Arc<dyn HistoryStore>>,
+    ) -> Result<Events, SubscribeError> {
         let connection = self.runner.connection().await?;
-        Events::subscribe(connection, self.addr(), cursor, self.runner.history()).await
+        Events::subscribe(connection, self.addr(), from, store).await
     }
 
     /// Any other command.

@@ -10,8 +10,10 @@ use std::path::Path;
 
 use nix::fcntl::{FallocateFlags, FcntlArg, FdFlag, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::{Gid, Uid};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Gid, Pid, Uid};
 
 /// Names this boot of the kernel. Process ids and unsynced writes mean nothing across two of them.
 ///
@@ -115,6 +117,22 @@ pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     Ok(())
+}
+
+/// Kills and reaps every child of this process, and what they leave behind when it is a subreaper.
+///
+/// For a process of one thread whose own children have all been waited for.
+pub fn end_children() {
+    let children = || std::fs::read_to_string(format!("/proc/self/task/{}/children", nix::unistd::gettid()));
+    while let Ok(pids) = children() {
+        for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            // It is ours and not reaped, so the number is nobody else's.
+            let _dead_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if waitpid(None, None).is_err() {
+            return;
+        }
+    }
 }
 
 /// The bytes of a plain file; `None` when it is longer than `len_max`.

@@ -247,7 +247,7 @@ async fn output_that_nobody_reads_waits_in_the_pipe_and_then_comes_whole() {
         }
         if reader.offset() > told {
             told = reader.offset();
-            client.consumed(told).await;
+            client.consumed(told, told).await;
         }
         if end.is_some() {
             break;

@@ -29,6 +29,8 @@ pub(super) trait View {
     }
     /// Moves.
     fn tick(&mut self) {}
+    /// Makes room for a note.
+    fn pause(&mut self) {}
     /// Nothing more will be shown.
     fn end(&mut self, _output: &mut Output) -> Result<(), CliError> {
         Ok(())
@@ -139,6 +141,7 @@ pub(super) async fn follow(
                 });
             }
             Step::Interrupt if until == Until::Closed => {
+                view.pause();
                 note(&format!(
                     "detached; oqtoctl attach {} --from {}",
                     session.id(),
@@ -153,6 +156,7 @@ pub(super) async fn follow(
             }
             Step::Interrupt => {
                 interrupted = true;
+                view.pause();
                 note("stopping; again to close the session");
                 tokio::spawn(abort(session.clone()));
             }
@@ -230,5 +234,87 @@ async fn close_quickly(session: &Session) {
             note(&error.explain());
         }
         Err(_) => note("the session does not close; it may go on"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oqto_protocol::event::{AgentError, AgentIdle, AgentWorking, Phase, SessionClosed, StreamDone};
+
+    use super::*;
+
+    fn progress(until: Until, events: &[Event]) -> (bool, bool) {
+        let mut progress = Progress::new(until);
+        for (event, seq) in events.iter().zip(1..) {
+            progress.watch(&Envelope {
+                session_id: "s-1".parse().unwrap(),
+                runner_id: "r-1".parse().unwrap(),
+                epoch: 1,
+                seq: Some(seq),
+                first_seq: None,
+                ts: 0,
+                event: event.clone(),
+            });
+        }
+        (progress.over, progress.failed)
+    }
+
+    #[test]
+    fn a_run_is_over_when_its_own_end_was_told() {
+        let idle = || Event::AgentIdle(AgentIdle {});
+        let working = || {
+            Event::AgentWorking(AgentWorking {
+                phase: Phase::Thinking,
+                detail: None,
+            })
+        };
+        let done = |reason| Event::StreamDone(StreamDone { reason });
+        let closed = || Event::SessionClosed(SessionClosed { reason: None });
+        let error = || {
+            Event::AgentError(AgentError {
+                error: "no key".to_owned(),
+                recoverable: true,
+                phase: None,
+            })
+        };
+        // The run's events come after the first.
+        let run = Until::Done(Cursor { epoch: 1, seq: 1 });
+        let table = [
+            (run, vec![idle()], (false, false)),
+            (run, vec![idle(), idle()], (false, false)),
+            (run, vec![error(), working()], (false, false)),
+            (run, vec![idle(), working()], (false, false)),
+            (
+                run,
+                vec![idle(), working(), done(DoneReason::Stop)],
+                (false, false),
+            ),
+            (
+                run,
+                vec![idle(), working(), done(DoneReason::Stop), idle()],
+                (true, false),
+            ),
+            (
+                run,
+                vec![idle(), working(), done(DoneReason::Error), idle()],
+                (true, true),
+            ),
+            (
+                run,
+                vec![idle(), working(), done(DoneReason::Aborted), idle()],
+                (true, false),
+            ),
+            (run, vec![idle(), working(), error()], (true, true)),
+            (run, vec![idle(), working(), closed()], (true, true)),
+            (
+                Until::Closed,
+                vec![idle(), working(), error(), idle()],
+                (false, false),
+            ),
+            (Until::Closed, vec![idle(), closed()], (true, false)),
+        ];
+        for (until, events, wanted) in table {
+            assert_eq!(progress(until, &events), wanted, "{events:?}");
+        }
     }
 }

@@ -1,42 +1,18 @@
 //! Events as a conversation.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use oqto_protocol::codec::Json;
-use oqto_protocol::event::{Envelope, Event, InputRequest, ToolProgress};
+use oqto_protocol::event::{Envelope, Event, ToolProgress};
 use oqto_protocol::id::MessageId;
 use oqto_protocol::message::{Content, Message, Part, Role};
-use oqto_protocol::policy::LayerState;
 
 use super::clean::{clean, one_line};
+use super::note::{LINE_WIDTH_MAX, Style, note};
 use super::tool;
 
 /// How many running calls are remembered; what is beyond shows without its arguments.
 const CALLS_MAX: usize = 256;
-const LINE_WIDTH_MAX: usize = 100;
-
-/// How a piece of text looks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
-    Plain,
-    Dim,
-    Bold,
-    Red,
-    Yellow,
-}
-
-impl Style {
-    fn code(self) -> &'static str {
-        match self {
-            Self::Plain => "",
-            Self::Dim => "\x1b[2m",
-            Self::Bold => "\x1b[1m",
-            Self::Red => "\x1b[31m",
-            Self::Yellow => "\x1b[33m",
-        }
-    }
-}
 
 /// What stands last on the page, so that what follows begins rightly.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,7 +91,11 @@ impl Human {
                 };
                 self.line(style, &format!("⚙ {call} → {result}"), page);
             }
-            other => self.note(other, page),
+            other => {
+                if let Some((style, text)) = note(other) {
+                    self.line(style, &text, page);
+                }
+            }
         }
     }
 
@@ -224,104 +204,6 @@ impl Human {
         self.last = Last::Thought { at_line_start };
     }
 
-    fn note(&mut self, event: &Event, page: &mut String) {
-        let line = |text: String| one_line(&text, LINE_WIDTH_MAX);
-        let (style, text) = match event {
-            Event::SessionCreated(created) => {
-                let absent: Vec<_> = created
-                    .sandbox
-                    .layers
-                    .iter()
-                    .filter(|layer| layer.state != LayerState::Enforced)
-                    .map(|layer| format!("{} {}", layer.layer, layer.state))
-                    .collect();
-                let absent = if absent.is_empty() {
-                    String::new()
-                } else {
-                    format!(" · {}", absent.join(", "))
-                };
-                let sandbox = &created.sandbox;
-                let text = format!(
-                    "{} · policy {} · network {}{absent}",
-                    created.harness, sandbox.policy, sandbox.network
-                );
-                (Style::Dim, line(text))
-            }
-            Event::SessionClosed(closed) => {
-                let reason = closed
-                    .reason
-                    .as_ref()
-                    .map(|reason| format!(": {reason}"))
-                    .unwrap_or_default();
-                (Style::Dim, line(format!("session ended{reason}")))
-            }
-            Event::Recovered(recovered) => {
-                let lost = recovered
-                    .lost
-                    .as_ref()
-                    .map(|lost| format!("; lost: {lost}"))
-                    .unwrap_or_default();
-                (Style::Yellow, line(format!("recovered: {}{lost}", recovered.how)))
-            }
-            Event::AgentError(error) => (Style::Red, format!("✗ {}", clean(error.error.trim_end()))),
-            Event::InputNeeded(needed) => (Style::Yellow, question(&needed.request)),
-            Event::RetryStart(retry) => {
-                let text = format!(
-                    "↻ attempt {} of {}: {}",
-                    retry.attempt, retry.max_attempts, retry.error
-                );
-                (Style::Yellow, line(text))
-            }
-            Event::RetryEnd(retry) if !retry.success => {
-                let error = retry.final_error.as_deref().unwrap_or("it failed each time");
-                (Style::Red, line(format!("✗ no more attempts: {error}")))
-            }
-            Event::CompactEnd(compact) if compact.success => (Style::Dim, "context shortened".to_owned()),
-            Event::CompactEnd(compact) => {
-                let error = compact.error.as_deref().unwrap_or("no reason given");
-                (Style::Red, line(format!("✗ context not shortened: {error}")))
-            }
-            Event::ModelChanged(model) => (
-                Style::Dim,
-                line(format!("model {}/{}", model.provider, model.model_id)),
-            ),
-            Event::ThinkingLevelChanged(thinking) => {
-                (Style::Dim, line(format!("thinking {}", thinking.level)))
-            }
-            Event::Notify(notify) => (
-                Style::Yellow,
-                line(format!("{}: {}", notify.level, notify.message)),
-            ),
-            Event::SandboxViolation(violation) => {
-                let target = violation.target.as_deref().unwrap_or_default();
-                let text = format!(
-                    "⛔ sandbox {} {} {target} ({})",
-                    violation.decision, violation.operation, violation.layer
-                );
-                (Style::Yellow, line(text))
-            }
-            Event::SandboxLimit(limit) => {
-                let text = format!(
-                    "⛔ sandbox limit: {} {} of {}",
-                    limit.resource, limit.used, limit.limit
-                );
-                (Style::Yellow, line(text))
-            }
-            Event::StreamReset(reset) => {
-                let text = format!(
-                    "the runner's host lost power: what came after event {} never happened",
-                    reset.seq
-                );
-                (Style::Red, text)
-            }
-            Event::DelegateStart(start) => (Style::Dim, line(format!("⇢ asks {}", start.target_session_id))),
-            Event::DelegateEnd(end) => (Style::Dim, line(format!("⇠ {}: {}", end.responder, end.response))),
-            Event::DelegateError(error) => (Style::Red, line(format!("✗ delegation: {}", error.error))),
-            _ => return,
-        };
-        self.line(style, &text, page);
-    }
-
     fn line(&mut self, style: Style, text: &str, page: &mut String) {
         self.end_line(page);
         self.styled(style, text, page);
@@ -344,41 +226,113 @@ fn ends_line(text: &str) -> Option<bool> {
     text.chars().last().map(|c| c == '\n')
 }
 
-/// A question, with the name that its answer needs.
-fn question(request: &InputRequest) -> String {
-    let (id, title, choices) = match request {
-        InputRequest::SelectRequest(select) => {
-            (&select.request_id, select.title.clone(), select.options.clone())
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What a human sees of events in their JSON form.
+    fn page(colour: bool, events: &[Value]) -> String {
+        let mut human = Human::new(colour, true);
+        let mut page = String::new();
+        for event in events {
+            let mut whole = json!({"session_id": "s-1", "runner_id": "r-1", "epoch": 1, "seq": 1, "ts": 7});
+            for (key, value) in event.as_object().unwrap() {
+                whole[key] = value.clone();
+            }
+            human.show(&serde_json::from_value(whole).unwrap(), &mut page);
         }
-        InputRequest::ConfirmRequest(confirm) => (
-            &confirm.request_id,
-            format!("{}: {}", confirm.title, confirm.message),
-            vec!["--yes".to_owned(), "--no".to_owned()],
-        ),
-        InputRequest::TextRequest(input) => (&input.request_id, input.title.clone(), Vec::new()),
-        InputRequest::PermissionRequest(permission) => (
-            &permission.request_id,
-            format!(
-                "{} {}",
-                permission.title,
-                permission.description.as_deref().unwrap_or_default()
-            ),
-            permission
-                .options
-                .iter()
-                .map(|option| option.id.clone())
-                .collect(),
-        ),
-        InputRequest::Unknown(_) => {
-            return "? the agent asks something that this version cannot show".to_owned();
-        }
-    };
-    let mut text = format!("? {}", one_line(&title, LINE_WIDTH_MAX));
-    if !choices.is_empty() {
-        let choices = one_line(&choices.join(" | "), LINE_WIDTH_MAX);
-        // A string takes every character.
-        write!(text, " [{choices}]").ok();
+        human.end_line(&mut page);
+        page
     }
-    write!(text, " (request {})", one_line(id, LINE_WIDTH_MAX)).ok();
-    text
+
+    fn text(delta: &str) -> Value {
+        json!({"event": "stream.text_delta", "message_id": "m-1", "delta": delta, "content_index": 0})
+    }
+
+    fn thought(delta: &str) -> Value {
+        json!({"event": "stream.thinking_delta", "message_id": "m-1", "delta": delta, "content_index": 0})
+    }
+
+    fn message(id: &str, role: &str, text: &str) -> Value {
+        let part = json!({"id": "p", "content": {"type": "text", "text": text}});
+        json!({"event": "stream.message_end", "message": {
+            "id": id, "idx": 0, "role": role, "parts": [part], "created_at": 7}})
+    }
+
+    fn call(id: &str, command: &str) -> Value {
+        json!({"event": "tool.start", "tool_call_id": id, "name": "bash", "input": {"command": command}})
+    }
+
+    fn result(id: &str, output: &Value, is_error: bool, ms: u64) -> Value {
+        json!({"event": "tool.end", "tool_call_id": id, "name": "bash", "output": output,
+            "is_error": is_error, "duration_ms": ms})
+    }
+
+    #[test]
+    fn a_run_reads_like_a_conversation() {
+        let digest = "0".repeat(64);
+        let sandbox = json!({"policy": "workspace", "digest": digest, "network": "none", "layers": [
+            {"layer": "seccomp", "state": "enforced"}, {"layer": "landlock", "state": "absent"}]});
+        let events = [
+            json!({"event": "session.created", "resumed": false, "harness": "pi", "sandbox": sandbox}),
+            message("m-0", "user", "What is here?"),
+            json!({"event": "agent.working", "phase": "thinking"}),
+            thought("I should "),
+            thought("look."),
+            text("Let me "),
+            text("look.\n"),
+            call("c-1", "ls -la"),
+            result("c-1", &json!("a\nb\nc\nd\ne\n"), false, 130),
+            call("c-2", "make"),
+            json!({"event": "sandbox.violation", "layer": "landlock", "operation": "write",
+                "target": "/etc/passwd", "decision": "denied"}),
+            result("c-2", &json!({"exit_code": 3}), true, 2000),
+            text("There are five files"),
+            message("m-1", "assistant", "There are five files"),
+            json!({"event": "retry.start", "attempt": 1, "max_attempts": 3, "delay_ms": 5, "error": "busy"}),
+            message("m-2", "assistant", "A message that was not streamed."),
+            json!({"event": "agent.error", "error": "out of money", "recoverable": true}),
+            json!({"event": "agent.input_needed", "request": {"type": "confirm", "request_id": "q-1",
+                "title": "Delete", "message": "Sure?"}}),
+            json!({"event": "stream.done", "reason": "stop"}),
+            json!({"event": "agent.idle"}),
+            json!({"event": "session.closed", "reason": "asked to"}),
+        ];
+        let wanted = "\
+pi · policy workspace · network none · landlock absent
+› What is here?
+I should look.
+Let me look.
+⚙ bash ls -la → 5 lines, 0.1 s
+⛔ sandbox denied write /etc/passwd (landlock)
+⚙ bash make → ✗ exit 3, 2.0 s
+There are five files
+↻ attempt 1 of 3: busy
+A message that was not streamed.
+✗ out of money
+? Delete: Sure? [--yes | --no] (request q-1)
+session ended: asked to
+";
+        assert_eq!(page(false, &events), wanted);
+    }
+
+    #[test]
+    fn colours_are_ours_and_never_theirs() {
+        let events = [
+            thought("hm \u{1b}[5m"),
+            text("\u{1b}]0;pwned\u{7}hi\r\u{8}"),
+            call("c", "a\u{1b}[2Jb"),
+            result("c", &json!("no\u{9b}31m"), true, 0),
+        ];
+        let wanted = "\x1b[2mhm [5m\x1b[0m\n]0;pwnedhi\n\x1b[31m⚙ bash a[2Jb → ✗ no31m, 0.0 s\x1b[0m\n";
+        assert_eq!(page(true, &events), wanted);
+    }
+
+    #[test]
+    fn what_is_new_to_this_version_is_not_shown_and_breaks_nothing() {
+        let unknown = json!({"event": "x-unknown", "kind": 900, "bytes": "AAAA"});
+        assert_eq!(page(false, &[text("a"), unknown, text("b")]), "ab\n");
+    }
 }

@@ -13,6 +13,7 @@ mod error;
 mod exec;
 mod human;
 mod list;
+mod note;
 mod output;
 mod quote;
 mod run;

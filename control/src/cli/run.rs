@@ -52,6 +52,10 @@ impl View for Conversation {
         self.spinner.tick();
     }
 
+    fn pause(&mut self) {
+        self.spinner.hide();
+    }
+
     fn end(&mut self, output: &mut Output) -> Result<(), CliError> {
         self.spinner.hide();
         self.page.clear();

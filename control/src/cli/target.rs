@@ -3,6 +3,8 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use oqto_protocol::bounds::FRAME_LEN_MAX;
+
 use super::args::GlobalOptions;
 use super::error::CliError;
 use crate::{Control, Runner, Session};
@@ -90,7 +92,10 @@ pub(super) fn text_or_stdin(text: &str) -> Result<String, CliError> {
         return Ok(text.to_owned());
     }
     let mut read = String::new();
+    // What is longer than a frame is refused when it is sent.
+    let bound = FRAME_LEN_MAX as u64 + 1;
     std::io::stdin()
+        .take(bound)
         .read_to_string(&mut read)
         .map_err(CliError::Stdin)?;
     Ok(read)

@@ -1,6 +1,7 @@
 //! A history in files: one of JSON lines for each session, synced before anything is acknowledged.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -12,6 +13,9 @@ use oqto_protocol::event::Envelope;
 
 use super::{HistoryError, HistoryStore, Kept, SessionAddr};
 use crate::link::cursor_of;
+
+/// How many files stay open. One that was closed is read through once when it is needed again.
+const OPEN_MAX: usize = 256;
 
 /// Keeps every event of each session in `DIR/RUNNER/SESSION.jsonl`, one canonical event a line.
 ///
@@ -48,12 +52,13 @@ impl File {
         act: impl FnOnce(&mut Log) -> Result<T, HistoryError>,
     ) -> Result<T, HistoryError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(log) = open.get_mut(session) {
-            return act(log);
+        if !open.contains_key(session) && open.len() >= OPEN_MAX {
+            open.pop_first();
         }
-        let log = open
-            .entry(session.clone())
-            .or_insert(Log::open(&self.dir, session)?);
+        let log = match open.entry(session.clone()) {
+            Entry::Occupied(log) => log.into_mut(),
+            Entry::Vacant(place) => place.insert(Log::open(&self.dir, session)?),
+        };
         act(log)
     }
 }
@@ -123,27 +128,32 @@ impl Log {
     }
 }
 
-/// How much of the file is whole lines, and the last event in them.
+/// How much of the file is whole lines, and the event in the last of them.
 fn scan(file: &fs::File, path: &Path) -> Result<(u64, Cursor), HistoryError> {
     let mut reader = BufReader::new(file);
-    let (mut len, mut last, mut number, mut line) = (0, Cursor::default(), 0, Vec::new());
+    let (mut len, mut number) = (0, 0);
+    let (mut line, mut whole) = (Vec::new(), Vec::new());
     loop {
         line.clear();
         let read = reader
             .read_until(b'\n', &mut line)
             .map_err(failed("read", path))?;
         if line.pop() != Some(b'\n') {
-            return Ok((len, last));
+            break;
         }
+        std::mem::swap(&mut line, &mut whole);
         number += 1;
-        let event: Envelope = serde_json::from_slice(&line).map_err(|source| HistoryError::Corrupt {
-            path: path.to_owned(),
-            line: number,
-            source,
-        })?;
-        last = cursor_of(&event).unwrap_or(last);
         len += read as u64;
     }
+    if number == 0 {
+        return Ok((0, Cursor::default()));
+    }
+    let event: Envelope = serde_json::from_slice(&whole).map_err(|source| HistoryError::Corrupt {
+        path: path.to_owned(),
+        line: number,
+        source,
+    })?;
+    Ok((len, cursor_of(&event).unwrap_or_default()))
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> HistoryError + 'a {

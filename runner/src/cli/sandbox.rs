@@ -5,10 +5,10 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cause::chain;
 use crate::policy::PolicyName;
 use crate::sandbox::enter;
 use crate::sandbox::probe::{Finding, probe};
-use crate::cause::chain;
 use crate::sandbox::run::{Job, Outcome, RunError, run};
 
 /// What can be done with a sandbox by hand.

@@ -288,7 +288,11 @@ fn detach(log: &Path) -> io::Result<()> {
     if fs::metadata(log).is_ok_and(|found| found.len() > LOG_LEN_MAX) {
         fs::rename(log, log.with_extension("log.old"))?;
     }
-    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(log)?;
     nix::unistd::dup2_stderr(log)?;
     Ok(())
 }

@@ -16,8 +16,8 @@ use crate::policy::{Layers, Need, Network};
 
 use super::entry::{Entry, Namespaces, Same};
 use super::report::{Enforced, Layer, State};
-use crate::cause::chain;
 use super::{landlock, rlimit, seccomp};
+use crate::cause::chain;
 
 /// Proof that every layer of a plan was accepted by the kernel. Only `confine` makes one.
 #[must_use]

@@ -113,7 +113,10 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
 fn rules(view: &View, program: &OsStr) -> Vec<Rule> {
     let mut rules = view.rules();
     if program == RUNNER {
-        rules.push(Rule { path: PathBuf::from(RUNNER), rights: Rights::Read });
+        rules.push(Rule {
+            path: PathBuf::from(RUNNER),
+            rights: Rights::Read,
+        });
     }
     rules
 }

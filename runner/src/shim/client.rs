@@ -182,9 +182,9 @@ impl Client {
         self.say(&ToShim::Kill).await;
     }
 
-    /// Says that nothing of the tape below `offset` will be read again.
-    pub async fn consumed(&mut self, offset: u64) {
-        self.say(&ToShim::Consumed { offset }).await;
+    /// Says that the tape was read up to `read`, and that nothing below `needed` will ever be read again.
+    pub async fn consumed(&mut self, read: u64, needed: u64) {
+        self.say(&ToShim::Consumed { read, needed }).await;
     }
 
     /// Lets a shim end whose exit was read. [`Notice::Gone`] follows.

@@ -66,7 +66,7 @@ pub(super) struct Relay {
     parts: Parts,
     link: Option<Link>,
     remembered: Remembered,
-    /// The runner needs nothing below this offset.
+    /// How far the runner has read.
     consumed: u64,
     /// The tape does not grow, and the runner was told so.
     trouble: Option<String>,
@@ -280,7 +280,7 @@ impl Relay {
                 }
                 ToShim::CloseStdin => self.parts.input.close_when_written(),
                 ToShim::Kill => self.kill(),
-                ToShim::Consumed { offset } => self.consume(offset),
+                ToShim::Consumed { read, needed } => self.consume(read, needed),
                 ToShim::Release => self.released = matches!(self.ending, Ending::Recorded(_)),
                 // The link lets only the first one pass, to itself.
                 ToShim::Hello { .. } => return Err(Broken),
@@ -324,10 +324,10 @@ impl Relay {
         let _killed = self.parts.child.kill();
     }
 
-    fn consume(&mut self, offset: u64) {
-        self.consumed = self.consumed.max(offset.min(self.parts.tape.len()));
+    fn consume(&mut self, read: u64, needed: u64) {
+        self.consumed = self.consumed.max(read.min(self.parts.tape.len()));
         // Blocks that could not be given back cost disk, no data; the next step tries its own.
-        let _trimmed = self.parts.tape.trim(self.consumed);
+        let _trimmed = self.parts.tape.trim(needed.min(self.consumed));
     }
 
     fn is_draining(&self) -> bool {
@@ -390,6 +390,7 @@ impl Relay {
         }
         self.ending = Ending::Recorded(exit);
         self.parts.input.close();
+        sys::end_children();
         if let Some(link) = &mut self.link {
             link.say_exited(exit, self.parts.tape.len());
         }

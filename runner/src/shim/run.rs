@@ -18,7 +18,7 @@ use super::start::{ORDER_FILE, Order, READY, SOCKET_FILE};
 use super::tape::{self, Kind, Start, Writer};
 use super::wire;
 use crate::launch::{self, SpawnError, Spawned};
-use crate::{clock, sys};
+use crate::{cause, clock, sys};
 
 /// The longest order. Its data are policies and arguments, and it was written by our own runner.
 const ORDER_LEN_MAX: u64 = 16 * 1024 * 1024;
@@ -78,7 +78,7 @@ pub fn run(dir: &Path) -> ExitCode {
     let begun = begin(dir);
     let text = match &begun {
         Ok(_) => READY.to_owned(),
-        Err(error) => chain(error),
+        Err(error) => cause::chain(error),
     };
     let told = io::stdout()
         .write_all(text.as_bytes())
@@ -97,17 +97,6 @@ pub fn run(dir: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn leave_stdout() -> io::Result<()> {
@@ -176,6 +165,8 @@ fn take_order() -> Result<Order, RunError> {
 /// Leaves the runner's session and terminal, and takes the signals that matter as data.
 fn detach() -> io::Result<SignalFd> {
     nix::unistd::setsid()?;
+    // What the program leaves behind becomes ours, to be ended with it.
+    nix::sys::prctl::set_child_subreaper(true)?;
     let mut taken = SigSet::empty();
     taken.add(Signal::SIGCHLD);
     taken.add(Signal::SIGTERM);

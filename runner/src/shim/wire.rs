@@ -67,10 +67,12 @@ pub enum ToShim<'a> {
     CloseStdin,
     /// Kills the program.
     Kill,
-    /// Nothing of the tape below this offset will be read again.
+    /// How far the tape was read: it may grow so far ahead of this and no further.
     Consumed {
         /// A record's start.
-        offset: u64,
+        read: u64,
+        /// Another one's, at most `read`: nothing below will be read again, by no successor either.
+        needed: u64,
     },
     /// The exit was read: the shim may end.
     Release,
@@ -168,7 +170,9 @@ impl<'a> ToShim<'a> {
             }
             Self::CloseStdin => frame(out, kind::CLOSE_STDIN, &[]),
             Self::Kill => frame(out, kind::KILL, &[]),
-            Self::Consumed { offset } => frame(out, kind::CONSUMED, &[&offset.to_le_bytes()]),
+            Self::Consumed { read, needed } => {
+                frame(out, kind::CONSUMED, &[&read.to_le_bytes(), &needed.to_le_bytes()]);
+            }
             Self::Release => frame(out, kind::RELEASE, &[]),
         }
     }
@@ -197,9 +201,13 @@ impl<'a> ToShim<'a> {
             }),
             kind::CLOSE_STDIN => Some(Self::CloseStdin),
             kind::KILL => Some(Self::Kill),
-            kind::CONSUMED => body.array().map(|raw| Self::Consumed {
-                offset: u64::from_le_bytes(raw),
-            }),
+            kind::CONSUMED => body
+                .array()
+                .zip(body.array())
+                .map(|(read, needed)| Self::Consumed {
+                    read: u64::from_le_bytes(read),
+                    needed: u64::from_le_bytes(needed),
+                }),
             kind::RELEASE => Some(Self::Release),
             _ => None,
         };
@@ -372,7 +380,7 @@ mod tests {
             },
             ToShim::CloseStdin,
             ToShim::Kill,
-            ToShim::Consumed { offset: 7 },
+            ToShim::Consumed { read: 7, needed: 5 },
             ToShim::Release,
         ];
         for message in to_shim {

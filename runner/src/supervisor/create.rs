@@ -1,6 +1,6 @@
 //! How a session comes to be, is found again after the runner was gone, and is forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -285,6 +285,9 @@ impl Supervisor {
             ended,
             shim_dir,
             unconfirmed: HashMap::new(),
+            marks: VecDeque::new(),
+            needed: 0,
+            told: (0, 0),
         };
         let handle = Handle {
             record,

@@ -4,7 +4,7 @@
 //! when it is read back. So after this process died, reading the same tape again gives the same events under the
 //! same numbers, and the shim drops the writes that it has done.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ use crate::shim::{Client, Exit, Kind, Notice, Record, Refusal, TapeReader, Targe
 
 /// How much of the tape is read before anything else gets its turn, bytes.
 const TURN_LEN: u64 = 1024 * 1024;
+
+/// How far behind the shim may be in knowing what was read, bytes: far below what the tape may be ahead.
+const CONSUMED_STEP: u64 = 1024 * 1024;
 
 /// How many bytes of events are appended at once. More makes commits rarer and the first of them later.
 const BATCH_LEN: usize = 128 * 1024;
@@ -81,6 +84,12 @@ pub(super) struct Driver {
     pub(super) shim_dir: PathBuf,
     /// Writes that the shim has not confirmed.
     pub(super) unconfirmed: HashMap<WriteId, Unconfirmed>,
+    /// Marks that were appended: the event they came with, and where on the tape they are.
+    pub(super) marks: VecDeque<(u64, u64)>,
+    /// Where on the tape a replay would begin.
+    pub(super) needed: u64,
+    /// What the shim was told: how far the tape was read, and from where on it is needed.
+    pub(super) told: (u64, u64),
 }
 
 /// A write that the shim has not confirmed.
@@ -153,14 +162,11 @@ impl Driver {
     async fn read_tape(&mut self) -> Result<bool, DriveError> {
         let start = self.tape.offset();
         let mut mark = None;
-        loop {
-            let (deeds, end) = match self.tape.next(self.tape_len)? {
-                Some(record) => (self.mind.feed(&record)?, record.end),
-                None => break,
-            };
+        while let Some(record) = self.tape.next(self.tape_len)? {
+            let (deeds, end) = (self.mind.feed(&record)?, record.end);
             if self.mind.rested {
                 self.mind.rested = false;
-                mark = self.mind.mark(end);
+                mark = self.mind.mark(end).map(|mark| (end, mark));
             }
             self.perform(deeds).await;
             if self.mind.ledger.len() >= BATCH_LEN {
@@ -171,12 +177,26 @@ impl Driver {
             }
         }
         self.flush(mark).await?;
-        if self.tape.offset() > start
-            && let Some(shim) = &mut self.shim
-        {
-            shim.consumed(self.tape.offset()).await;
-        }
+        self.tell_consumed().await;
         Ok(self.tape.offset() < self.tape_len)
+    }
+
+    /// Tells the shim how far the tape was read, and below what it is not needed again: where a replay would begin
+    /// whose mark is kept. Not at every record: the shim only has to know before it is far ahead.
+    async fn tell_consumed(&mut self) {
+        if self
+            .marks
+            .front()
+            .is_some_and(|(seq, _)| *seq <= self.mind.log.last_seq())
+        {
+            self.needed = self.marks.pop_front().map_or(self.needed, |(_, tape)| tape);
+        }
+        let read = self.tape.offset();
+        let news = read - self.told.0 >= CONSUMED_STEP || self.needed - self.told.1 >= CONSUMED_STEP;
+        if news && let Some(shim) = &mut self.shim {
+            self.told = (read, self.needed);
+            shim.consumed(read, self.needed).await;
+        }
     }
 
     /// Waits for whatever is next: the shim, a command, a deadline.
@@ -303,11 +323,14 @@ impl Driver {
     }
 
     /// Appends what was recorded; whoever waits is answered once it is committed.
-    async fn flush(&mut self, mark: Option<Bytes>) -> Result<(), DriveError> {
+    async fn flush(&mut self, mark: Option<(u64, Bytes)>) -> Result<(), DriveError> {
         let mind = &mut self.mind;
+        let (mark_at, mark) = mark.unzip();
         let committed = match mind.ledger.take(mark) {
             Some(batch) => {
-                let pending = mind.log.append(batch?).await?;
+                let batch = batch?;
+                self.marks.extend(mark_at.map(|at| (batch.last_seq(), at)));
+                let pending = mind.log.append(batch).await?;
                 self.info.send_if_modified(|info| {
                     let now = mind.core.info();
                     let changed = info.state != now.state || info.message_count != now.message_count;

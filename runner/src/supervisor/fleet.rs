@@ -201,10 +201,7 @@ impl Supervisor {
     /// A fault for the peer when they cannot be read.
     pub fn policies(&self) -> Result<Vec<PolicyInfo>, Fault> {
         let catalog = self.catalog()?;
-        Ok(catalog
-            .names()
-            .map(|name| policy_info(&catalog, name))
-            .collect::<Result<_, _>>()?)
+        catalog.names().map(|name| policy_info(&catalog, name)).collect()
     }
 
     /// One policy as written.
@@ -428,7 +425,7 @@ impl Supervisor {
             match Arc::try_unwrap(store) {
                 Ok(store) => store.close().await,
                 Err(_) => {
-                    tracing::warn!(path = %path.display(), "an event log is still read while it is closed")
+                    tracing::warn!(path = %path.display(), "an event log is still read while it is closed");
                 }
             }
         }

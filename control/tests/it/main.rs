@@ -1,0 +1,13 @@
+//! The library and `oqtoctl` against a real QUIC server, real processes and a real disk.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test an unwrap is an assertion, in its helpers too"
+)]
+
+mod authority;
+mod bootstrap;
+mod cli;
+mod connection;
+mod events;
+mod support;
