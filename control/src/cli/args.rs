@@ -132,7 +132,6 @@ pub(super) struct Exec {
     #[arg(
         required = true,
         trailing_var_arg = true,
-        allow_hyphen_values = true,
         value_name = "CMD"
     )]
     pub(super) command: Vec<String>,
@@ -203,5 +202,9 @@ mod tests {
             panic!("{:?}", cli.verb)
         };
         assert_eq!(exec.command, ["ls", "--json", "-la"]);
+        let cli = Cli::try_parse_from(["oqtoctl", "exec", "ls", "--json", "-la"]).unwrap();
+        assert!(!cli.options.json);
+        // What stands before it is not: a mistyped option is no program.
+        assert!(Cli::try_parse_from(["oqtoctl", "exec", "--jsn", "--", "ls"]).is_err());
     }
 }

@@ -208,8 +208,9 @@ impl Driver {
         let Some(shim) = &mut self.shim else { return Ok(()) };
         tokio::select! {
             biased;
-            notice = shim.next() => self.notice(notice).await,
+            // Before the shim: one whose harness never stops talking always has news, and must still be stoppable.
             Some(ask) = self.asks.recv(), if room => self.ask(ask).await,
+            notice = shim.next() => self.notice(notice).await,
             () = std::future::ready(()), if more => {}
             () = tokio::time::sleep(RETRY), if again => self.write_again().await,
             () = tokio::time::sleep(Duration::from_millis(left)), if deadline.is_some() => {

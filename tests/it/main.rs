@@ -1,0 +1,11 @@
+//! The whole way: `oqtoctl` or the library, a real runner, a real sandbox, real agents.
+//!
+//! Each test has a home of its own and leaves nothing running, which the home sees to. Needs the workspace's programs
+//! and examples built beside these tests, bubblewrap, python3, and the agents that `tests/run.sh` installs. Run by
+//! root, agents run as the owner of each home's workspace; run by anybody else, as themselves.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a bed that cannot be made is a test that failed"
+)]
+
+mod exec;
