@@ -28,6 +28,10 @@ pub fn agents() -> Agents {
     );
     let agents = Agents { dir };
     let pi = agents.bin().join("pi");
-    assert!(pi.exists(), "{} is missing: bash tests/run.sh --setup", pi.display());
+    assert!(
+        pi.exists(),
+        "{} is missing: bash tests/run.sh --setup",
+        pi.display()
+    );
     agents
 }
