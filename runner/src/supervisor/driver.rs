@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -113,6 +114,8 @@ pub(super) struct Mind {
     pub(super) replies: Vec<Reply>,
     pub(super) outcome: Option<Result<(), Fault>>,
     pub(super) last_error: Option<String>,
+    /// Why the session ended, for who asks it later.
+    pub(super) reason: Arc<OnceLock<String>>,
     pub(super) rested: bool,
 }
 
@@ -444,7 +447,7 @@ impl Mind {
         for action in actions.drain(..) {
             match action {
                 Action::Record { at, event } => {
-                    self.watch_birth(&event);
+                    self.watch_life(&event);
                     self.ledger.record(at, event);
                 }
                 Action::Write { id, bytes } => deeds.push(Deed::Write(id.0, bytes)),
@@ -463,21 +466,22 @@ impl Mind {
         deeds
     }
 
-    /// Remembers whether the session came to be, and if not why.
-    fn watch_birth(&mut self, event: &Event) {
-        if self.born.is_none() {
-            return;
-        }
+    /// Remembers whether the session came to be, and why it ended.
+    fn watch_life(&mut self, event: &Event) {
         match event {
             Event::SessionCreated(_) => self.outcome = Some(Ok(())),
             Event::AgentError(error) => self.last_error = Some(error.error.clone()),
-            Event::SessionClosed(closed) if self.outcome.is_none() => {
+            Event::SessionClosed(closed) => {
                 let why = self
                     .last_error
                     .take()
                     .or_else(|| closed.reason.clone())
                     .unwrap_or_default();
-                self.outcome = Some(Err(Fault::new(FaultCode::Policy, why)));
+                if self.outcome.is_none() {
+                    self.outcome = Some(Err(Fault::new(FaultCode::Policy, why.clone())));
+                }
+                // It ends once.
+                let _ = self.reason.set(why);
             }
             _ => {}
         }
