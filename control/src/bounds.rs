@@ -11,10 +11,10 @@ pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(10);
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(60);
 
 /// How often a quiet connection says that it lives: below the shortest timeout of common NATs.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(25);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// After how long of silence a connection is dead: two keep-alives and some.
-pub(crate) const IDLE_MAX: Duration = Duration::from_secs(60);
+/// After how long of silence a connection is dead: three keep-alives and some, and a person notices.
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(20);
 
 /// What the kernel is asked for as socket buffers, bytes. The usual 208 KiB loses packets at full speed; what the
 /// kernel clamps it to is taken.

@@ -7,8 +7,9 @@ pub const FRAME_LEN_MAX: usize = 32 * 1024 * 1024;
 /// The longest frame that a peer may send before Hello was answered, in bytes: nothing is owed to a stranger.
 pub const HELLO_LEN_MAX: usize = 16 * 1024;
 
-/// How many list elements one frame may hold in all. A list element can cost one byte on the wire and hundreds
-/// in memory; this keeps what a frame costs to decode within a small factor of its length.
+/// How many list elements one frame may hold in all. An element can cost some bytes on the wire and hundreds in
+/// memory: at worst, bare messages, a hostile frame of 5 MB becomes 110 MB, and no frame more than that beside
+/// its own length.
 pub const ELEMENTS_MAX: u32 = 262_144;
 
 /// The longest name of a session, runner, authority or control, in bytes: it becomes a file name and a DNS label.

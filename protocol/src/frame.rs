@@ -20,6 +20,9 @@ macro_rules! frames {
     ($($number:literal $name:ident => $body:path, $doc:literal;)+) => {
         impl Kind {
             $(#[doc = $doc] pub const $name: Self = Self($number);)+
+
+            /// Every kind that this version knows, with its name.
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$name, stringify!($name))),+];
         }
 
         $(impl Body for $body {

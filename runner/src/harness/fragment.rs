@@ -112,8 +112,8 @@ pub struct HarnessState {
     pub thinking_level: Option<String>,
     /// The name of its own session.
     pub title: Option<String>,
-    /// All of it, as it came.
-    pub raw: Option<Json>,
+    /// All of it, the JSON text as it came.
+    pub raw: Option<String>,
 }
 
 impl HarnessState {

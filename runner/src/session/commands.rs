@@ -4,7 +4,7 @@ use oqto_protocol::command::{Command, CommandEnvelope, InputResponse, Prompt};
 use oqto_protocol::event::InputRequest;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
-use oqto_protocol::reply::{Accepted, Created, Reply, ReplyData, State};
+use oqto_protocol::reply::{Accepted, Reply, ReplyData, State};
 use oqto_protocol::session::{Capability, SessionState};
 
 use super::action::{Action, WriteId};
@@ -156,7 +156,10 @@ impl Session {
                 format!("{harness} does not have the capability {capability}"),
             ));
         }
-        let state = self.state();
+        let state = match command {
+            Command::Prompt(_) if self.stage.takes_prompt() => SessionState::Idle,
+            _ => self.state(),
+        };
         if !allowed(command, state) {
             return Err(Fault::new(
                 FaultCode::WrongState,
@@ -209,7 +212,7 @@ impl Session {
             _ => {}
         }
         match (&self.stage, pending.kind) {
-            (Stage::Idle, Kind::Talk) => {
+            (stage, Kind::Talk) if stage.takes_prompt() => {
                 let begun = Begun::No {
                     prompt: id,
                     until: None,
@@ -292,22 +295,6 @@ impl Session {
         }
     }
 
-    /// The session is made.
-    pub(super) fn made(&mut self, out: &mut Vec<Action>) {
-        if let Some(id) = self.create.take() {
-            let session = self.info();
-            let data = ReplyData::Created(Created { session });
-            self.reply(Reply::done(id, "session.create", Some(data)), out);
-        }
-    }
-
-    /// The session is not made.
-    pub(super) fn refuse_create(&mut self, fault: Fault, out: &mut Vec<Action>) {
-        if let Some(id) = self.create.take() {
-            self.reply(Reply::refused(id, "session.create", fault), out);
-        }
-    }
-
     fn close_asked(&mut self, id: CommandId, out: &mut Vec<Action>) {
         let cursor = self.cursor;
         let data = ReplyData::Accepted(Accepted { cursor });
@@ -335,43 +322,6 @@ impl Session {
             | Stage::Stopping(_)
             | Stage::Closed => false,
         }
-    }
-
-    /// Refuses every command that waits, for the harness or for its answer.
-    pub(super) fn refuse_waiting(&mut self, fault: &Fault, out: &mut Vec<Action>) {
-        if let Stage::Starting(starting) = &mut self.stage {
-            for envelope in std::mem::take(&mut starting.waiting) {
-                let refused = Reply::refused(envelope.id, envelope.command.name(), fault.clone());
-                self.reply(refused, out);
-            }
-        }
-        for pending in std::mem::take(&mut self.replies.pending) {
-            self.refuse_pending(&pending, fault.clone(), out);
-        }
-    }
-
-    /// A command was done; without data of its own it is told where its events follow.
-    pub(super) fn accept(&mut self, pending: &Pending, data: Option<ReplyData>, out: &mut Vec<Action>) {
-        let Pending { id, cmd, cursor, .. } = *pending;
-        let data = data.unwrap_or(ReplyData::Accepted(Accepted { cursor }));
-        self.reply(Reply::done(id, cmd, Some(data)), out);
-    }
-
-    pub(super) fn refuse_pending(&mut self, pending: &Pending, fault: Fault, out: &mut Vec<Action>) {
-        self.reply(Reply::refused(pending.id, pending.cmd, fault), out);
-    }
-
-    /// A command has nothing to do.
-    fn accept_now(&mut self, id: CommandId, command: &Command, out: &mut Vec<Action>) -> Result<(), Fault> {
-        let cursor = self.cursor;
-        let data = ReplyData::Accepted(Accepted { cursor });
-        self.reply(Reply::done(id, command.name(), Some(data)), out);
-        Ok(())
-    }
-
-    fn reply(&mut self, reply: Reply, out: &mut Vec<Action>) {
-        self.replies.keep(reply.clone());
-        out.push(Action::Reply(reply));
     }
 }
 

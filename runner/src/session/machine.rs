@@ -1,5 +1,6 @@
 //! The session itself: what it owns, and how it takes one input.
 
+use oqto_protocol::codec::Json;
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::{AgentIdle, AgentWorking, Event, Phase, SessionCreated};
 use oqto_protocol::id::CommandId;
@@ -157,7 +158,7 @@ impl Session {
                 .or_else(|| self.setup.provider.clone()),
             pending_request: self.asked.first().map(|asked| asked.request_id.clone()),
             sandbox: self.sandbox.clone(),
-            harness_state: self.known.raw.clone(),
+            harness_state: self.known.raw.clone().and_then(|raw| Json::parse(raw).ok()),
         }
     }
 

@@ -17,6 +17,7 @@
 //! line of a harness means (`harness`).
 
 mod action;
+mod answers;
 mod bounds;
 mod commands;
 mod deadlines;

@@ -1,5 +1,6 @@
 //! A session at rest, as it is written down so that not all of its tape has to be read again.
 
+use oqto_protocol::codec::{Blob, DecodeError, Wire, decode_all};
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::policy::SandboxReport;
 use oqto_protocol::reply::Reply;
@@ -28,7 +29,8 @@ pub struct Snapshot {
     known: HarnessState,
     sandbox: Option<SandboxReport>,
     spoken: Vec<Spoken>,
-    replies: Vec<Reply>,
+    /// In their form on the wire, which keeps free-form values as they came.
+    replies: Vec<Blob>,
     strays: Strays,
     stderr: Vec<u8>,
 }
@@ -48,6 +50,15 @@ pub enum BadSnapshot {
         /// The harness that the session has.
         harness: Harness,
     },
+    /// A reply in it cannot be read.
+    #[error("a reply of the snapshot is malformed")]
+    Reply(#[source] DecodeError),
+}
+
+fn encoded(reply: &Reply) -> Blob {
+    let mut bytes = Vec::new();
+    reply.encode(&mut bytes);
+    Blob(bytes)
 }
 
 impl Session {
@@ -64,7 +75,7 @@ impl Session {
             known: self.known.clone(),
             sandbox: self.sandbox.clone(),
             spoken: self.transcript.spoken().to_vec(),
-            replies: self.replies.kept().cloned().collect(),
+            replies: self.replies.kept().map(encoded).collect(),
             strays: self.strays,
             stderr: self.stderr.clone(),
         })
@@ -73,7 +84,7 @@ impl Session {
     /// Goes on from a snapshot. `setup` is that of the session which it was taken of.
     ///
     /// # Errors
-    /// When the snapshot is another version's or another harness's; the whole tape then has to be read.
+    /// When the snapshot is another version's, another harness's or damaged; the whole tape then has to be read.
     pub fn restore(snapshot: Snapshot, setup: Setup) -> Result<Self, BadSnapshot> {
         let Snapshot {
             version,
@@ -108,8 +119,10 @@ impl Session {
             own_writes,
             ..Self::new(setup, now)
         };
-        for reply in replies {
-            session.replies.keep(reply);
+        for Blob(bytes) in replies {
+            session
+                .replies
+                .keep(decode_all::<Reply>(&bytes).map_err(BadSnapshot::Reply)?);
         }
         Ok(session)
     }

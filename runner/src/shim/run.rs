@@ -165,6 +165,8 @@ fn take_order() -> Result<Order, RunError> {
 /// Leaves the runner's session and terminal, and takes the signals that matter as data.
 fn detach() -> io::Result<SignalFd> {
     nix::unistd::setsid()?;
+    // It was started by a link to its own file, and lists of processes would show the name of that link.
+    nix::sys::prctl::set_name(c"oqto-shim")?;
     // What the program leaves behind becomes ours, to be ended with it.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut taken = SigSet::empty();

@@ -30,9 +30,11 @@ const MTU_MAX: u16 = 6500;
 /// How much may be on its way to one peer, bytes. A slow reader keeps this much in memory.
 const SEND_WINDOW: u64 = 1024 * 1024;
 
-/// How long a silent link lives, and how often a live one is heard: below what NATs forget after.
-const IDLE_MAX: Duration = Duration::from_secs(60);
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// How long a silent link lives: a person notices that the other side died, and a short outage passes.
+const IDLE_MAX: Duration = Duration::from_secs(20);
+
+/// How often a live link is heard: far below what NATs forget after, and three chances before it counts as silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// An address where this runner cannot listen.
 #[derive(Debug, thiserror::Error)]

@@ -100,7 +100,7 @@ fn state(data: Option<&RawValue>, out: &mut Vec<Fragment>) {
         model,
         thinking_level: state.thinking_level.map(wire::Text::into_owned),
         title: state.session_name.map(wire::Text::into_owned),
-        raw: data.map(Json::from),
+        raw: data.map(|raw| raw.get().to_owned()),
     })));
 }
 

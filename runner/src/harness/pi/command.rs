@@ -112,83 +112,76 @@ impl Pi {
         id: CommandId,
         asked: &[Asked],
     ) -> Result<Speech, Fault> {
-        let name = id.to_string();
-        let id = name.as_str();
-        let bytes = match command {
-            Command::Prompt(it) => request(id, "prompt", prompt(&it.message, &it.images, None)?),
-            // Not pi's own `steer` and `follow_up`: said a moment after a run's end they wait in a queue for the
-            // next prompt, while a prompt with a behaviour begins a run then.
-            Command::Steer(it) => request(id, "prompt", prompt(&it.message, &[], Some("steer"))?),
-            Command::FollowUp(it) => request(id, "prompt", prompt(&it.message, &[], Some("followUp"))?),
-            Command::Abort(_) => {
-                return Ok(Speech {
-                    bytes: abort(id, asked),
-                    expect: Expect::Nothing,
-                });
-            }
-            Command::InputResponse(it) => {
-                return Ok(Speech {
-                    bytes: input_response(it),
-                    expect: Expect::Nothing,
-                });
-            }
-            Command::GetStats(_) => request(id, "get_session_stats", Empty {}),
-            Command::GetModels(_) => request(id, "get_available_models", Empty {}),
-            Command::GetCommands(_) => request(id, "get_commands", Empty {}),
-            Command::GetForkPoints(_) => request(id, "get_fork_messages", Empty {}),
-            Command::SetModel(it) => {
-                let body = SetModel {
-                    provider: &it.provider,
-                    model_id: &it.model_id,
-                };
-                request(id, "set_model", body)
-            }
-            Command::CycleModel(_) => request(id, "cycle_model", Empty {}),
-            Command::SetThinkingLevel(it) => request(id, "set_thinking_level", SetLevel { level: &it.level }),
-            Command::CycleThinkingLevel(_) => request(id, "cycle_thinking_level", Empty {}),
-            Command::SetAutoCompaction(it) => {
-                request(id, "set_auto_compaction", Enabled { enabled: it.enabled })
-            }
-            Command::SetAutoRetry(it) => request(id, "set_auto_retry", Enabled { enabled: it.enabled }),
-            Command::AbortRetry(_) => request(id, "abort_retry", Empty {}),
-            Command::Compact(it) => {
-                let custom_instructions = it.instructions.as_deref();
-                request(id, "compact", Compact { custom_instructions })
-            }
-            Command::SetSessionName(it) => request(id, "set_session_name", Name { name: &it.name }),
-            Command::Fork(it) => request(
-                id,
-                "fork",
-                Fork {
-                    entry_id: &it.entry_id,
-                },
-            ),
-            Command::SessionNew(it) => {
-                let parent_session = it.parent_session.as_deref();
-                request(id, "new_session", NewSession { parent_session })
-            }
-            Command::SessionCreate(_)
-            | Command::SessionClose(_)
-            | Command::SessionDelete(_)
-            | Command::SessionRestart(_)
-            | Command::SessionSwitch(_)
-            | Command::ListSessions(_)
-            | Command::GetState(_)
-            | Command::GetMessages(_)
-            | Command::Delegate(_)
-            | Command::DelegateCancel(_)
-            | Command::Unknown(_) => {
-                return Err(Fault::new(
-                    FaultCode::Unsupported,
-                    format!("pi has no command for {}", command.name()),
-                ));
-            }
+        let id = id.to_string();
+        let (bytes, expect) = match command {
+            Command::Abort(_) => (abort(&id, asked), Expect::Nothing),
+            Command::InputResponse(it) => (input_response(it), Expect::Nothing),
+            _ => (request_for(command, &id)?, Expect::Answer),
         };
-        Ok(Speech {
-            bytes,
-            expect: Expect::Answer,
-        })
+        Ok(Speech { bytes, expect })
     }
+}
+
+/// The request that pi answers under the same id.
+fn request_for(command: &Command, id: &str) -> Result<Vec<u8>, Fault> {
+    Ok(match command {
+        Command::Prompt(it) => request(id, "prompt", prompt(&it.message, &it.images, None)?),
+        // Not pi's own `steer` and `follow_up`: said a moment after a run's end they wait in a queue for the
+        // next prompt, while a prompt with a behaviour begins a run then.
+        Command::Steer(it) => request(id, "prompt", prompt(&it.message, &[], Some("steer"))?),
+        Command::FollowUp(it) => request(id, "prompt", prompt(&it.message, &[], Some("followUp"))?),
+        Command::GetStats(_) => request(id, "get_session_stats", Empty {}),
+        Command::GetModels(_) => request(id, "get_available_models", Empty {}),
+        Command::GetCommands(_) => request(id, "get_commands", Empty {}),
+        Command::GetForkPoints(_) => request(id, "get_fork_messages", Empty {}),
+        Command::SetModel(it) => {
+            let body = SetModel {
+                provider: &it.provider,
+                model_id: &it.model_id,
+            };
+            request(id, "set_model", body)
+        }
+        Command::CycleModel(_) => request(id, "cycle_model", Empty {}),
+        Command::SetThinkingLevel(it) => request(id, "set_thinking_level", SetLevel { level: &it.level }),
+        Command::CycleThinkingLevel(_) => request(id, "cycle_thinking_level", Empty {}),
+        Command::SetAutoCompaction(it) => request(id, "set_auto_compaction", Enabled { enabled: it.enabled }),
+        Command::SetAutoRetry(it) => request(id, "set_auto_retry", Enabled { enabled: it.enabled }),
+        Command::AbortRetry(_) => request(id, "abort_retry", Empty {}),
+        Command::Compact(it) => {
+            let custom_instructions = it.instructions.as_deref();
+            request(id, "compact", Compact { custom_instructions })
+        }
+        Command::SetSessionName(it) => request(id, "set_session_name", Name { name: &it.name }),
+        Command::Fork(it) => request(
+            id,
+            "fork",
+            Fork {
+                entry_id: &it.entry_id,
+            },
+        ),
+        Command::SessionNew(it) => {
+            let parent_session = it.parent_session.as_deref();
+            request(id, "new_session", NewSession { parent_session })
+        }
+        Command::SessionCreate(_)
+        | Command::SessionClose(_)
+        | Command::SessionDelete(_)
+        | Command::SessionRestart(_)
+        | Command::SessionSwitch(_)
+        | Command::Abort(_)
+        | Command::InputResponse(_)
+        | Command::ListSessions(_)
+        | Command::GetState(_)
+        | Command::GetMessages(_)
+        | Command::Delegate(_)
+        | Command::DelegateCancel(_)
+        | Command::Unknown(_) => {
+            return Err(Fault::new(
+                FaultCode::Unsupported,
+                format!("pi has no command for {}", command.name()),
+            ));
+        }
+    })
 }
 
 fn prompt<'a>(message: &'a str, images: &'a [Media], behavior: Option<&'a str>) -> Result<Prompt<'a>, Fault> {

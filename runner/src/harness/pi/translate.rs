@@ -12,7 +12,7 @@ use oqto_protocol::message::{Role, StopReason};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{answer, message, ui, wire};
+use super::{answer, message, ui, update, wire};
 use crate::harness::excerpt::excerpt;
 use crate::harness::fragment::{Fragment, HarnessState, Outcome};
 
@@ -93,7 +93,7 @@ impl Pi {
         out: &mut Vec<Fragment>,
     ) -> Result<(), NotOfPi> {
         match type_ {
-            "message_update" => update(line, out)?,
+            "message_update" => update::read(line, out)?,
             "message_start" => {
                 let start: wire::MessageStart<'_> = of(line)?;
                 out.push(Fragment::Started(message::role(&start.message.role)));
@@ -264,7 +264,7 @@ impl Pi {
 }
 
 /// A line that is not one of pi's.
-struct NotOfPi;
+pub(super) struct NotOfPi;
 
 impl From<serde_json::Error> for NotOfPi {
     fn from(_: serde_json::Error) -> Self {
@@ -272,7 +272,8 @@ impl From<serde_json::Error> for NotOfPi {
     }
 }
 
-fn of<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, NotOfPi> {
+/// Reads a line, or what of it is asked for.
+pub(super) fn of<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, NotOfPi> {
     Ok(serde_json::from_slice(line)?)
 }
 
@@ -299,69 +300,6 @@ fn will_retry(line: &[u8]) -> Result<Option<bool>, NotOfPi> {
     }
     let end: wire::AgentEnd = of(line)?;
     Ok(end.will_retry)
-}
-
-/// A piece of a message. What the model writes arrives here, one call of this a token.
-fn update(line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
-    let update: wire::MessageUpdate<'_> = of(line)?;
-    let event = update.event;
-    let content_index = event.content_index;
-    let delta = |delta: Option<wire::Text<'_>>| delta.map(Cow::into_owned).unwrap_or_default();
-    match &*event.type_ {
-        "text_delta" => out.push(Fragment::Text {
-            delta: delta(event.delta),
-            content_index,
-        }),
-        "thinking_delta" => out.push(Fragment::Thought {
-            delta: delta(event.delta),
-            content_index,
-        }),
-        "toolcall_delta" => out.push(Fragment::CallMore {
-            delta: delta(event.delta),
-            content_index,
-        }),
-        "text_start" => out.push(Fragment::Phase(Phase::Generating)),
-        "thinking_start" => out.push(Fragment::Phase(Phase::Thinking)),
-        "toolcall_start" => {
-            let (tool_call_id, name) = named_call(&event).ok_or(NotOfPi)?;
-            out.push(Fragment::Phase(Phase::Generating));
-            out.push(Fragment::CallStarted {
-                tool_call_id,
-                name,
-                content_index,
-            });
-        }
-        "toolcall_end" => {
-            let call = event.tool_call.ok_or(NotOfPi)?;
-            out.push(Fragment::CallEnded {
-                tool_call_id: call.id.into_owned(),
-                name: call.name.into_owned(),
-                input: call.arguments.map(Json::from).unwrap_or_default(),
-                content_index,
-            });
-        }
-        // The message itself ends with `message_end`, its parts with it.
-        "text_end" | "thinking_end" | "start" | "done" | "error" => {}
-        _ => return Err(NotOfPi),
-    }
-    Ok(())
-}
-
-fn named_call(event: &wire::AssistantEvent<'_>) -> Option<(String, String)> {
-    if let (Some(id), Some(name)) = (&event.id, &event.tool_name) {
-        return Some((id.to_string(), name.to_string()));
-    }
-    #[derive(Deserialize)]
-    struct Partial<'a> {
-        #[serde(borrow)]
-        content: Vec<wire::ContentPart<'a>>,
-    }
-    let partial = Partial::deserialize(event.partial?).ok()?;
-    let call = partial
-        .content
-        .into_iter()
-        .nth(usize::try_from(event.content_index).ok()?)?;
-    Some((call.id?.into_owned(), call.name?.into_owned()))
 }
 
 /// Lines that need no memory, and those of a newer pi.

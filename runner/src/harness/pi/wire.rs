@@ -57,6 +57,13 @@ pub(super) struct AssistantEvent<'a> {
     pub(super) partial: Option<&'a RawValue>,
 }
 
+/// A message so far.
+#[derive(Deserialize)]
+pub(super) struct Partial<'a> {
+    #[serde(borrow)]
+    pub(super) content: Vec<ContentPart<'a>>,
+}
+
 #[derive(Deserialize)]
 pub(super) struct ToolCall<'a> {
     #[serde(borrow)]
