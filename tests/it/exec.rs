@@ -85,7 +85,14 @@ fn standard_input_is_empty() {
 #[test]
 fn as_json_nothing_but_canonical_events_is_printed() {
     let home = Home::new();
-    let ended = home.run(&["exec", "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3"]);
+    let ended = home.run(&[
+        "exec",
+        "--json",
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 3",
+    ]);
     assert_eq!(ended.code, 3, "{ended:?}");
     assert_eq!(ended.err, "");
     let events: Vec<Envelope> = ended

@@ -24,12 +24,13 @@ impl Agents {
 /// When they are not installed.
 #[must_use]
 pub fn agents() -> Agents {
-    let dir = std::env::var_os("OQTO_TEST_AGENTS").map_or_else(
-        || tests_dir().join(".agents"),
-        PathBuf::from,
-    );
+    let dir = std::env::var_os("OQTO_TEST_AGENTS").map_or_else(|| tests_dir().join(".agents"), PathBuf::from);
     let agents = Agents { dir };
     let pi = agents.bin().join("pi");
-    assert!(pi.exists(), "{} is missing: bash tests/run.sh --setup", pi.display());
+    assert!(
+        pi.exists(),
+        "{} is missing: bash tests/run.sh --setup",
+        pi.display()
+    );
     agents
 }

@@ -129,11 +129,7 @@ pub(super) struct Exec {
     #[arg(long)]
     pub(super) policy: Option<String>,
     /// The program and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(super) command: Vec<String>,
 }
 
