@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn message(id: &str, role: &str, text: &str) -> Value {
-        let part = json!({"id": "p", "content": {"type": "text", "text": text}});
+        let part = json!({"id": "p", "type": "text", "text": text});
         json!({"event": "stream.message_end", "message": {
             "id": id, "idx": 0, "role": role, "parts": [part], "created_at": 7}})
     }

@@ -27,7 +27,7 @@ async fn serve(query: Query, daemon: &Daemon) -> Result<Answer, Fault> {
     match query {
         Query::RunnerStatus(_) => Ok(Answer::Status(status(daemon))),
         Query::RunnerSessions(_) => Ok(Answer::SessionList(SessionList {
-            sessions: daemon.supervisor.sessions().await,
+            sessions: daemon.supervisor.sessions(),
         })),
         Query::PolicyList(_) => daemon
             .supervisor

@@ -190,9 +190,11 @@ impl Supervisor {
         )]
     }
 
-    /// The sessions, alive and ended, by name.
-    pub async fn sessions(&self) -> Vec<SessionInfo> {
-        self.handles().map(|handle| handle.info()).collect()
+    /// The sessions, alive and ended, the oldest first.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        let mut sessions: Vec<_> = self.handles().map(|handle| handle.info()).collect();
+        sessions.sort_by_key(|session| session.created_at);
+        sessions
     }
 
     /// The policies that sessions may name.
