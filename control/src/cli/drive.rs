@@ -113,19 +113,40 @@ pub(super) enum Ending {
     Interrupted,
 }
 
+/// Ctrl-C from here on: none of it is lost, whenever it is looked at.
+pub(super) fn interrupts() -> Result<Signal, CliError> {
+    signal(SignalKind::interrupt()).map_err(CliError::Signals)
+}
+
+/// Makes a session, unless Ctrl-C comes first; what was made by then is closed again.
+pub(super) async fn unless_interrupted(
+    making: impl Future<Output = Result<Session, CliError>>,
+    interrupts: &mut Signal,
+) -> Result<Option<Session>, CliError> {
+    let mut making = pin!(making);
+    tokio::select! {
+        made = &mut making => return made.map(Some),
+        _ = interrupts.recv() => note("stopping"),
+    }
+    if let Ok(Ok(session)) = timeout(CLOSE_WAIT, making).await {
+        close_quickly(&session).await;
+    }
+    Ok(None)
+}
+
 /// Shows a session's events until the end that was asked for.
 pub(super) async fn follow(
     session: &Session,
     mut events: Events,
     until: Until,
+    interrupts: &mut Signal,
     view: &mut dyn View,
     output: &mut Output,
 ) -> Result<Ending, CliError> {
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;
     let mut progress = Progress::new(until);
     let mut interrupted = false;
     while !progress.over {
-        match step(&mut events, &mut interrupts, view, output).await? {
+        match step(&mut events, interrupts, view, output).await? {
             Step::Event(None) => break,
             Step::Event(Some(Ok(envelope))) => {
                 view.show(&envelope, output)?;

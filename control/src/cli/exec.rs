@@ -11,11 +11,11 @@ use serde::Deserialize;
 
 use super::args::{self, GlobalOptions};
 use super::clean::clean;
-use super::drive::{Ending, JsonLines, View};
+use super::drive::{Ending, JsonLines, View, interrupts, unless_interrupted};
 use super::error::CliError;
 use super::output::{Output, note};
 use super::quote::quote;
-use super::run::{close, create, say};
+use super::run::{close, create, is_out_of_reach, say};
 use super::target;
 use super::tool::{Exit, exit_of};
 use crate::{Control, SessionConfig};
@@ -49,13 +49,19 @@ pub(super) async fn exec(
         env: BTreeMap::new(),
         ..SessionConfig::default()
     };
-    let session = create(&runner, config).await?;
+    let mut interrupts = interrupts()?;
+    let Some(session) = unless_interrupted(create(&runner, config), &mut interrupts).await? else {
+        return Ok(Ran::Interrupted);
+    };
     let mut program = Program {
         json: options.json,
         exit: None,
     };
-    let ending = say(&session, &line, Cursor::default(), &mut program, output).await;
-    close(&session).await;
+    let from = Cursor::default();
+    let ending = say(&session, &line, from, &mut interrupts, &mut program, output).await;
+    if !is_out_of_reach(&ending) {
+        close(&session).await;
+    }
     match (ending?, program.exit) {
         (Ending::Interrupted, _) => Ok(Ran::Interrupted),
         (_, Some(exit)) => Ok(Ran::Exited(exit.code())),

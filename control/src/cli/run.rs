@@ -6,8 +6,10 @@ use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::Envelope;
 use oqto_protocol::fault::FaultCode;
 
+use tokio::signal::unix::Signal;
+
 use super::args::{self, GlobalOptions};
-use super::drive::{Ending, JsonLines, Until, View, follow};
+use super::drive::{Ending, JsonLines, Until, View, follow, interrupts, unless_interrupted};
 use super::error::{CliError, similar};
 use super::human::Human;
 use super::output::{Output, has_colour, note};
@@ -101,15 +103,23 @@ pub(super) async fn run(
         title: None,
         labels: BTreeMap::new(),
     };
-    let session = create(&runner, config).await?;
+    let mut interrupts = interrupts()?;
+    let Some(session) = unless_interrupted(create(&runner, config), &mut interrupts).await? else {
+        return Ok(Ending::Interrupted);
+    };
+    let view = &mut *view(options, false);
     let ending = say(
         &session,
         &prompt,
         Cursor::default(),
-        &mut *view(options, false),
+        &mut interrupts,
+        view,
         output,
     )
     .await;
+    if is_out_of_reach(&ending) {
+        return ending;
+    }
     if args.keep {
         note_unless(
             options,
@@ -142,11 +152,13 @@ pub(super) async fn prompt(
         action: "ask how the session stands",
         source: Box::new(source),
     })?;
+    let view = &mut *view(options, false);
     say(
         &session,
         &text,
         state.info.cursor,
-        &mut *view(options, false),
+        &mut interrupts()?,
+        view,
         output,
     )
     .await
@@ -177,7 +189,8 @@ pub(super) async fn attach(
         }
     };
     let events = subscribed.map_err(|error| CliError::Subscribe(Box::new(error)))?;
-    follow(&session, events, Until::Closed, &mut *view(options, true), output).await
+    let view = &mut *view(options, true);
+    follow(&session, events, Until::Closed, &mut interrupts()?, view, output).await
 }
 
 /// Makes a session; when a name in its configuration is wrong, the error says which was meant.
@@ -200,6 +213,7 @@ pub(super) async fn say(
     session: &Session,
     text: &str,
     from: Cursor,
+    interrupts: &mut Signal,
     view: &mut dyn View,
     output: &mut Output,
 ) -> Result<Ending, CliError> {
@@ -211,7 +225,12 @@ pub(super) async fn say(
         action: "prompt the agent",
         source: Box::new(source),
     })?;
-    follow(session, events, Until::Done(after), view, output).await
+    follow(session, events, Until::Done(after), interrupts, view, output).await
+}
+
+/// Whether the runner was lost on the way: it would not hear that the session is to be closed, and its agent goes on.
+pub(super) fn is_out_of_reach(ending: &Result<Ending, CliError>) -> bool {
+    matches!(ending, Err(CliError::Events { .. }))
 }
 
 /// Closes a session that nobody needs any more; that it has ended already is as good.
