@@ -1,6 +1,8 @@
 //! Real agents, installed by `tests/run.sh` in the versions of `tests/agents/package-lock.json`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::tests_dir;
 
 /// Where the agents are.
 #[derive(Clone, Debug)]
@@ -22,10 +24,7 @@ impl Agents {
 /// When they are not installed.
 #[must_use]
 pub fn agents() -> Agents {
-    let dir = std::env::var_os("OQTO_TEST_AGENTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".agents"),
-        PathBuf::from,
-    );
+    let dir = std::env::var_os("OQTO_TEST_AGENTS").map_or_else(|| tests_dir().join(".agents"), PathBuf::from);
     let agents = Agents { dir };
     let pi = agents.bin().join("pi");
     assert!(

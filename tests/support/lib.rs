@@ -23,7 +23,7 @@ pub use home::{Home, Owner};
 pub use model::Model;
 pub use not_run::not_run;
 pub use process::{Process, signal};
-pub use programs::{built, example, is_root};
+pub use programs::{built, example, is_root, tests_dir};
 pub use wait::wait_until;
 
 /// A user that no host has.

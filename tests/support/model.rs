@@ -4,6 +4,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::tests_dir;
+
 /// A scripted model that listens on loopback. It ends with this value.
 #[derive(Debug)]
 pub struct Model {
@@ -19,7 +21,7 @@ impl Model {
     #[must_use]
     pub fn start(dir: &Path) -> Self {
         let port_file = dir.join("model.port");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/fake_llm.py");
+        let script = tests_dir().join("tools/fake_llm.py");
         let mut server = Command::new("python3")
             .arg(script)
             .args(["--port", "0", "--port-file"])

@@ -8,6 +8,12 @@ fn target() -> PathBuf {
     tests.ancestors().nth(2).unwrap().to_owned()
 }
 
+/// What the tests need beside the programs: this package's directory, or a copy that `OQTO_TEST_DIR` names.
+#[must_use]
+pub fn tests_dir() -> PathBuf {
+    std::env::var_os("OQTO_TEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 /// A program of the workspace.
 ///
 /// # Panics

@@ -287,6 +287,7 @@ impl Supervisor {
             ended,
             shim_dir,
             unconfirmed: HashMap::new(),
+            appended: 0,
             marks: VecDeque::new(),
             needed: 0,
             told: (0, 0),

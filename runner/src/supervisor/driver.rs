@@ -85,6 +85,8 @@ pub(super) struct Driver {
     pub(super) shim_dir: PathBuf,
     /// Writes that the shim has not confirmed.
     pub(super) unconfirmed: HashMap<WriteId, Unconfirmed>,
+    /// The last event that the log accepted, which is not to say that it is committed; 0 for none since the start.
+    pub(super) appended: u64,
     /// Marks that were appended: the event they came with, and where on the tape they are.
     pub(super) marks: VecDeque<(u64, u64)>,
     /// Where on the tape a replay would begin.
@@ -334,7 +336,9 @@ impl Driver {
             Some(batch) => {
                 let batch = batch?;
                 self.marks.extend(mark_at.map(|at| (batch.last_seq(), at)));
+                let last_seq = batch.last_seq();
                 let pending = mind.log.append(batch).await?;
+                self.appended = last_seq;
                 self.info.send_if_modified(|info| {
                     let now = mind.core.info();
                     let changed = info.state != now.state || info.message_count != now.message_count;
@@ -394,6 +398,10 @@ impl Driver {
             tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot remove the shim's directory");
         }
         self.info.send_replace(self.mind.core.info());
+        // Who follows leaves when the session has ended and all that is committed was read: the last of it must be.
+        if self.appended > 0 && self.mind.log.wait_past(self.appended - 1).await.is_err() {
+            tracing::warn!(session = self.mind.log.id(), "the log was closed before the session's last events");
+        }
         self.ended.send_replace(true);
         tracing::info!(session = self.mind.log.id(), "session ended");
     }

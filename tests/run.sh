@@ -1,0 +1,214 @@
+#!/usr/bin/env bash
+# Runs everything that proves this repository, on a fresh Debian or Ubuntu as on a developer's machine, as root or not.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+usage: tests/run.sh [--setup | --soak] [--no-install]
+
+Installs what the tests need, builds once, and runs: formatting, clippy, all tests, the documentation's tests, the
+fuzz corpora, every bench for a moment. As root it runs the tests of the sandbox and of the whole way a second time,
+as a user without privileges. What this host cannot exercise is listed at the end.
+
+  --setup       only install
+  --soak        then also what takes long: the tests of the whole way over and over, the fuzzers, full benches
+                (--nightly is the same)
+  --no-install  install nothing; fail where something is missing
+END
+}
+
+setup_only=no soak=no install=yes
+for word in "$@"; do
+  case $word in
+    --setup) setup_only=yes ;;
+    --soak | --nightly) soak=yes ;;
+    --no-install) install=no ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+# A user that no host has: what root's tests run as when they are not to be root.
+somebody=61234
+started=$SECONDS
+scratch=$(mktemp -d /tmp/oqto-run-XXXXXX)
+trap 'rm -rf "$scratch"' EXIT
+chmod 755 "$scratch"
+export OQTO_TEST_NOT_RUN=$scratch/not-run
+touch "$OQTO_TEST_NOT_RUN"
+# The tests as somebody say there too what they could not run.
+chmod 666 "$OQTO_TEST_NOT_RUN"
+
+step() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - started)); }
+die() { printf 'tests/run.sh: %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+is_root() { [ "$(id -u)" = 0 ]; }
+not_run() { printf 'NOT RUN: %s: %s\n' "$1" "$2" >>"$OQTO_TEST_NOT_RUN"; }
+as_root() { if is_root; then "$@"; else sudo "$@"; fi; }
+as_somebody() {
+  setpriv --reuid "$somebody" --regid "$somebody" --clear-groups --inh-caps=-all -- "$@"
+}
+
+# --- what the tests need ------------------------------------------------------------------------------------------
+
+install_packages() {
+  local need=() pair
+  for pair in bwrap:bubblewrap python3:python3 git:git cc:build-essential node:nodejs npm:npm \
+    script:bsdutils setpriv:util-linux; do
+    has "${pair%%:*}" || need+=("${pair##*:}")
+  done
+  has cargo || has rustup || need+=(curl ca-certificates)
+  [ ${#need[@]} -gt 0 ] || return 0
+  [ "$install" = yes ] || die "missing: ${need[*]}"
+  has apt-get || die "install these with your package manager, then run this again: ${need[*]}"
+  is_root || has sudo || die "only root can install these, and there is no sudo: ${need[*]}"
+  step "installing ${need[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${need[@]}"
+}
+
+install_rust() {
+  local cargo_env=${CARGO_HOME:-$HOME/.cargo}/env
+  # shellcheck disable=SC1090 # it is rustup's
+  if [ -r "$cargo_env" ]; then . "$cargo_env"; fi
+  if ! has cargo; then
+    [ "$install" = yes ] || die "missing: a Rust toolchain"
+    step "installing a Rust toolchain"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs -o "$scratch/rustup-init" ||
+      die "rustup cannot be downloaded here; install Rust $(minimum_rust) or newer by your own means
+(apt-get install rustup && rustup default stable, where the distribution has it), then run this again"
+    sh "$scratch/rustup-init" -y -q --no-modify-path --profile default
+    # shellcheck disable=SC1090 # it is rustup's
+    . "$cargo_env"
+  fi
+  local have
+  have=$(cargo --version | cut -d' ' -f2)
+  [ "$(printf '%s\n' "$(minimum_rust)" "$have" | sort -V | head -n1)" = "$(minimum_rust)" ] ||
+    die "this needs Rust $(minimum_rust), here is $have: rustup update stable"
+  local part
+  for part in fmt clippy; do
+    cargo "$part" --version >/dev/null 2>&1 ||
+      rustup component add "${part/#fmt/rustfmt}" ||
+      die "cargo $part is missing"
+  done
+}
+
+minimum_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }
+
+# The agents, in the very versions of the lock file. Their own directory, since npm puts hundreds of packages there.
+install_agents() {
+  [ -z "${OQTO_TEST_AGENTS:-}" ] || return 0
+  local there=tests/.agents
+  if ! cmp -s tests/agents/package-lock.json "$there/installed"; then
+    [ "$install" = yes ] || die "missing: the agents of tests/agents"
+    step "installing the agents of tests/agents"
+    mkdir -p "$there"
+    cp tests/agents/package.json tests/agents/package-lock.json "$there/"
+    npm ci --prefix "$there" --no-audit --no-fund --loglevel=error
+    cp tests/agents/package-lock.json "$there/installed"
+  fi
+  export OQTO_TEST_AGENTS=$root/$there
+  # Harnesses of root are somebody else, who must be able to read their program.
+  if is_root && ! as_somebody test -r "$OQTO_TEST_AGENTS/node_modules/.bin/pi"; then
+    cp -a "$there" "$scratch/agents"
+    chmod -R go+rX "$scratch/agents"
+    export OQTO_TEST_AGENTS=$scratch/agents
+  fi
+}
+
+# --- what is run --------------------------------------------------------------------------------------------------
+
+run_tests() {
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --all-features "$@"
+  else
+    cargo test --workspace --all-features --lib --bins --examples --tests -- "$@"
+  fi
+}
+
+# The tests that depend on who runs them, from copies of the programs in a place that somebody can reach.
+run_as_somebody() {
+  local there=$scratch/as-somebody name
+  mkdir -p "$there/target/deps" "$there/target/examples" "$there/home" "$there/tests"
+  cp -r tests/tools "$there/tests/"
+  cp target/debug/oqto-runner target/debug/oqtoctl "$there/target/"
+  cp target/debug/examples/embed "$there/target/examples/"
+  for name in sandbox it; do
+    cp "$(test_program "$name")" "$there/target/deps/$name"
+  done
+  chown -R "$somebody:$somebody" "$there/home"
+  chmod -R go+rX "$there"
+  for name in sandbox it; do
+    (cd "$there/home" && as_somebody env -i PATH="$PATH" HOME="$there/home" LANG=C.UTF-8 \
+      OQTO_TEST_DIR="$there/tests" OQTO_TEST_AGENTS="$OQTO_TEST_AGENTS" OQTO_TEST_NOT_RUN="$OQTO_TEST_NOT_RUN" \
+      "../target/deps/$name" --test-threads 4)
+  done
+}
+
+# Where cargo put the tests of that name.
+test_program() {
+  cargo test -p oqto-tests --all-features --no-run --test "$1" --message-format json 2>/dev/null |
+    python3 -c 'import json, sys
+for line in sys.stdin:
+    said = json.loads(line)
+    if said.get("executable") and said["target"]["name"] == sys.argv[1]: print(said["executable"])' "$1"
+}
+
+run_benches() {
+  grep -q '^\[\[bench\]\]' tests/Cargo.toml || return 0
+  # For a moment each, to see that they work: without the optimisations that take minutes to build.
+  CARGO_TARGET_DIR=target/smoke CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 cargo bench -p oqto-tests --benches -- --quick
+}
+
+run_soak() {
+  step "the whole way, ten times"
+  local round
+  for round in 1 2 3 4 5 6 7 8 9 10; do
+    step "round $round"
+    run_tests -E 'package(oqto-tests)'
+  done
+  if [ -d tests/fuzz ]; then
+    if cargo fuzz --version >/dev/null 2>&1; then
+      step "the fuzzers, ten minutes"
+      (cd tests && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz decoders -- -max_total_time=600)
+    else
+      not_run "the fuzzers" "cargo-fuzz is not installed (cargo install cargo-fuzz)"
+    fi
+  fi
+  step "the benches, as they ship"
+  cargo bench -p oqto-tests
+}
+
+install_packages
+install_rust
+install_agents
+if [ "$setup_only" = yes ]; then
+  step "ready"
+  exit 0
+fi
+
+step "formatting"
+cargo fmt --all -- --check
+step "building"
+cargo build --workspace --all-features --tests --bins --examples
+step "clippy"
+cargo clippy --workspace --all-targets --all-features -- -D warnings
+step "tests"
+run_tests
+if is_root; then
+  step "the sandbox and the whole way again, as user $somebody"
+  run_as_somebody
+else
+  not_run "the tests as root" "a runner of root, whose agents run as the owner of their workspace; run this as root too"
+fi
+step "tests in the documentation"
+cargo test --workspace --all-features --doc
+step "benches, for a moment each"
+run_benches
+[ "$soak" = no ] || run_soak
+
+step "all passed"
+sort -u "$OQTO_TEST_NOT_RUN"
