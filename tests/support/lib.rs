@@ -1,2 +1,4 @@
 //! What the tests share: a private home, a runner of its own, the scripted model.
 #![forbid(unsafe_code)]
+
+pub mod bench;
