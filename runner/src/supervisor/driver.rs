@@ -397,7 +397,10 @@ impl Driver {
         self.info.send_replace(self.mind.core.info());
         // Who follows leaves when the session has ended and all that is committed was read: the last of it must be.
         if self.appended > 0 && self.mind.log.wait_past(self.appended - 1).await.is_err() {
-            tracing::warn!(session = self.mind.log.id(), "the log was closed before the session's last events");
+            tracing::warn!(
+                session = self.mind.log.id(),
+                "the log was closed before the session's last events"
+            );
         }
         self.ended.send_replace(true);
         tracing::info!(session = self.mind.log.id(), "session ended");
