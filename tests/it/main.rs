@@ -9,7 +9,3 @@
 )]
 
 mod exec;
-mod pi;
-mod pi_bed;
-mod said;
-mod watch;

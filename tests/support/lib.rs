@@ -9,6 +9,7 @@
 )]
 
 mod agents;
+pub mod bench;
 mod ended;
 mod home;
 mod model;

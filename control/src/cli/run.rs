@@ -127,6 +127,9 @@ pub(super) async fn run(
         );
     } else {
         close(&session).await;
+        if ending.is_err() {
+            return ending;
+        }
         note_unless(
             options,
             &format!(

@@ -41,7 +41,12 @@ impl Session {
 
     /// A layer of the sandbox could not be made: nothing was started, and nothing will be.
     pub(super) fn unconfined(&mut self, layer: &str, error: &str, out: &mut Vec<Action>) {
-        if self.sandbox.is_some() || matches!(self.stage, Stage::Closed) {
+        if matches!(self.stage, Stage::Closed) {
+            return;
+        }
+        if self.sandbox.is_some() {
+            // The sandbox stands, and only what was to run in it is missing.
+            self.broken(&format!("it cannot be started: {error}"), out);
             return;
         }
         let error = format!("the sandbox's layer {layer} cannot be made: {error}");

@@ -275,6 +275,13 @@ impl Session {
                 level: NotifyLevel::Warning,
                 message: format!("{harness} printed a line that is not of its protocol: {shown}"),
             }),
+            Stray::Last if matches!(self.stage, Stage::Starting(_)) => {
+                self.broken(
+                    &format!("it does not speak its protocol; it printed: {shown}"),
+                    out,
+                );
+                return;
+            }
             Stray::Last => Event::AgentError(AgentError {
                 error: format!(
                     "{harness} keeps printing lines that are not of its protocol; they are dropped"

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use oqto_protocol::command::{Command, CommandEnvelope, SessionClose};
@@ -254,6 +254,7 @@ impl Supervisor {
         born: Option<oneshot::Sender<Result<(), Fault>>>,
         seq: u64,
     ) {
+        let reason = Arc::new(OnceLock::new());
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (info, watched) = watch::channel(core.info());
         let (ended, end) = watch::channel(false);
@@ -272,6 +273,7 @@ impl Supervisor {
             replies: Vec::new(),
             outcome: None,
             last_error: None,
+            reason: reason.clone(),
             rested: false,
         };
         let shim_dir = dir.join("shim");
@@ -297,6 +299,7 @@ impl Supervisor {
             asks: Some(asks),
             info: watched,
             ended: end,
+            reason,
         };
         self.lock()
             .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
@@ -364,6 +367,7 @@ impl Supervisor {
             asks: None,
             info,
             ended,
+            reason: Arc::default(),
         };
         self.lock()
             .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,7 +116,17 @@ pub(super) struct Mind {
     pub(super) replies: Vec<Reply>,
     pub(super) outcome: Option<Result<(), Fault>>,
     pub(super) last_error: Option<String>,
+    /// Why the session ended, for who asks it later.
+    pub(super) reason: Arc<OnceLock<String>>,
     pub(super) rested: bool,
+}
+
+/// What becomes of a tape.
+enum Tape {
+    /// All of it is in the log.
+    Told,
+    /// It could not be read to its end, and somebody may want to know why.
+    SetAside,
 }
 
 /// What the driver is to do to the shim.
@@ -128,18 +139,25 @@ enum Deed {
 impl Driver {
     /// Drives the session to its end.
     pub(super) async fn run(mut self) {
-        if let Err(error) = self.drive().await {
-            tracing::error!(session = self.mind.log.id(), error = %crate::cause::chain(&error), "session lost");
-            if let Some(shim) = &mut self.shim {
-                shim.kill().await;
+        match self.drive().await {
+            Ok(()) => self.end(Tape::Told).await,
+            Err(DriveError::Append(AppendError::Closed(_))) => {
+                // The runner is stopping before its sessions are: shim and tape wait for the next one.
+                tracing::warn!(session = self.mind.log.id(), "left to the next runner");
             }
-            let text = crate::cause::chain(&error);
-            if let Some(born) = self.mind.born.take() {
-                // Nobody may be waiting any more.
-                let _ = born.send(Err(Fault::new(FaultCode::Internal, text)));
+            Err(error) => {
+                let text = crate::cause::chain(&error);
+                tracing::error!(session = self.mind.log.id(), error = %text, "session lost");
+                if let Some(born) = self.mind.born.take() {
+                    // Nobody may be waiting any more.
+                    let _ = born.send(Err(Fault::new(FaultCode::Internal, text)));
+                }
+                if let Some(shim) = &mut self.shim {
+                    shim.kill().await;
+                }
+                self.end(Tape::SetAside).await;
             }
         }
-        self.end().await;
     }
 
     async fn drive(&mut self) -> Result<(), DriveError> {
@@ -380,8 +398,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Lets the shim go and removes what it kept: all of it is in the log.
-    async fn end(mut self) {
+    /// Lets the shim go, once all that its tape told is committed.
+    async fn end(mut self, tape: Tape) {
+        if self.appended > 0 && self.mind.log.wait_past(self.appended - 1).await.is_err() {
+            tracing::warn!(session = self.mind.log.id(), "left to the next runner");
+            return;
+        }
         if let Some(mut shim) = self.shim.take() {
             shim.release().await;
             let gone = async { while shim.next().await != Notice::Gone {} };
@@ -389,19 +411,15 @@ impl Driver {
                 tracing::warn!(session = self.mind.log.id(), "the shim does not end");
             }
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.shim_dir)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot remove the shim's directory");
+        let put_away = match tape {
+            Tape::Told => std::fs::remove_dir_all(&self.shim_dir),
+            Tape::SetAside => std::fs::rename(&self.shim_dir, self.shim_dir.with_extension("damaged")),
+        };
+        if let Err(error) = put_away {
+            tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot put the shim's directory away");
         }
         self.info.send_replace(self.mind.core.info());
-        // Who follows leaves when the session has ended and all that is committed was read: the last of it must be.
-        if self.appended > 0 && self.mind.log.wait_past(self.appended - 1).await.is_err() {
-            tracing::warn!(
-                session = self.mind.log.id(),
-                "the log was closed before the session's last events"
-            );
-        }
+        // Who follows leaves when the session has ended and all that is committed was read.
         self.ended.send_replace(true);
         tracing::info!(session = self.mind.log.id(), "session ended");
     }
@@ -455,7 +473,7 @@ impl Mind {
         for action in actions.drain(..) {
             match action {
                 Action::Record { at, event } => {
-                    self.watch_birth(&event);
+                    self.watch_life(&event);
                     self.ledger.record(at, event);
                 }
                 Action::Write { id, bytes } => deeds.push(Deed::Write(id.0, bytes)),
@@ -474,21 +492,22 @@ impl Mind {
         deeds
     }
 
-    /// Remembers whether the session came to be, and if not why.
-    fn watch_birth(&mut self, event: &Event) {
-        if self.born.is_none() {
-            return;
-        }
+    /// Remembers whether the session came to be, and why it ended.
+    fn watch_life(&mut self, event: &Event) {
         match event {
             Event::SessionCreated(_) => self.outcome = Some(Ok(())),
             Event::AgentError(error) => self.last_error = Some(error.error.clone()),
-            Event::SessionClosed(closed) if self.outcome.is_none() => {
+            Event::SessionClosed(closed) => {
                 let why = self
                     .last_error
                     .take()
                     .or_else(|| closed.reason.clone())
                     .unwrap_or_default();
-                self.outcome = Some(Err(Fault::new(FaultCode::Policy, why)));
+                if self.outcome.is_none() {
+                    self.outcome = Some(Err(Fault::new(FaultCode::Policy, why.clone())));
+                }
+                // It ends once.
+                let _ = self.reason.set(why);
             }
             _ => {}
         }

@@ -283,8 +283,15 @@ impl Supervisor {
 
     /// Leaves a command to the session's driver.
     async fn ask(&self, session: &SessionId, envelope: CommandEnvelope) -> Result<Reply, Fault> {
-        let over = || Fault::new(FaultCode::WrongState, format!("session {session} has ended"));
-        let asks = self.handle(session)?.asks.ok_or_else(over)?;
+        let handle = self.handle(session)?;
+        let over = || match handle.reason.get() {
+            Some(reason) => Fault::new(
+                FaultCode::WrongState,
+                format!("session {session} has ended: {reason}"),
+            ),
+            None => Fault::new(FaultCode::WrongState, format!("session {session} has ended")),
+        };
+        let asks = handle.asks.as_ref().ok_or_else(over)?;
         let (reply, replied) = oneshot::channel();
         asks.send(Ask::Command(Box::new(envelope), reply))
             .await

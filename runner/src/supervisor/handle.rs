@@ -1,6 +1,7 @@
 //! A session as the rest of the runner holds it.
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use oqto_protocol::command::CommandEnvelope;
 use oqto_protocol::cursor::Cursor;
@@ -32,6 +33,8 @@ pub(super) struct Handle {
     pub(super) info: watch::Receiver<SessionInfo>,
     /// Whether it has recorded its last event.
     pub(super) ended: watch::Receiver<bool>,
+    /// Why it ended, once it has.
+    pub(super) reason: Arc<OnceLock<String>>,
 }
 
 /// A session's events, to be followed.
