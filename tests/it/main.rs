@@ -9,3 +9,7 @@
 )]
 
 mod exec;
+mod pi;
+mod pi_bed;
+mod said;
+mod watch;
