@@ -22,6 +22,7 @@ use super::handle::{Handle, cursor};
 use super::ledger::Ledger;
 use super::prepare::{PrepareError, prepare};
 use super::record::{RecordError, SessionRecord};
+use super::writes::Writes;
 use crate::event_log::{self, SessionLog};
 use crate::harness::{Harness, UnknownHarness};
 use crate::session::{Session, Setup};
@@ -286,7 +287,9 @@ impl Supervisor {
             info,
             ended,
             shim_dir,
-            unconfirmed: HashMap::new(),
+            writes: Writes::default(),
+            retry_at: None,
+            replay_end: tape_len,
             appended: 0,
             marks: VecDeque::new(),
             needed: 0,
