@@ -9,3 +9,4 @@
 )]
 
 mod exec;
+mod lives;
