@@ -9,6 +9,7 @@
 )]
 
 mod exec;
+mod lives;
 mod pi;
 mod pi_bed;
 mod said;
