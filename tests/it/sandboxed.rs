@@ -62,11 +62,13 @@ fn policies_state_tape_and_authority_are_out_of_reach() {
             "ls -A {dir}/state {dir}/data {dir}/config {dir}/state/oqto/runner/sessions/*/shim /etc/oqto \
              /var/lib/oqto 2>/dev/null | grep -v ':$' | grep .; \
              cat {dir}/runner.toml {dir}/state/oqto/runner/runner.json {dir}/data/oqto/authority/* 2>/dev/null; \
-             for f in /run/oqto /run/oqto/oqto-runner {dir}/runner.toml {dir}/state/x {dir}/data/x; do \
+             echo hostile > {dir}/runner.toml; for f in /run/oqto /run/oqto/oqto-runner {dir}/state/x {dir}/data/x; do \
              touch $f 2>/dev/null && echo wrote $f; done; \
              find / -xdev -name '*.sqlite' -o -xdev -name '*.sock' -o -xdev -name tape 2>/dev/null; true"
         );
         assert_eq!(home.sh(&script).ok(), "");
+        // What stood there was not the host's.
+        assert_eq!(fs::read_to_string(home.path("runner.toml")).unwrap(), "");
     }
 }
 
@@ -77,7 +79,7 @@ fn the_process_table_shows_the_sandbox_and_nothing_else() {
             .sh("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done")
             .ok();
         for line in out.lines().filter(|line| !line.trim().is_empty()) {
-            let ours = ["bwrap", "/run/oqto/oqto-runner", "/bin/sh", "sh ", "tr "];
+            let ours = ["/usr/bin/bwrap", "/run/oqto/oqto-runner", "/bin/sh", "sh ", "tr "];
             assert!(ours.iter().any(|word| line.starts_with(word)), "{line}");
         }
         assert!(out.contains("exec-agent"), "{out}");
@@ -89,12 +91,14 @@ fn the_process_table_shows_the_sandbox_and_nothing_else() {
 fn nothing_outside_the_workspace_can_be_written() {
     for home in homes() {
         let script = format!(
-            "for p in / /usr /etc /home /root /run /dev /proc /sys /var /opt /bin /run/oqto {0} {0}/home {0}/state; do \
-             touch $p/oqto-test 2>/dev/null && echo $p; done; touch /tmp/oqto-test-of-it inside && ls",
+            "for p in / /usr /etc /home /root /run /dev /proc /sys /var /opt /bin /run/oqto {0}/home {0}/state; do \
+             touch $p/oqto-test 2>/dev/null && echo $p; done; touch /tmp/oqto-test-of-it {0}/beside inside && ls",
             home.dir().display()
         );
         assert_eq!(home.sh(&script).ok(), "inside\n");
+        // These are the session's own, and end with it.
         assert!(!std::path::Path::new("/tmp/oqto-test-of-it").exists());
+        assert!(!home.path("beside").exists());
         let entries = fs::read_dir(home.workspace()).unwrap();
         assert_eq!(entries.count(), 1);
     }

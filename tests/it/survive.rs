@@ -164,7 +164,7 @@ fn a_second_runner_of_the_same_state_is_refused() {
 #[test]
 fn a_runner_that_is_told_to_end_ends_its_sessions_and_leaves_nothing() {
     let home = Home::new();
-    let mut child = home
+    let child = home
         .ctl(&["exec", "--json", "--", "sh", "-c", "touch begun; sleep 1000"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -176,14 +176,21 @@ fn a_runner_that_is_told_to_end_ends_its_sessions_and_leaves_nothing() {
     });
     assert_eq!(home.stop(), left_of(&child));
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(125));
+    // The program was asked to end by signal 15, and did.
+    assert_eq!(output.status.code(), Some(143));
     let told = events(&String::from_utf8(output.stdout).unwrap());
     assert!(
-        matches!(told.last().unwrap().event, Event::SessionClosed(_)),
-        "{:?}",
-        told.last()
+        told.iter()
+            .any(|envelope| matches!(envelope.event, Event::StreamDone(_)))
     );
     assert!(!home.state().join("runner.json").exists());
+    let session = told[0].session_id.to_string();
+    let whole = events(&home.run(&["attach", &session, "--json"]).ok());
+    assert!(
+        matches!(whole.last().unwrap().event, Event::SessionClosed(_)),
+        "{:?}",
+        whole.last()
+    );
 }
 
 /// The process that we started ourselves may still be there.
