@@ -11,6 +11,7 @@
 mod bad_input;
 mod example;
 mod exec;
+<<<<<<< HEAD
 mod link;
 mod pi;
 mod pi_bed;
@@ -18,4 +19,9 @@ mod said;
 mod sandboxed;
 mod stranger;
 mod survive;
+=======
+mod pi;
+mod pi_bed;
+mod said;
+>>>>>>> main
 mod watch;

@@ -33,8 +33,8 @@ pub enum PrincipalError {
     },
     /// The runner is root, and so is the workspace's owner.
     #[error(
-        "the workspace {path} belongs to root, and no harness runs as root: give it to a user \
-         (chown -R USER {path}) or name one as principal in runner.toml"
+        "the workspace {path} belongs to root, and no harness runs as root: use a directory of the agent's own that \
+         belongs to a user, or name a user as principal in runner.toml"
     )]
     Root {
         /// Which workspace.

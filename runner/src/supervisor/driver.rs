@@ -252,11 +252,14 @@ impl Driver {
             Notice::Refused {
                 id,
                 why: Refusal::Busy | Refusal::NoSpace,
-            } => {
-                if let Some(write) = self.unconfirmed.get_mut(&id) {
-                    write.again = true;
+            } => match self.unconfirmed.get_mut(&id) {
+                Some(write) if write.to == Target::Note => {
+                    let note = self.unconfirmed.remove(&id);
+                    self.refuse_unkept(&note.map(|note| note.bytes).unwrap_or_default());
                 }
-            }
+                Some(write) => write.again = true,
+                None => {}
+            },
             Notice::Refused {
                 id,
                 why: Refusal::Closed,
@@ -276,6 +279,21 @@ impl Driver {
                     self.tape_len = len;
                 }
             }
+        }
+    }
+
+    /// A command that cannot be kept has no effect, and who sent it is told so rather than left waiting.
+    fn refuse_unkept(&mut self, note: &[u8]) {
+        let Ok(CommandEnvelope { id, command, .. }) = decode_all(note) else {
+            return;
+        };
+        let fault = Fault::new(
+            FaultCode::Storage,
+            "the runner's disk is full, so the command cannot be kept and has no effect; make room and send it again",
+        );
+        for waiter in self.mind.waiting.remove(&id).unwrap_or_default() {
+            // Who asked may be gone.
+            let _ = waiter.send(Reply::refused(id, command.name(), fault.clone()));
         }
     }
 
