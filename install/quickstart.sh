@@ -132,7 +132,9 @@ if [ "$build" = yes ]; then
   step "Building oqto-runner and oqtoctl (some minutes the first time)"
   cargo build --release -p oqto-runner -p oqto-control --features oqto-control/cli
 fi
-[ -x "$target/oqtoctl" ] && [ -x "$target/oqto-runner" ] || die "nothing is built in $target; run this without --no-build"
+for program in oqtoctl oqto-runner; do
+  [ -x "$target/$program" ] || die "$target/$program is not built; run this without --no-build"
+done
 
 step "What this host can enforce"
 "$target/oqto-runner" doctor || die "the sandbox cannot be made here; see above for the way to get it"
@@ -144,7 +146,9 @@ code=0
 [ "$code" != 130 ] || exit 130
 [ "$code" = 0 ] || die "the demonstration ended with code $code"
 grep -q green "$demo/workspace/notes.txt" || die "its work did not arrive in the workspace"
-[ ! -e /etc/oqto-quickstart ] && [ ! -e "$HOME/oqto-quickstart" ] || die "it wrote outside of its workspace"
+for written in /etc/oqto-quickstart "$HOME/oqto-quickstart"; do
+  [ ! -e "$written" ] || die "it wrote outside of its workspace: $written"
+done
 printf 'Looked at from outside: notes.txt says "%s", and nothing else changed.\n' "$(cat "$demo/workspace/notes.txt")"
 
 if pi_is_ready; then

@@ -11,7 +11,6 @@
 mod bad_input;
 mod example;
 mod exec;
-<<<<<<< HEAD
 mod link;
 mod pi;
 mod pi_bed;
@@ -19,9 +18,4 @@ mod said;
 mod sandboxed;
 mod stranger;
 mod survive;
-=======
-mod pi;
-mod pi_bed;
-mod said;
->>>>>>> main
 mod watch;
