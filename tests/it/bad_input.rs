@@ -50,7 +50,7 @@ fn a_missing_bubblewrap_is_said_with_the_way_to_get_it() {
     ended.failed(125, &["bubblewrap"]);
     home.no_sessions();
     let doctor = end(home
-        .environment(oqto_tests::built("oqto-runner"))
+        .environment(&oqto_tests::built("oqto-runner"))
         .arg("doctor")
         .env("PATH", &path));
     assert_eq!(doctor.code, 1, "{doctor:?}");

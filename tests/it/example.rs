@@ -8,7 +8,7 @@ use oqto_tests::{Home, end, example};
 fn the_example_embeds_a_runner_and_prints_what_its_session_says() {
     let home = Home::new();
     let ended = end(home
-        .environment(example("embed"))
+        .environment(&example("embed"))
         .arg("echo embedded > made; cat made"));
     let out = ended.ok();
     let events: Vec<Envelope> = out

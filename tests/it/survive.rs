@@ -152,7 +152,7 @@ fn a_second_runner_of_the_same_state_is_refused() {
     assert_eq!(home.sh("true").code, 0);
     let runner = home.runner_pid();
     let ended = end(home
-        .environment(home.runner_program())
+        .environment(&home.runner_program())
         .arg("serve")
         .arg("--state-dir")
         .arg(home.state()));
