@@ -93,7 +93,7 @@ fn a_configuration_that_cannot_be_read_stops_the_start() {
     if !is_root() {
         std::fs::remove_dir(home.path("runner.toml")).unwrap();
         home.configure("");
-        let mode = std::fs::Permissions::from_mode(0);
+        let mode = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(home.path("runner.toml"), mode).unwrap();
         home.run(&["exec", "--", "true"])
             .failed(125, &["cannot read the configuration", "Permission denied"]);

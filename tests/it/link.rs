@@ -71,7 +71,7 @@ impl Door {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_certificate_nobody_comes_in() {
     let door = Door::new().await;
-    let said = door.stranger().is_turned_away().await;
+    let said = door.stranger().turned_away().await;
     assert!(said.contains("certificate"), "{said}");
     door.still_serves().await;
 }
@@ -80,7 +80,7 @@ async fn without_a_certificate_nobody_comes_in() {
 async fn a_certificate_of_another_authority_is_refused_even_if_it_says_the_same() {
     let door = Door::new().await;
     let papers = forged_papers(&door.authority());
-    let said = door.stranger().with(papers).is_turned_away().await;
+    let said = door.stranger().with(papers).turned_away().await;
     assert!(!said.contains("timed out"), "{said}");
     door.still_serves().await;
 }
@@ -96,7 +96,7 @@ async fn a_certificate_of_the_authority_that_names_no_control_of_it_is_refused()
         "https://example.org/".to_owned(),
     ] {
         let papers = papers_of(&dir, &own, &uri);
-        let said = door.stranger().with(papers).is_turned_away().await;
+        let said = door.stranger().with(papers).turned_away().await;
         assert!(
             said.contains("names no control") || said.contains("authority"),
             "{uri}: {said}"

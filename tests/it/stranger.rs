@@ -75,7 +75,7 @@ impl Stranger {
     }
 
     /// Goes on until the runner hangs up, and gives its reason.
-    pub(crate) async fn is_turned_away(self) -> String {
+    pub(crate) async fn turned_away(self) -> String {
         match self.connect().await {
             Err(error) => error,
             Ok(connection) => {
