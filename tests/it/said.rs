@@ -44,7 +44,10 @@ impl From<&Message> for Said {
                 Content::Text(text) => said.text.push(text.text.clone()),
                 Content::Thinking(thinking) => said.thinking.push(thinking.text.clone()),
                 Content::ToolCall(call) => {
-                    let input = call.input.as_ref().map_or(Value::Null, |input| input.value());
+                    let input = call
+                        .input
+                        .as_ref()
+                        .map_or(Value::Null, oqto_protocol::codec::Json::value);
                     said.calls
                         .push((call.tool_call_id.clone(), call.name.clone(), input));
                 }
@@ -52,7 +55,7 @@ impl From<&Message> for Said {
                     let output = result
                         .output
                         .as_ref()
-                        .map_or(Value::Null, |output| output.value());
+                        .map_or(Value::Null, oqto_protocol::codec::Json::value);
                     said.take(&output);
                 }
                 _ => {}
