@@ -99,9 +99,9 @@ fn us_since(stamp: u64) -> f64 {
 }
 
 /// All samples of a round but the first.
-fn warm(samples: Vec<f64>, plan: Plan) -> Vec<f64> {
+fn warm(mut samples: Vec<f64>, plan: Plan) -> Vec<f64> {
     assert_eq!(samples.len(), plan.lines, "a line is missing or there twice");
-    samples[WARM_UP..].to_vec()
+    samples.split_off(WARM_UP)
 }
 
 fn through_pipe(plan: Plan) -> Vec<f64> {
