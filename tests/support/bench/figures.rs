@@ -87,7 +87,7 @@ impl Table {
         reason = "rows are written where they are made"
     )]
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.into());
     }
 
     /// Prints it on standard output.
