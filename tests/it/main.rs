@@ -12,6 +12,7 @@ mod bad_input;
 mod example;
 mod exec;
 mod link;
+mod lives;
 mod pi;
 mod pi_bed;
 mod said;
