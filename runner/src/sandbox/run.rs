@@ -50,6 +50,8 @@ pub struct Outcome {
     pub layers: Vec<Enforced>,
     /// Protected paths that no mount could protect and that changed.
     pub changed: Vec<PathBuf>,
+    /// Protected paths whose protection ended because somebody outside put something else in their place.
+    pub unsealed: Vec<PathBuf>,
     /// The temporary home, if it could not be removed.
     pub left: Option<PathBuf>,
 }
@@ -255,6 +257,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         code,
         layers,
         changed: survey.changed(),
+        unsealed: survey.unsealed(),
         left: home.remove(),
     })
 }
