@@ -9,3 +9,7 @@ pub const HARNESS_LINE_MAX: usize = 16 * 1024 * 1024;
 /// How much of a session's tape may wait unread before the shim stops reading the harness's pipe, in bytes. This
 /// is where back-pressure becomes a full pipe at the harness.
 pub const TAPE_BACKLOG_MAX: u64 = 64 * 1024 * 1024;
+
+/// The longest bytes that a session takes at once, be it a command or what its harness is told for one: a prompt with
+/// its images fits, and it is the most memory that a shim ever holds for its runner.
+pub const WRITE_LEN_MAX: usize = 16 * 1024 * 1024 - 16;

@@ -93,16 +93,21 @@ async fn what_was_appended_is_there_after_it_was_opened_again() {
     let messages = |after, limit| {
         let session = session.clone();
         async move {
-            let found = session.messages(after, limit).await.unwrap();
-            found
-                .into_iter()
-                .map(oqto_runner::event_log::Durable::into_inner)
-                .collect::<Vec<_>>()
+            let (found, more) = session.messages(after, limit).await.unwrap();
+            let found = found.into_iter().map(oqto_runner::event_log::Durable::into_inner);
+            (found.collect::<Vec<_>>(), more)
         }
     };
-    assert_eq!(messages(None, 10).await, ["text 0", "text 1"]);
-    assert_eq!(messages(Some(0), 10).await, ["text 1"]);
-    assert_eq!(messages(None, 1).await, ["text 0"]);
+    let page = |texts: &[&'static str], more| {
+        (
+            texts.iter().map(|text| Bytes::from(*text)).collect::<Vec<_>>(),
+            more,
+        )
+    };
+    assert_eq!(messages(None, 10).await, page(&["text 0", "text 1"], false));
+    assert_eq!(messages(None, 2).await, page(&["text 0", "text 1"], false));
+    assert_eq!(messages(Some(0), 10).await, page(&["text 1"], false));
+    assert_eq!(messages(None, 1).await, page(&["text 0"], true));
     let rows = log.sessions().await.unwrap();
     assert_eq!(
         (rows[0].id.as_str(), &rows[0].state[..], rows[0].last_seq),
@@ -461,4 +466,23 @@ proptest! {
             log.close().await;
         });
     }
+}
+
+#[tokio::test]
+async fn messages_that_do_not_fit_in_one_answer_are_said_to_be_more() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home)).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    let large = |idx: u64| MessageRow {
+        idx,
+        id: format!("m-{idx}"),
+        frame: Bytes::from(vec![b'.'; 3 * 1024 * 1024]),
+    };
+    let ending = batch(&session, 1, 1, Sync::Process).with_messages(vec![large(0), large(1), large(2)]);
+    session.append(ending).await.unwrap().committed().await.unwrap();
+    for (after, more) in [(None, true), (Some(0), true), (Some(1), false)] {
+        let (found, is_more) = session.messages(after, 10).await.unwrap();
+        assert_eq!((found.len(), is_more), (1, more), "{after:?}");
+    }
+    log.close().await;
 }

@@ -3,6 +3,8 @@
 //! `cargo bench -p oqto-tests --bench events [-- --quick]`
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use divan::counter::ItemsCount;
 use divan::{Bencher, Divan, black_box};
 use oqto_control::Event;
@@ -10,16 +12,15 @@ use oqto_control::protocol::event::{Numbered, TextDelta};
 use oqto_control::protocol::frame::{self, Frame};
 use oqto_control::protocol::id::MessageId;
 use oqto_runner::harness::{Dialect, Harness};
+use oqto_tests::bench::Effort;
 
 /// Frames or lines at once, as they come in bursts.
 const BURST: usize = 100;
 
 fn main() {
-    let mut divan = Divan::from_args();
-    if std::env::args().any(|word| word == "--quick") {
-        divan = divan.max_time(std::time::Duration::from_millis(200));
-    }
-    divan.main();
+    // Its own options would refuse ours.
+    let time = Effort::asked().of(Duration::from_millis(200), Duration::from_secs(3));
+    Divan::default().max_time(time).main();
 }
 
 fn numbered() -> Numbered {

@@ -8,4 +8,15 @@
     reason = "a bed that cannot be made is a test that failed"
 )]
 
+mod bad_input;
+mod example;
 mod exec;
+mod link;
+mod lives;
+mod pi;
+mod pi_bed;
+mod said;
+mod sandboxed;
+mod stranger;
+mod survive;
+mod watch;

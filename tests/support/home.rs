@@ -171,7 +171,7 @@ impl Home {
     /// `oqtoctl` with these words, in the workspace, with nothing of the tester's environment.
     #[must_use]
     pub fn ctl(&self, words: &[&str]) -> Command {
-        let mut command = self.environment(if self.is_somebody() {
+        let mut command = self.environment(&if self.is_somebody() {
             self.path("bin/oqtoctl")
         } else {
             built("oqtoctl")
@@ -182,7 +182,7 @@ impl Home {
 
     /// A program in the workspace, with this home's environment.
     #[must_use]
-    pub fn environment(&self, program: PathBuf) -> Command {
+    pub fn environment(&self, program: &Path) -> Command {
         let mut command = if self.is_somebody() {
             let mut command = Command::new("setpriv");
             let id = SOMEBODY.to_string();

@@ -1,6 +1,6 @@
 //! What a running runner says of itself in its state directory.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,9 +32,41 @@ pub(crate) fn found(dir: &Path) -> Option<RunnerAddr> {
     } = serde_json::from_slice(&text).ok()?;
     // A dead process is not knocked at: a closed UDP port answers nothing, and that takes a timeout to find out. A
     // number that lives again as somebody else costs that timeout and no more.
-    let lives = Path::new("/proc").join(pid.to_string()).exists();
-    lives.then_some(RunnerAddr {
+    lives(pid).then_some(RunnerAddr {
         id: runner_id,
         address,
     })
+}
+
+/// Whether a process is there and has not ended: in a container often nobody waits for those that have.
+fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
+    // The program's name stands before the state, in parentheses, and may have some of its own.
+    let state = stat.as_ref().ok().and_then(|stat| stat.rsplit_once(") "));
+    state.is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::lives;
+
+    #[test]
+    fn a_process_that_has_ended_and_was_not_waited_for_does_not_live() {
+        let mut child = Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert!(lives(child.id()));
+        drop(child.stdin.take());
+        // The end of its output is the end of the process, but for a moment.
+        std::io::copy(&mut child.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
+        while lives(child.id()) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(!lives(u32::MAX));
+    }
 }

@@ -121,24 +121,18 @@ pub(super) async fn run(
         return ending;
     }
     if args.keep {
-        note_unless(
-            options,
-            &format!("session {0} waits; oqtoctl prompt {0} TEXT goes on", session.id()),
-        );
-    } else {
-        close(&session).await;
-        if ending.is_err() {
-            return ending;
-        }
-        note_unless(
-            options,
-            &format!(
-                "session {0} is closed; oqtoctl messages {0} shows it again",
-                session.id()
-            ),
-        );
+        let text = format!("session {0} waits; oqtoctl prompt {0} TEXT goes on", session.id());
+        note_unless(options, &text);
+        return ending;
     }
-    ending
+    close(&session).await;
+    let ending = ending?;
+    let text = format!(
+        "session {0} is closed; oqtoctl messages {0} shows it again",
+        session.id()
+    );
+    note_unless(options, &text);
+    Ok(ending)
 }
 
 /// Says something to a session that waits.

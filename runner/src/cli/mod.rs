@@ -2,10 +2,12 @@
 //!
 //! Floor: doors.
 
+mod heap;
 mod sandbox;
 mod serve;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -36,13 +38,6 @@ enum Door {
     },
     /// Print the manual page
     Man,
-    /// Keep one session's program alive and its every byte on disk. Started by the daemon
-    #[command(hide = true)]
-    Shim {
-        /// The session's directory
-        #[arg(long)]
-        dir: PathBuf,
-    },
 }
 
 const HELP: &str = "Examples:
@@ -57,9 +52,11 @@ own code, 128 + n for signal n, 126 when the program cannot be executed, 127 whe
 #[must_use]
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    // Every start of a harness goes through these: they do not wait for the help texts of the others.
+    // Every start of a harness goes through these, and a shim stays: they neither wait for the help texts of the
+    // others nor keep the pages of the parser in memory.
     match words.next().as_ref().and_then(|word| word.to_str()) {
         Some("enter") => return sandbox::enter(words),
+        Some("shim") => return shim(words),
         Some("exec-agent") => return crate::exec_agent::serve(),
         _ => {}
     }
@@ -80,7 +77,17 @@ pub fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error),
         },
-        Door::Shim { dir } => shim::run(&dir),
+    }
+}
+
+/// Keeps one session's program alive and its every byte on disk. Started by the daemon, with `--dir DIR`.
+fn shim(mut words: impl Iterator<Item = OsString>) -> ExitCode {
+    match (words.next(), words.next(), words.next()) {
+        (Some(option), Some(dir), None) if option == "--dir" => shim::run(Path::new(&dir)),
+        _ => {
+            eprintln!("usage: oqto-runner shim --dir DIR");
+            ExitCode::from(2)
+        }
     }
 }
 

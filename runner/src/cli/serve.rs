@@ -37,6 +37,7 @@ pub(super) struct ServeArgs {
 
 /// Runs the daemon until it is told to stop.
 pub(super) fn serve(args: &ServeArgs) -> ExitCode {
+    super::heap::shape();
     tracing_subscriber::fmt()
         .with_max_level(args.log)
         .with_writer(std::io::stderr)

@@ -17,9 +17,9 @@ use super::tail::Tail;
 use super::writer::{Change, Job, Order, Writer};
 use crate::{clock, sys};
 
-/// How much may be accepted and not committed, in bytes: a second of the fastest harness. A single batch may be
-/// longer; it is accepted when nothing else waits.
-const QUEUE_MAX: usize = 8 * 1024 * 1024;
+/// How much may be accepted and not committed, in bytes: two of the longest commits, so that one is made while the
+/// next is gathered. A single batch may be longer; it is accepted when nothing else waits.
+const QUEUE_MAX: usize = 2 * 1024 * 1024;
 
 /// What a change counts in the queue beside its bytes, so that the number of changes is bounded too.
 const JOB_COST: usize = 256;

@@ -17,6 +17,13 @@ const MESSAGES_MAX: usize = 4 * 1024 * 1024;
 /// Where the answer goes. Nobody may wait for it any more.
 pub(super) type Reply<T> = oneshot::Sender<rusqlite::Result<T>>;
 
+/// Finished messages in order, and whether there are more behind them.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) frames: Vec<Bytes>,
+    pub(super) more: bool,
+}
+
 /// A question to the store.
 #[derive(Debug)]
 pub(super) enum Ask {
@@ -31,7 +38,7 @@ pub(super) enum Ask {
         session: i64,
         after_idx: Option<u64>,
         limit: usize,
-        reply: Reply<Vec<Bytes>>,
+        reply: Reply<Page>,
     },
     Sessions {
         reply: Reply<Vec<SessionRow>>,
@@ -142,23 +149,22 @@ fn messages(
     session: i64,
     after_idx: Option<u64>,
     limit: usize,
-) -> rusqlite::Result<Vec<Bytes>> {
-    let mut select = store.prepare_cached(
-        "SELECT frame FROM messages WHERE session = ?1 AND idx >= ?2 ORDER BY idx LIMIT ?3",
-    )?;
+) -> rusqlite::Result<Page> {
+    let mut select =
+        store.prepare_cached("SELECT frame FROM messages WHERE session = ?1 AND idx >= ?2 ORDER BY idx")?;
     let first = after_idx.map_or(0, |idx| idx + 1);
-    let mut rows = select.query(params![session, first, limit])?;
-    let mut found = Vec::new();
+    let mut rows = select.query(params![session, first])?;
+    let mut frames = Vec::new();
     let mut len = 0;
     while let Some(row) = rows.next()? {
         let frame = row.get_ref(0)?.as_blob()?;
         len += frame.len();
-        if len > MESSAGES_MAX && !found.is_empty() {
-            break;
+        if frames.len() == limit || (len > MESSAGES_MAX && !frames.is_empty()) {
+            return Ok(Page { frames, more: true });
         }
-        found.push(Bytes::copy_from_slice(frame));
+        frames.push(Bytes::copy_from_slice(frame));
     }
-    Ok(found)
+    Ok(Page { frames, more: false })
 }
 
 fn sessions(store: &Connection) -> rusqlite::Result<Vec<SessionRow>> {

@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use super::batch::{Batch, Chunk};
 use super::durable::Durable;
 use super::log::{ChangeError, Shared, lock};
-use super::reader::{Ask, ReadError};
+use super::reader::{Ask, Page, ReadError};
 use super::writer::{Change, Job};
 
 /// What the store knows of a session when it is opened.
@@ -277,7 +277,7 @@ impl SessionLog {
     }
 
     /// Finished messages past `after_idx` (none: from the first), in order, at most `limit` of them and no more
-    /// than fit in one answer.
+    /// than fit in one answer; and whether there are more behind them.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -285,9 +285,9 @@ impl SessionLog {
         &self,
         after_idx: Option<u64>,
         limit: usize,
-    ) -> Result<Vec<Durable<Bytes>>, ReadError> {
+    ) -> Result<(Vec<Durable<Bytes>>, bool), ReadError> {
         let session = self.session.key;
-        let found = self
+        let Page { frames, more } = self
             .shared
             .ask(|reply| Ask::Messages {
                 session,
@@ -296,7 +296,7 @@ impl SessionLog {
                 reply,
             })
             .await?;
-        Ok(found.into_iter().map(Durable::new).collect())
+        Ok((frames.into_iter().map(Durable::new).collect(), more))
     }
 
     /// Keeps a new state of the session, which is given back as it is. Waits until it is committed.

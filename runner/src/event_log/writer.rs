@@ -25,8 +25,10 @@ const ROW_MAX: usize = 128 * 1024;
 /// What a commit puts into the write-ahead log beside its bytes: a leaf and its parent.
 const COMMIT_COST: u64 = 8 * 1024;
 
-/// How much is committed before the reading thread moves it into the file, in bytes.
-const CHECKPOINT_STEP: u64 = 4 * 1024 * 1024;
+/// How much is committed before the reading thread moves it into the file, in bytes. Each move waits for the disk
+/// twice, and what is appended meanwhile may have to wait with it: a thousand small commits a second reach this about
+/// every other second.
+const CHECKPOINT_STEP: u64 = 16 * 1024 * 1024;
 
 /// How long the write-ahead log may get before the writer itself waits for it to be moved, in bytes. While commits
 /// come without a pause nobody else can empty it.

@@ -2,7 +2,7 @@
 
 use oqto_protocol::command::Command;
 use oqto_protocol::event::InputRequest;
-use oqto_protocol::fault::Fault;
+use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use super::exec::Exec;
 use super::fragment::Fragment;
 use super::pi::Pi;
 use super::registry::Harness;
+use crate::bounds::WRITE_LEN_MAX;
 
 /// The dialect of one running harness.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,24 @@ pub enum Expect {
     Answer,
     /// By having been written.
     Nothing,
+}
+
+impl Speech {
+    /// Something to say that is not longer than a session takes at once.
+    ///
+    /// # Errors
+    /// When it is longer.
+    pub(super) fn new(bytes: Vec<u8>, expect: Expect) -> Result<Self, Fault> {
+        if bytes.len() > WRITE_LEN_MAX {
+            let message = format!(
+                "what the harness would be told for it is {} bytes long, more than the {WRITE_LEN_MAX} that a \
+                 session takes at once",
+                bytes.len()
+            );
+            return Err(Fault::new(FaultCode::Limit, message));
+        }
+        Ok(Self { bytes, expect })
+    }
 }
 
 /// A request of the agent that waits for an answer.

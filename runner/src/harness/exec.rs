@@ -103,9 +103,7 @@ impl Exec {
     pub(super) fn say(&mut self, command: &Command, id: CommandId) -> Result<Speech, Fault> {
         let (order, expect) = match command {
             Command::Prompt(prompt) => {
-                let text = prompt.message.clone();
-                self.run = Some(Run::new(id, text.clone()));
-                let id = id.to_string();
+                let (id, text) = (id.to_string(), prompt.message.clone());
                 (Order::Run { id, text }, Expect::Answer)
             }
             Command::Abort(_) => (Order::Abort {}, Expect::Nothing),
@@ -121,7 +119,11 @@ impl Exec {
         let written = serde_json::to_writer(&mut bytes, &order);
         debug_assert!(written.is_ok());
         bytes.push(b'\n');
-        Ok(Speech { bytes, expect })
+        let speech = Speech::new(bytes, expect)?;
+        if let Order::Run { text, .. } = order {
+            self.run = Some(Run::new(id, text));
+        }
+        Ok(speech)
     }
 
     pub(super) fn push(&mut self, line: &[u8], now_ms: u64, out: &mut Vec<Fragment>) {

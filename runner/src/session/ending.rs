@@ -102,6 +102,17 @@ impl Session {
         }
     }
 
+    /// What the harness did, and does, will never be known.
+    pub(super) fn lost(&mut self, why: &str, out: &mut Vec<Action>) {
+        if matches!(self.stage, Stage::Closed) {
+            return;
+        }
+        self.cut_message(StopReason::Error, out);
+        self.fatal(why.to_owned(), out);
+        self.interrupted(StopReason::Error, DoneReason::Error, out);
+        self.close(why.to_owned(), out);
+    }
+
     /// It is time to kill what does not go.
     pub(super) fn overstayed(&mut self, out: &mut Vec<Action>) {
         let Stage::Stopping(stopping) = &mut self.stage else {

@@ -19,6 +19,8 @@ pub enum Input<'a> {
     Report(&'a Report),
     /// The harness's process has ended.
     Exited(ExitStatus),
+    /// The tape cannot be read any further, for this reason. Not on the tape.
+    Lost(&'a str),
     /// The clock has reached [`super::Session::poll_timeout`]. Not on the tape.
     Deadline,
 }

@@ -100,6 +100,7 @@ impl Session {
             Input::Report(Report::Confined { layers }) => self.confined(layers, out),
             Input::Report(Report::Failed { layer, error }) => self.unconfined(layer, error, out),
             Input::Exited(status) => self.exited(*status, out),
+            Input::Lost(why) => self.lost(why, out),
             Input::Deadline => {}
         }
         if self.at_rest() {

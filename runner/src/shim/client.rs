@@ -91,6 +91,19 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether there is no shim: it was never there, or it ended. Any other may live, and its program with it.
+    #[must_use]
+    pub fn nobody_listens(&self) -> bool {
+        match self {
+            Self::Reach { source, .. } => {
+                matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+            }
+            Self::Stranger { .. } | Self::Greeting { .. } | Self::Silent { .. } => false,
+        }
+    }
+}
+
 /// What a shim said of its session when it was connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting {

@@ -9,9 +9,13 @@ use super::tape::{self, Exit};
 /// one that both will use.
 pub const VERSION: u16 = 1;
 
-/// The longest bytes of one [`ToShim::Write`]: a prompt with its images fits, and it is the most memory that a
-/// shim ever holds for its runner.
-pub const WRITE_MAX: usize = tape::PAYLOAD_MAX - ID_LEN;
+/// The longest bytes of one [`ToShim::Write`].
+pub const WRITE_MAX: usize = crate::bounds::WRITE_LEN_MAX;
+
+const _: () = assert!(
+    WRITE_MAX + ID_LEN <= tape::PAYLOAD_MAX,
+    "a write and its id are one record"
+);
 
 /// The longest frame after its length: a write with its kind, id and target.
 pub(super) const FRAME_MAX: usize = 1 + ID_LEN + 1 + WRITE_MAX;

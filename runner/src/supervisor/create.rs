@@ -22,6 +22,8 @@ use super::handle::{Handle, cursor};
 use super::ledger::Ledger;
 use super::prepare::{PrepareError, prepare};
 use super::record::{RecordError, SessionRecord};
+use super::settings::Settings;
+use super::writes::Writes;
 use crate::event_log::{self, SessionLog};
 use crate::harness::{Harness, UnknownHarness};
 use crate::session::{Session, Setup};
@@ -38,8 +40,6 @@ const ASKS_MAX: usize = 16;
 enum CreateError {
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    #[error("cannot make the session's directory {path}")]
-    Directory { path: PathBuf, source: io::Error },
     #[error("cannot open the event log of the workspace")]
     Store(#[from] event_log::OpenError),
     #[error("cannot begin the session's log")]
@@ -63,17 +63,65 @@ pub(super) enum FindError {
     Store(#[from] event_log::OpenError),
     #[error("its event log does not know it")]
     NoLog,
+    #[error("what its event log has of it cannot be removed")]
+    Forget(#[from] event_log::ChangeError),
     #[error("its harness is not known")]
     Harness(#[from] UnknownHarness),
+    #[error("its shim may live and cannot be talked to")]
+    Shim(#[source] shim::client::ConnectError),
     #[error("its tape cannot be read")]
     Tape(#[from] ReadError),
+}
+
+/// The directories that a session gets when it is made.
+struct Rooms {
+    session: PathBuf,
+    /// Its workspace, when it named none.
+    workspace: Option<PathBuf>,
+}
+
+impl Rooms {
+    /// Makes them. None may be there: what an earlier session left is not ours to use or to remove.
+    fn make(settings: &Settings, id: &SessionId, config: &SessionConfig) -> Result<Self, Fault> {
+        let session = settings.session_dir(id);
+        make_dir(&session, 0o711)?;
+        let workspace = config.cwd.is_none().then(|| settings.workspace_dir(id));
+        if let Some(workspace) = &workspace
+            && let Err(fault) = make_dir(workspace, 0o755)
+        {
+            remove(&session);
+            return Err(fault);
+        }
+        Ok(Self { session, workspace })
+    }
+
+    fn remove(&self) {
+        remove(&self.session);
+        if let Some(workspace) = &self.workspace {
+            remove(workspace);
+        }
+    }
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
+    let made = DirBuilder::new().mode(mode).create(path);
+    made.map_err(|error| {
+        let code = match error.kind() {
+            io::ErrorKind::AlreadyExists => FaultCode::Exists,
+            _ => FaultCode::Storage,
+        };
+        Fault::new(
+            code,
+            format!("cannot make the session's directory {}: {error}", path.display()),
+        )
+    })
 }
 
 impl CreateError {
     fn fault(&self) -> Fault {
         match self {
             Self::Prepare(error) => error.fault(),
-            Self::Directory { .. } | Self::Store(_) | Self::Log(_) | Self::Record(_) => {
+            Self::Store(_) | Self::Log(_) | Self::Record(_) => {
                 Fault::new(FaultCode::Storage, cause::chain(self))
             }
             Self::Start(_) => Fault::new(FaultCode::Harness, cause::chain(self)),
@@ -155,32 +203,34 @@ impl Supervisor {
         command: CommandId,
         config: SessionConfig,
     ) -> Result<Created, Fault> {
-        let dir = self.settings.session_dir(id);
-        let started = self.start(id, command, config, &dir).await;
-        let born = match started {
-            Ok((born, store)) => (born.await, Some(store)),
-            Err(error) => (Ok(Err(error.fault())), None),
+        let rooms = Rooms::make(&self.settings, id, &config)?;
+        let (fault, store) = match self.start(id, command, config, &rooms.session).await {
+            Ok((born, store)) => match born.await {
+                Ok(Ok(())) => {
+                    let session = self.handle(id)?.info();
+                    return Ok(Created { session });
+                }
+                Ok(Err(fault)) => (fault, Some(store)),
+                Err(_) => (
+                    Fault::new(FaultCode::Internal, "the session's driver ended"),
+                    Some(store),
+                ),
+            },
+            Err(error) => (error.fault(), None),
         };
-        let (outcome, store) = born;
-        match outcome.unwrap_or_else(|_| Err(Fault::new(FaultCode::Internal, "the session's driver ended"))) {
-            Ok(()) => Ok(Created {
-                session: self.handle(id)?.info(),
-            }),
-            Err(fault) => {
-                // Nothing is left half done: whoever reads the answer finds no trace of the session.
-                if let Ok(handle) = self.handle(id) {
-                    let mut ended = handle.ended.clone();
-                    let _ = ended.wait_for(|ended| *ended).await;
-                }
-                if let Some(store) = store
-                    && let Err(error) = store.delete_session(id.as_str()).await
-                {
-                    tracing::warn!(session = %id, %error, "cannot forget a session that did not come to be");
-                }
-                remove(&dir);
-                Err(fault)
-            }
+        // Nothing is left half done: whoever reads the answer finds no trace of the session.
+        if let Ok(handle) = self.handle(id) {
+            let mut ended = handle.ended.clone();
+            // A driver that is gone has ended its session.
+            let _ = ended.wait_for(|ended| *ended).await;
         }
+        if let Some(store) = store
+            && let Err(error) = store.delete_session(id.as_str()).await
+        {
+            tracing::warn!(session = %id, %error, "cannot forget a session that did not come to be");
+        }
+        rooms.remove();
+        Err(fault)
     }
 
     async fn start(
@@ -190,15 +240,9 @@ impl Supervisor {
         config: SessionConfig,
         dir: &Path,
     ) -> Result<(oneshot::Receiver<Result<(), Fault>>, Arc<event_log::EventLog>), CreateError> {
-        let made = DirBuilder::new().mode(0o711).create(dir);
-        made.map_err(|source| CreateError::Directory {
-            path: dir.to_owned(),
-            source,
-        })?;
         let prepared = tokio::task::block_in_place(|| prepare(&self.settings, id, dir, &config))?;
         let store_path = self.settings.stores_dir().join(store_name(&prepared.workspace));
         let store = self.store(&store_path).await?;
-        let log = store.create_session(id.as_str(), Bytes::new()).await?;
         let mut config = config;
         for value in config.env.values_mut() {
             value.clear();
@@ -212,8 +256,10 @@ impl Supervisor {
             store: store_path,
             sandbox: prepared.sandbox,
         };
+        // Before the log: what a runner that dies here leaves is known by it.
+        record.keep(dir)?;
+        let log = store.create_session(id.as_str(), Bytes::new()).await?;
         let begun = async {
-            record.keep(dir)?;
             let shim_dir = dir.join("shim");
             let child = shim::start(Path::new(SELF), &shim_dir, &prepared.order).await?;
             reap(child);
@@ -286,7 +332,9 @@ impl Supervisor {
             info,
             ended,
             shim_dir,
-            unconfirmed: HashMap::new(),
+            writes: Writes::default(),
+            retry_at: None,
+            replay_end: tape_len,
             appended: 0,
             marks: VecDeque::new(),
             needed: 0,
@@ -318,29 +366,64 @@ impl Supervisor {
     /// Finds a session that an earlier runner left: it goes on when its shim lives; else what its tape still says is
     /// told, and it is over.
     pub(super) async fn find_again(self: &Arc<Self>, dir: &Path) -> Result<(), FindError> {
-        let record = SessionRecord::open(dir)?;
+        let record = match SessionRecord::open(dir) {
+            Ok(record) => record,
+            Err(RecordError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(dir = %dir.display(), "removed what was never a session");
+                remove(dir);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let store = self.store(&record.store).await?;
-        let log = store.session(record.id.as_str()).ok_or(FindError::NoLog)?;
         let harness: Harness = record.config.harness.parse()?;
         let shim_dir = dir.join("shim");
-        if !shim_dir.exists() {
+        let (log, begun) = (store.session(record.id.as_str()), shim_dir.exists());
+        let log = match log {
+            Some(log) => log,
+            None if begun => return Err(FindError::NoLog),
+            None => {
+                // Its record comes before its log and goes after it: it was being made, or deleted.
+                tracing::info!(session = %record.id, "removed what is no session any more");
+                remove(dir);
+                return Ok(());
+            }
+        };
+        if !begun {
             self.remember(record, harness, dir, log);
             return Ok(());
         }
         let shim = match Client::connect(&shim_dir).await {
             Ok(client) => Some(client),
-            Err(error) => {
+            Err(error) if error.nobody_listens() => {
                 tracing::warn!(session = %record.id, error = %cause::chain(&error), "its shim is gone");
                 None
             }
+            Err(error) => return Err(FindError::Shim(error)),
         };
+        if shim.is_none() && !shim_dir.join(shim::tape::FILE_NAME).exists() {
+            // Its program never ran, or all that it said was told; what it was to run with may be a secret.
+            remove(&shim_dir);
+            if log.last_seq() > 0 {
+                self.remember(record, harness, dir, log);
+            } else {
+                store.delete_session(record.id.as_str()).await?;
+                remove(dir);
+            }
+            return Ok(());
+        }
         let mark = log
             .mark()
             .and_then(|mark| serde_json::from_slice::<Mark>(&mark).ok());
-        let from_start = || Session::new(setup(&record, harness, Cursor::default(), 0), record.created_at);
+        // Who is answered follows on in the epoch that holds now.
+        let before = Cursor {
+            seq: 0,
+            ..cursor(&log)
+        };
+        let from_start = || Session::new(setup(&record, harness, before, 0), record.created_at);
         let (core, seq, offset) = match mark {
             Some(Mark { tape, seq, snapshot }) => {
-                match Session::restore(snapshot, setup(&record, harness, Cursor::default(), 0)) {
+                match Session::restore(snapshot, setup(&record, harness, before, 0)) {
                     Ok(core) => (core, seq, tape),
                     Err(_) => (from_start(), 0, 0),
                 }

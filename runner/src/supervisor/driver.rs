@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oqto_protocol::codec::{Wire as _, decode_all};
-use oqto_protocol::command::CommandEnvelope;
+use oqto_protocol::command::{Command, CommandEnvelope};
 use oqto_protocol::event::Event;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
@@ -22,6 +22,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::handle::Ask;
 use super::ledger::Ledger;
+use super::writes::Writes;
+use crate::bounds::WRITE_LEN_MAX;
 use crate::clock;
 use crate::event_log::{AppendError, BadBatch, SessionLog};
 use crate::session::{Action, ExitStatus, Input, Report, Session, Snapshot};
@@ -37,11 +39,12 @@ const CONSUMED_STEP: u64 = 1024 * 1024;
 /// How many bytes of events are appended at once. More makes commits rarer and the first of them later.
 const BATCH_LEN: usize = 128 * 1024;
 
-/// Commands that may be under way in one session: each is kept until it is answered.
+/// Commands that may be under way in one session: each is kept until it is answered. One that ends the work or the
+/// session always finds room: a harness that answers nothing must be stoppable.
 const COMMANDS_MAX: usize = 64;
 
-/// How long a write that the harness had no room for waits before it is tried again.
-const RETRY: Duration = Duration::from_millis(50);
+/// How long a write that there was no room for waits before it is tried again, in milliseconds.
+const RETRY_MS: u64 = 50;
 
 /// How long a released shim may take to end.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
@@ -84,7 +87,11 @@ pub(super) struct Driver {
     /// The shim's directory, which goes with the session's end.
     pub(super) shim_dir: PathBuf,
     /// Writes that the shim has not confirmed.
-    pub(super) unconfirmed: HashMap<WriteId, Unconfirmed>,
+    pub(super) writes: Writes,
+    /// When those that there was no room for are tried again.
+    pub(super) retry_at: Option<u64>,
+    /// How far the tape is read again: an earlier runner may have done what it asks for up to here.
+    pub(super) replay_end: u64,
     /// The last event that the log accepted, which is not to say that it is committed; 0 for none since the start.
     pub(super) appended: u64,
     /// Marks that were appended: the event they came with, and where on the tape they are.
@@ -93,14 +100,6 @@ pub(super) struct Driver {
     pub(super) needed: u64,
     /// What the shim was told: how far the tape was read, and from where on it is needed.
     pub(super) told: (u64, u64),
-}
-
-/// A write that the shim has not confirmed.
-pub(super) struct Unconfirmed {
-    to: Target,
-    bytes: Vec<u8>,
-    /// It was refused for now.
-    again: bool,
 }
 
 /// What decides, and what it has decided.
@@ -136,6 +135,13 @@ enum Deed {
     Kill,
 }
 
+/// What a record of the tape leads to.
+struct Fed {
+    deeds: Vec<Deed>,
+    /// The write that it shows to be done.
+    done: Option<WriteId>,
+}
+
 impl Driver {
     /// Drives the session to its end.
     pub(super) async fn run(mut self) {
@@ -150,7 +156,12 @@ impl Driver {
                 tracing::error!(session = self.mind.log.id(), error = %text, "session lost");
                 if let Some(born) = self.mind.born.take() {
                     // Nobody may be waiting any more.
-                    let _ = born.send(Err(Fault::new(FaultCode::Internal, text)));
+                    let _ = born.send(Err(Fault::new(FaultCode::Internal, text.clone())));
+                }
+                self.mind.ledger.catch_up();
+                let _deeds = self.mind.step(&Input::Lost(&text), clock::unix_ms());
+                if let Err(error) = self.flush(None).await {
+                    tracing::error!(session = self.mind.log.id(), error = %crate::cause::chain(&error), "its end is not told");
                 }
                 if let Some(shim) = &mut self.shim {
                     shim.kill().await;
@@ -169,9 +180,10 @@ impl Driver {
             if self.shim.is_none() && !more {
                 // What the tape of a dead shim does not tell, nobody knows: its program died with it.
                 let now = clock::unix_ms();
-                let deeds = self.mind.step(&Input::Exited(ExitStatus::Signal(9)), now);
+                self.mind.ledger.catch_up();
+                // There is nobody left to do anything to.
+                let _deeds = self.mind.step(&Input::Exited(ExitStatus::Signal(9)), now);
                 self.flush(None).await?;
-                debug_assert!(deeds.is_empty() || self.shim.is_none());
                 return Ok(());
             }
             self.wait(more).await?;
@@ -183,12 +195,15 @@ impl Driver {
         let start = self.tape.offset();
         let mut mark = None;
         while let Some(record) = self.tape.next(self.tape_len)? {
-            let (deeds, end) = (self.mind.feed(&record)?, record.end);
+            let (fed, end) = (self.mind.feed(&record)?, record.end);
             if self.mind.rested {
                 self.mind.rested = false;
                 mark = self.mind.mark(end).map(|mark| (end, mark));
             }
-            self.perform(deeds).await;
+            if let Some(id) = fed.done {
+                self.writes.done(id);
+            }
+            self.perform(fed.deeds).await;
             if self.mind.ledger.len() >= BATCH_LEN {
                 self.flush(mark.take()).await?;
             }
@@ -221,21 +236,36 @@ impl Driver {
 
     /// Waits for whatever is next: the shim, a command, a deadline.
     async fn wait(&mut self, more: bool) -> Result<(), DriveError> {
+        let now = clock::unix_ms();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.writes.retry();
+        }
+        self.send().await;
+        let until = |at: Option<u64>| Duration::from_millis(at.map_or(u64::MAX, |at| at.saturating_sub(now)));
         let deadline = self.mind.core.poll_timeout();
-        let left = deadline.map_or(u64::MAX, |at| at.saturating_sub(clock::unix_ms()));
-        let again = self.unconfirmed.values().any(|write| write.again);
-        let room = self.mind.waiting.len() < COMMANDS_MAX;
+        let retry_at = self.retry_at;
         let Some(shim) = &mut self.shim else { return Ok(()) };
         tokio::select! {
             biased;
             // Before the shim: one whose harness never stops talking always has news, and must still be stoppable.
-            Some(ask) = self.asks.recv(), if room => self.ask(ask).await,
-            notice = shim.next() => self.notice(notice).await,
+            Some(ask) = self.asks.recv() => {
+                // Who never stops asking must not keep the shim from being heard either.
+                let heard = tokio::select! {
+                    biased;
+                    notice = shim.next() => Some(notice),
+                    () = std::future::ready(()) => None,
+                };
+                self.ask(ask);
+                if let Some(notice) = heard {
+                    self.notice(notice);
+                }
+            }
+            notice = shim.next() => self.notice(notice),
             () = std::future::ready(()), if more => {}
-            () = tokio::time::sleep(RETRY), if again => self.write_again().await,
-            () = tokio::time::sleep(Duration::from_millis(left)), if deadline.is_some() => {
-                let now = clock::unix_ms();
-                let deeds = self.mind.step(&Input::Deadline, now);
+            () = tokio::time::sleep(until(retry_at)), if retry_at.is_some() => {}
+            () = tokio::time::sleep(until(deadline)), if deadline.is_some() => {
+                let deeds = self.mind.step(&Input::Deadline, clock::unix_ms());
                 self.perform(deeds).await;
                 self.flush(None).await?;
             }
@@ -243,26 +273,25 @@ impl Driver {
         Ok(())
     }
 
-    async fn notice(&mut self, notice: Notice) {
+    fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Grown { len } => self.tape_len = self.tape_len.max(len),
-            Notice::Wrote { id } => {
-                self.unconfirmed.remove(&id);
-            }
+            Notice::Wrote { id } => self.writes.done(id),
             Notice::Refused {
                 id,
                 why: Refusal::Busy | Refusal::NoSpace,
-            } => {
-                if let Some(write) = self.unconfirmed.get_mut(&id) {
-                    write.again = true;
+            } => match self.writes.refused(id) {
+                Some(note) => self.refuse_unkept(&note.bytes),
+                None => {
+                    self.retry_at.get_or_insert(clock::unix_ms() + RETRY_MS);
                 }
-            }
+            },
             Notice::Refused {
                 id,
                 why: Refusal::Closed,
             } => {
                 // The harness is ending: its exit, which follows, answers whoever waits.
-                self.unconfirmed.remove(&id);
+                self.writes.done(id);
             }
             Notice::Trouble { text } => {
                 tracing::error!(session = self.mind.log.id(), %text, "the tape cannot grow; the harness waits");
@@ -279,56 +308,88 @@ impl Driver {
         }
     }
 
-    async fn ask(&mut self, ask: Ask) {
+    /// A command that cannot be kept has no effect, and who sent it is told so rather than left waiting.
+    fn refuse_unkept(&mut self, note: &[u8]) {
+        let Ok(CommandEnvelope { id, command, .. }) = decode_all(note) else {
+            return;
+        };
+        let fault = Fault::new(
+            FaultCode::Storage,
+            "the runner's disk is full, so the command cannot be kept and has no effect; make room and send it again",
+        );
+        for waiter in self.mind.waiting.remove(&id).unwrap_or_default() {
+            // Who asked may be gone.
+            let _ = waiter.send(Reply::refused(id, command.name(), fault.clone()));
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::State(reply) => {
                 // Who asked may be gone.
                 let _ = reply.send(self.mind.core.status());
             }
             Ask::Command(envelope, reply) => {
-                let CommandEnvelope { id, .. } = *envelope;
+                let id = envelope.id;
                 if let Some(kept) = self.mind.core.kept_reply(id) {
                     let _ = reply.send(kept.clone());
-                    return;
+                } else if let Some(waiters) = self.mind.waiting.get_mut(&id) {
+                    waiters.push(reply);
+                } else {
+                    match self.note(&envelope) {
+                        Ok(()) => drop(self.mind.waiting.insert(id, vec![reply])),
+                        Err(fault) => {
+                            let _ = reply.send(Reply::refused(id, envelope.command.name(), fault));
+                        }
+                    }
                 }
-                let waiters = self.mind.waiting.entry(id).or_default();
-                waiters.push(reply);
-                if waiters.len() > 1 {
-                    return;
-                }
-                let mut bytes = Vec::new();
-                envelope.encode(&mut bytes);
-                self.write(id.0, Target::Note, bytes).await;
             }
         }
     }
 
-    async fn write(&mut self, id: WriteId, to: Target, bytes: Vec<u8>) {
-        if let Some(shim) = &mut self.shim {
-            shim.write(id, to, &bytes).await;
-            self.unconfirmed.insert(
-                id,
-                Unconfirmed {
-                    to,
-                    bytes,
-                    again: false,
-                },
-            );
+    /// Has a command put on the tape, from where it comes back to be carried out.
+    fn note(&mut self, envelope: &CommandEnvelope) -> Result<(), Fault> {
+        let waiting = self.mind.waiting.len().max(self.writes.len());
+        let room = match envelope.command {
+            Command::Abort(_) | Command::SessionClose(_) => 2 * COMMANDS_MAX,
+            _ => COMMANDS_MAX,
+        };
+        if waiting >= room {
+            let message = format!("{waiting} commands wait in this session already");
+            return Err(Fault::new(FaultCode::Busy, message));
         }
+        let mut bytes = Vec::new();
+        envelope.encode(&mut bytes);
+        if bytes.len() > WRITE_LEN_MAX {
+            let message = format!(
+                "a {} of {} bytes is longer than the {WRITE_LEN_MAX} that a session takes at once",
+                envelope.command.name(),
+                bytes.len()
+            );
+            return Err(Fault::new(FaultCode::Limit, message));
+        }
+        self.writes.push(envelope.id.0, Target::Note, bytes);
+        Ok(())
     }
 
-    async fn write_again(&mut self) {
+    /// Sends the writes whose turn it is, once nothing further on the tape can say that they were done.
+    async fn send(&mut self) {
+        if self.tape.offset() < self.replay_end {
+            return;
+        }
         let Some(shim) = &mut self.shim else { return };
-        for (id, write) in self.unconfirmed.iter_mut().filter(|(_, write)| write.again) {
-            write.again = false;
-            shim.write(*id, write.to, &write.bytes).await;
+        while let Some(write) = self.writes.next() {
+            shim.write(write.id, write.to, &write.bytes).await;
         }
     }
 
     async fn perform(&mut self, deeds: Vec<Deed>) {
         for deed in deeds {
             match deed {
-                Deed::Write(id, bytes) => self.write(id, Target::Stdin, bytes).await,
+                Deed::Write(id, bytes) => {
+                    self.writes.push(id, Target::Stdin, bytes);
+                    self.send().await;
+                }
                 Deed::CloseStdin => {
                     if let Some(shim) = &mut self.shim {
                         shim.close_stdin().await;
@@ -406,7 +467,20 @@ impl Driver {
         }
         if let Some(mut shim) = self.shim.take() {
             shim.release().await;
-            let gone = async { while shim.next().await != Notice::Gone {} };
+            let gone = async {
+                loop {
+                    match shim.next().await {
+                        Notice::Gone => return,
+                        // Before its program's end is on the tape a shim lets nobody send it away.
+                        Notice::Exited { .. } => shim.release().await,
+                        Notice::Grown { .. }
+                        | Notice::Wrote { .. }
+                        | Notice::Refused { .. }
+                        | Notice::Trouble { .. }
+                        | Notice::Recovered => {}
+                    }
+                }
+            };
             if tokio::time::timeout(RELEASE_MAX, gone).await.is_err() {
                 tracing::warn!(session = self.mind.log.id(), "the shim does not end");
             }
@@ -427,31 +501,18 @@ impl Driver {
 
 impl Mind {
     /// Gives one record of the tape to the core.
-    fn feed(&mut self, record: &Record<'_>) -> Result<Vec<Deed>, DriveError> {
+    fn feed(&mut self, record: &Record<'_>) -> Result<Fed, DriveError> {
         let (payload, now) = (record.payload, record.unix_ms);
-        Ok(match record.kind {
+        let mut done = None;
+        let deeds = match record.kind {
             Kind::Out => self.step(&Input::Out(payload), now),
             Kind::Err => self.step(&Input::Err(payload), now),
             Kind::Note => {
                 let envelope: CommandEnvelope = decode_all(payload).map_err(DriveError::Note)?;
+                done = Some(envelope.id.0);
                 self.step(&Input::Command(&envelope), now)
             }
-            Kind::Report => {
-                let mut deeds = Vec::new();
-                for line in payload
-                    .split(|&byte| byte == b'\n')
-                    .filter(|line| !line.is_empty())
-                {
-                    match Report::parse(line) {
-                        Ok(report) => deeds.extend(self.step(&Input::Report(&report), now)),
-                        Err(error) => {
-                            tracing::error!(session = self.log.id(), %error, "the sandbox's report is malformed");
-                            deeds.push(Deed::Kill);
-                        }
-                    }
-                }
-                deeds
-            }
+            Kind::Report => self.report(payload, now),
             Kind::Exit => {
                 let status = match record.exit() {
                     Some(Exit::Code(code)) => ExitStatus::Code(code),
@@ -460,9 +521,33 @@ impl Mind {
                 };
                 self.step(&Input::Exited(status), now)
             }
-            // Who began the tape, and what we wrote ourselves.
-            Kind::Start | Kind::In => Vec::new(),
-        })
+            // Nothing new, but that it was done.
+            Kind::In => {
+                done = record.input().map(|(id, _)| id);
+                Vec::new()
+            }
+            // Who began the tape.
+            Kind::Start => Vec::new(),
+        };
+        Ok(Fed { deeds, done })
+    }
+
+    /// Gives what the sandbox's last stage reported to the core.
+    fn report(&mut self, payload: &[u8], now: u64) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for line in payload
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            match Report::parse(line) {
+                Ok(report) => deeds.extend(self.step(&Input::Report(&report), now)),
+                Err(error) => {
+                    tracing::error!(session = self.log.id(), error = %crate::cause::chain(&error), "a report cannot be used");
+                    deeds.push(Deed::Kill);
+                }
+            }
+        }
+        deeds
     }
 
     /// One step of the core: events go to the ledger at once, deeds are left to the driver.

@@ -32,9 +32,6 @@ use crate::{cause, clock};
 /// How many messages are answered at once.
 const MESSAGES_MAX: u32 = 256;
 
-/// How many bytes of messages are answered at once: well below a frame's bound, with room for one large message.
-const MESSAGES_LEN_MAX: usize = 12 * 1024 * 1024;
-
 /// Telemetry that waits for a slow peer; past this the oldest is dropped.
 const TRANSIENTS_MAX: usize = 256;
 
@@ -319,19 +316,13 @@ impl Supervisor {
     async fn messages(&self, id: &SessionId, asked: &GetMessages) -> Result<Messages, Fault> {
         let handle = self.handle(id)?;
         let limit = asked.limit.unwrap_or(MESSAGES_MAX).min(MESSAGES_MAX) as usize;
-        let rows = handle.log.messages(asked.after_idx, limit + 1).await;
-        let rows = rows.map_err(|error| Fault::new(FaultCode::Storage, cause::chain(&error)))?;
-        let (mut messages, mut len) = (Vec::new(), 0);
-        let mut more = false;
-        for row in rows {
-            if messages.len() == limit || (len > 0 && len + row.len() > MESSAGES_LEN_MAX) {
-                more = true;
-                break;
-            }
-            len += row.len();
-            let message = decode_all::<Message>(&row);
-            messages.push(message.map_err(|error| Fault::new(FaultCode::Storage, cause::chain(&error)))?);
-        }
+        let found = handle.log.messages(asked.after_idx, limit).await;
+        let failed = |error: &dyn std::error::Error| Fault::new(FaultCode::Storage, cause::chain(error));
+        let (rows, more) = found.map_err(|error| failed(&error))?;
+        let messages = rows
+            .iter()
+            .map(|row| decode_all::<Message>(row).map_err(|error| failed(&error)))
+            .collect::<Result<_, _>>()?;
         Ok(Messages { messages, more })
     }
 

@@ -34,6 +34,11 @@ impl Ledger {
         }
     }
 
+    /// The tape says no more, and the log may know more than it: what follows is numbered behind both.
+    pub(super) fn catch_up(&mut self) {
+        self.seq = self.seq.max(self.known);
+    }
+
     /// How many bytes wait.
     pub(super) fn len(&self) -> usize {
         self.frames.len()
@@ -124,6 +129,15 @@ mod tests {
     use oqto_protocol::event::AgentIdle;
 
     use super::*;
+
+    #[test]
+    fn behind_a_tape_that_is_shorter_than_the_log_comes_a_new_number() {
+        let mut ledger = Ledger::new(1, 2, 7);
+        ledger.record(1, Event::AgentIdle(AgentIdle {}));
+        ledger.catch_up();
+        ledger.record(2, Event::AgentIdle(AgentIdle {}));
+        assert_eq!(ledger.take(None).unwrap().unwrap().last_seq(), 8);
+    }
 
     #[test]
     fn a_replay_appends_only_what_the_log_lacks() {

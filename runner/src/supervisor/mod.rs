@@ -22,6 +22,7 @@ mod prepare;
 mod record;
 mod seed;
 mod settings;
+mod writes;
 
 pub use fleet::{OpenError, Supervisor};
 pub use handle::Followed;

@@ -158,6 +158,9 @@ pub(super) fn prepare(
     });
     let workspace = workspace(settings, id, config.cwd.as_deref())?;
     let principal = sandbox::principal::Principal::choose(settings.principal, &workspace)?;
+    if config.cwd.is_none() {
+        seed::hand_over(&workspace, &principal)?;
+    }
     let configured = settings.harnesses.get(harness.name());
     let program = match needs.program {
         Program::Ourselves => None,
@@ -233,22 +236,11 @@ pub(super) fn prepare(
     })
 }
 
-/// The directory that the session works in; one of its own where none is named.
+/// The directory that the session works in; one of its own, which is there already, where none is named.
 fn workspace(settings: &Settings, id: &SessionId, cwd: Option<&str>) -> Result<PathBuf, PrepareError> {
     let asked = match cwd {
         Some(cwd) => PathBuf::from(cwd),
-        None => {
-            let own = settings.workspace_dir(id);
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(&own)
-                .map_err(|source| PrepareError::Directory {
-                    path: own.clone(),
-                    source,
-                })?;
-            own
-        }
+        None => settings.workspace_dir(id),
     };
     let failed = |source| PrepareError::Workspace {
         path: asked.clone(),

@@ -118,7 +118,7 @@ impl Pi {
             Command::InputResponse(it) => (input_response(it), Expect::Nothing),
             _ => (request_for(command, &id)?, Expect::Answer),
         };
-        Ok(Speech { bytes, expect })
+        Speech::new(bytes, expect)
     }
 }
 

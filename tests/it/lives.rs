@@ -1,0 +1,246 @@
+//! What sessions survive, and what of them is left: runners that die, shims that hang, tapes that are damaged, peers
+//! that ask too much.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use oqto_control::{CommandError, Control, Event, Runner, Session, SessionConfig};
+use oqto_protocol::command::{Command, GetStats, SessionClose, SessionCreate};
+use oqto_protocol::fault::FaultCode;
+use oqto_protocol::id::SessionId;
+use oqto_protocol::session::SessionState;
+use oqto_tests::{Home, Process, signal, wait_until};
+
+/// A pi that says it is there and begins every prompt, and answers nothing else. What it was told is in `heard`.
+const MUTE_PI: &str = r#"#!/usr/bin/python3
+import json, sys
+heard = open("heard", "a")
+def say(**words):
+    print(json.dumps(words), flush=True)
+for line in sys.stdin:
+    heard.write(line)
+    heard.flush()
+    said = json.loads(line)
+    if said["type"] == "get_state":
+        say(type="response", id=said.get("id"), command="get_state", success=True, data={})
+    if said["type"] == "prompt":
+        say(type="response", id=said.get("id"), command="prompt", success=True)
+        say(type="agent_start")
+    if said["type"] == "set_session_name":
+        say(type="response", id=said.get("id"), command="set_session_name", success=True)
+"#;
+
+fn exec(home: &Home) -> SessionConfig {
+    SessionConfig {
+        harness: "exec".to_owned(),
+        cwd: Some(home.workspace().display().to_string()),
+        ..SessionConfig::default()
+    }
+}
+
+async fn mute_pi(home: &Home, runner: &Runner) -> Session {
+    let config = SessionConfig {
+        harness: "pi".to_owned(),
+        policy: Some("open-net".to_owned()),
+        ..exec(home)
+    };
+    let session = runner.create(config).await.unwrap();
+    until(&session, SessionState::Idle).await;
+    session
+}
+
+async fn until(session: &Session, wanted: SessionState) {
+    for _ in 0..3000 {
+        if session.state().await.unwrap().info.state == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the session did not become {wanted}");
+}
+
+/// Kills the runner, waits until it is gone, and connects with the next one.
+async fn kill_runner(home: &Home, control: &Control) -> Runner {
+    let runner = Process {
+        pid: home.runner_pid().unwrap(),
+        words: String::new(),
+    };
+    runner.kill();
+    wait_until("the runner to die", || (!runner.lives()).then_some(()));
+    control.local().await.unwrap()
+}
+
+fn session_dir(home: &Home, id: &SessionId) -> PathBuf {
+    home.state().join("sessions").join(id.as_str())
+}
+
+fn shim(home: &Home) -> Process {
+    let found = home.agents();
+    found
+        .into_iter()
+        .find(|process| process.words.starts_with("oqto-runner shim"))
+        .unwrap()
+}
+
+fn code(error: &CommandError) -> FaultCode {
+    match error {
+        CommandError::Refused { source, .. } => source.0.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn create(home: &Home) -> Command {
+    Command::SessionCreate(SessionCreate {
+        config: Box::new(exec(home)),
+    })
+}
+
+#[tokio::test]
+async fn a_command_that_no_tape_takes_is_refused_and_costs_nothing_else() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(exec(&home)).await.unwrap();
+    let before = home.runner_pid();
+    // The one is too long for the tape, the other becomes so when it is said to the harness.
+    for message in ["x".repeat(20 << 20), "\u{1}".repeat(6 << 20)] {
+        let refused = session.prompt(message).await.unwrap_err();
+        assert_eq!(code(&refused), FaultCode::Limit, "{refused:?}");
+    }
+    session.prompt("true").await.unwrap();
+    until(&session, SessionState::Idle).await;
+    assert_eq!(home.runner_pid(), before);
+    session.close().await.unwrap();
+    control.close().await;
+}
+
+#[tokio::test]
+async fn what_a_runner_left_half_made_is_removed_and_what_cannot_be_read_is_kept() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let [half, bare, damaged]: [SessionId; 3] = ["half", "bare", "damaged"].map(|name| name.parse().unwrap());
+    runner.command(&bare, create(&home)).await.unwrap();
+    runner.session(bare.clone()).close().await.unwrap();
+    home.no_agents();
+    fs::create_dir_all(session_dir(&home, &half).join("home")).unwrap();
+    // As if it died before its shim had begun: an order that nobody took, and no tape.
+    let shim = session_dir(&home, &bare).join("shim");
+    wait_until("the shim to go", || (!shim.exists()).then_some(()));
+    fs::create_dir(&shim).unwrap();
+    fs::write(shim.join("launch.json"), "secret").unwrap();
+    fs::create_dir(session_dir(&home, &damaged)).unwrap();
+    fs::write(session_dir(&home, &damaged).join("session.json"), "{").unwrap();
+    let runner = kill_runner(&home, &control).await;
+    assert!(!session_dir(&home, &half).exists());
+    assert!(!shim.exists());
+    runner.command(&half, create(&home)).await.unwrap();
+    runner.session(half).close().await.unwrap();
+    let refused = runner.command(&damaged, create(&home)).await.unwrap_err();
+    assert_eq!(code(&refused), FaultCode::Exists, "{refused:?}");
+    assert!(session_dir(&home, &damaged).join("session.json").exists());
+    control.close().await;
+}
+
+#[tokio::test]
+async fn a_shim_that_hangs_is_not_taken_for_dead() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(exec(&home)).await.unwrap();
+    let shim = shim(&home);
+    signal(shim.pid, Signal::SIGSTOP);
+    kill_runner(&home, &control).await;
+    signal(shim.pid, Signal::SIGCONT);
+    let runner = kill_runner(&home, &control).await;
+    let session = runner.session(session.id().clone());
+    assert_eq!(session.state().await.unwrap().info.state, SessionState::Idle);
+    session.close().await.unwrap();
+    control.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_tape_ends_its_session_aloud_and_leaves_nothing_running() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(exec(&home)).await.unwrap();
+    session.prompt("sleep 1000").await.unwrap();
+    let tape = session_dir(&home, session.id()).join("shim/tape");
+    let zeros = vec![0; fs::read(&tape).unwrap().len()];
+    let mut tape = fs::File::options().write(true).open(tape).unwrap();
+    tape.write_all(&zeros).unwrap();
+    let runner = kill_runner(&home, &control).await;
+    let mut events = runner.session(session.id().clone()).events().await.unwrap();
+    let mut last = None;
+    while let Some(envelope) = events.next().await {
+        last = Some(envelope.unwrap().event);
+    }
+    assert!(
+        matches!(&last, Some(Event::SessionClosed(closed)) if closed.reason.as_ref().unwrap().contains("tape"))
+    );
+    home.no_agents();
+    control.close().await;
+}
+
+#[tokio::test]
+async fn a_prompt_is_said_once_however_much_was_said_after_it() {
+    let home = Home::new();
+    home.configure_pi(&home.program("pi/pi", MUTE_PI));
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = mute_pi(&home, &runner).await;
+    session.prompt("once").await.unwrap();
+    for n in 0..1100 {
+        let name = Command::SetSessionName(oqto_protocol::command::SetSessionName { name: n.to_string() });
+        runner.command(session.id(), name).await.unwrap();
+    }
+    let runner = kill_runner(&home, &control).await;
+    let session = runner.session(session.id().clone());
+    session.steer("now").await.unwrap();
+    let heard = fs::read_to_string(home.workspace().join("heard")).unwrap();
+    assert_eq!(heard.matches("\"once\"").count(), 1, "{}", heard.lines().count());
+    session.close().await.unwrap();
+    control.close().await;
+}
+
+#[tokio::test]
+async fn a_harness_that_answers_nothing_can_still_be_closed() {
+    let home = Home::new();
+    home.configure_pi(&home.program("pi/pi", MUTE_PI));
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = mute_pi(&home, &runner).await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (runner, id) = (runner.clone(), session.id().clone());
+        waiting.spawn(async move { runner.command(&id, Command::GetStats(GetStats {})).await });
+    }
+    // Those past the bound are told so at once.
+    let refused = waiting.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_eq!(code(&refused), FaultCode::Busy, "{refused:?}");
+    let close = runner.command(session.id(), Command::SessionClose(SessionClose {}));
+    tokio::time::timeout(Duration::from_secs(10), close)
+        .await
+        .unwrap()
+        .unwrap();
+    home.no_agents();
+    control.close().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_deleted_twice_at_once_is_gone_and_its_name_is_free() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(exec(&home)).await.unwrap();
+    let (one, two) = tokio::join!(session.delete(), session.delete());
+    assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    assert!(!Path::new(&session_dir(&home, session.id())).exists());
+    runner.command(session.id(), create(&home)).await.unwrap();
+    session.close().await.unwrap();
+    control.close().await;
+}
