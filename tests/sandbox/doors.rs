@@ -186,6 +186,36 @@ fn without_bubblewrap_nothing_runs_and_the_way_to_get_it_is_said() {
 }
 
 #[test]
+fn the_policies_and_the_runners_own_are_out_of_reach_whatever_a_policy_says() {
+    let bed = Bed::new();
+    bed.directory("given");
+    bed.directory("given/policies");
+    bed.directory("given/state");
+    bed.directory("given/state/oqto");
+    bed.file("given/state/oqto/key", "hush");
+    let given = bed.path("given").display().to_string();
+    let text = format!("description = \"d\"\nextends = \"workspace\"\n[filesystem]\nwrite = [\"{given}\"]\n");
+    bed.file("given/policies/mine.toml", &text);
+    let script = "cd ../given && touch fine; cat policies/mine.toml state/oqto/key; touch policies/x state/oqto/x; \
+                  mv policies was; mv state was; ls -A policies state/oqto";
+    let mut command = Command::new(runner());
+    command
+        .args(["sandbox", "run", "--policy", "mine", "--policy-dir"])
+        .arg(bed.path("given/policies"))
+        .env("XDG_STATE_HOME", bed.path("given/state"));
+    let ended = end(command
+        .arg("--cwd")
+        .arg(bed.workspace())
+        .args(["--", "sh", "-c", script]));
+    assert_eq!(ended.out, "policies:\n\nstate/oqto:\n", "{}", ended.err);
+    assert!(bed.path("given/fine").exists());
+    assert_eq!(
+        fs::read_to_string(bed.path("given/policies/mine.toml")).unwrap(),
+        text
+    );
+}
+
+#[test]
 fn a_bubblewrap_that_the_program_could_have_put_there_is_not_run() {
     let bed = Bed::new();
     bed.directory("workspace/bin");

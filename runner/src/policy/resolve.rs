@@ -155,6 +155,10 @@ pub fn resolve(catalog: &Catalog, name: &PolicyName, request: &Request) -> Resul
     let write = expand(&write);
     let mut closed = expand(&deny);
     closed.extend(request.closed.iter().cloned());
+    let kernel = ["/proc", "/dev"].map(|path| AbsolutePath::try_from(path.to_owned()));
+    let kernel: Vec<_> = kernel.into_iter().flatten().collect();
+    // The host's would cover the sandbox's own, and show other processes and their memory.
+    check_closed(&kernel, read.iter().chain(&write))?;
     check_closed(&closed, read.iter().chain(&write).chain([&request.workspace]))?;
 
     let mut hidden = closed;
@@ -441,6 +445,25 @@ mod tests {
         let error = resolve(&Catalog::shipped(), &name("workspace"), &request).unwrap_err();
         assert!(error.to_string().contains("--policy open-net"), "{error}");
         assert!(resolve(&Catalog::shipped(), &name("open-net"), &request).is_ok());
+    }
+
+    #[test]
+    fn no_policy_gives_the_hosts_processes_or_devices() {
+        for (key, given) in [
+            ("read", "/proc"),
+            ("read", "/proc/1/root"),
+            ("write", "/dev"),
+            ("read", "/dev/shm"),
+        ] {
+            let text = format!(
+                "description = \"d\"\nextends = \"workspace\"\n[filesystem]\n{key} = [\"{given}\"]\n"
+            );
+            let result = resolve(&catalog(&[("mine", &text)]), &name("mine"), &request("/home/a/p"));
+            assert!(
+                matches!(result, Err(ResolveError::Denied { .. })),
+                "{key} {given}"
+            );
+        }
     }
 
     #[test]
