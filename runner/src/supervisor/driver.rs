@@ -24,11 +24,11 @@ use super::handle::Ask;
 use super::ledger::Ledger;
 use super::writes::Writes;
 use crate::bounds::WRITE_LEN_MAX;
-use crate::clock;
 use crate::event_log::{AppendError, BadBatch, SessionLog};
 use crate::session::{Action, ExitStatus, Input, Report, Session, Snapshot};
 use crate::shim::tape::ReadError;
 use crate::shim::{Client, Exit, Kind, Notice, Record, Refusal, TapeReader, Target, WriteId};
+use crate::{clock, sys};
 
 /// How much of the tape is read before anything else gets its turn, bytes.
 const TURN_LEN: u64 = 1024 * 1024;
@@ -486,7 +486,7 @@ impl Driver {
             }
         }
         let put_away = match tape {
-            Tape::Told => std::fs::remove_dir_all(&self.shim_dir),
+            Tape::Told => sys::remove_tree(&self.shim_dir),
             Tape::SetAside => std::fs::rename(&self.shim_dir, self.shim_dir.with_extension("damaged")),
         };
         if let Err(error) = put_away {
