@@ -285,3 +285,38 @@ async fn closing_what_is_closed_is_done() {
     session.close().await.unwrap();
     control.close().await;
 }
+
+#[tokio::test]
+async fn what_was_said_in_a_session_that_is_over_is_counted_by_the_next_runner_too() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(exec(&home)).await.unwrap();
+    session.prompt("echo hello").await.unwrap();
+    until(&session, SessionState::Idle).await;
+    session.close().await.unwrap();
+    home.no_agents();
+    let before = runner.sessions().await.unwrap();
+    assert!(before[0].message_count > 0);
+    let runner = kill_runner(&home, &control).await;
+    assert_eq!(
+        runner.sessions().await.unwrap()[0].message_count,
+        before[0].message_count
+    );
+    control.close().await;
+}
+
+#[tokio::test]
+async fn more_than_half_of_all_places_can_be_taken() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..40 {
+        others.push(control.connect(runner.addr().clone()).await.unwrap());
+    }
+    for other in &others {
+        assert_eq!(other.status().await.unwrap().sessions, 0);
+    }
+    control.close().await;
+}

@@ -466,7 +466,8 @@ impl Supervisor {
 
     /// Holds a session that is over.
     fn remember(&self, record: SessionRecord, harness: Harness, dir: &Path, log: SessionLog) {
-        let core = Session::new(setup(&record, harness, cursor(&log), 0), record.created_at);
+        let setup = setup(&record, harness, cursor(&log), log.next_idx());
+        let core = Session::new(setup, record.created_at);
         let mut info = core.info();
         info.state = SessionState::Closed;
         let (_, info) = watch::channel(info);
