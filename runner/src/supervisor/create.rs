@@ -17,10 +17,11 @@ use oqto_protocol::reply::Created;
 use oqto_protocol::session::{SessionConfig, SessionInfo, SessionState};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::driver::{Driver, Mark, Mind};
+use super::driver::Driver;
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Handle, cursor};
 use super::ledger::Ledger;
+use super::mind::{Mark, Mind};
 use super::prepare::{PrepareError, prepare};
 use super::record::{RecordError, SessionRecord};
 use super::settings::Settings;
