@@ -11,7 +11,8 @@
 //!
 //! let control = Control::open(Options::of_user()?)?;
 //! let runner = control.local().await?;
-//! let session = runner.create(SessionConfig { harness: "pi".into(), ..SessionConfig::default() }).await?;
+//! let (harness, policy) = ("pi".into(), Some("open-net".into()));
+//! let session = runner.create(SessionConfig { harness, policy, ..SessionConfig::default() }).await?;
 //! let mut events = session.events().await?;
 //! session.prompt("What is in this directory?").await?;
 //! while let Some(event) = events.next().await {

@@ -285,3 +285,80 @@ async fn closing_what_is_closed_is_done() {
     session.close().await.unwrap();
     control.close().await;
 }
+
+#[tokio::test]
+async fn what_was_said_in_a_session_that_is_over_is_counted_by_the_next_runner_too() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(exec(&home)).await.unwrap();
+    session.prompt("echo hello").await.unwrap();
+    until(&session, SessionState::Idle).await;
+    session.close().await.unwrap();
+    home.no_agents();
+    let before = runner.sessions().await.unwrap();
+    assert!(before[0].message_count > 0);
+    let runner = kill_runner(&home, &control).await;
+    assert_eq!(
+        runner.sessions().await.unwrap()[0].message_count,
+        before[0].message_count
+    );
+    control.close().await;
+}
+
+#[tokio::test]
+async fn more_than_half_of_all_places_can_be_taken() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..40 {
+        others.push(control.connect(runner.addr().clone()).await.unwrap());
+    }
+    for other in &others {
+        assert_eq!(other.status().await.unwrap().sessions, 0);
+    }
+    control.close().await;
+}
+
+/// Makes every event log of a home one whose host lost its power, and with it all but the first batch.
+const LOSE_POWER: &str = r#"
+import glob, sqlite3, sys
+for path in glob.glob(sys.argv[1] + "/events/*/events.sqlite"):
+    log = sqlite3.connect(path)
+    log.execute("DELETE FROM batches WHERE last_seq > (SELECT min(last_seq) FROM batches)")
+    log.execute("UPDATE store SET clean = 0, boot_id = 'before'")
+    log.commit()
+"#;
+
+#[tokio::test]
+async fn who_saw_events_that_the_host_lost_is_told_and_goes_on() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(exec(&home)).await.unwrap();
+    session.prompt("true").await.unwrap();
+    until(&session, SessionState::Idle).await;
+    session.close().await.unwrap();
+    home.no_agents();
+    let seen = runner.sessions().await.unwrap()[0].cursor;
+    assert!(home.stop().is_empty());
+    let state = home.state();
+    let lost = std::process::Command::new("python3")
+        .args(["-c", LOSE_POWER])
+        .arg(&state)
+        .status();
+    assert!(lost.unwrap().success());
+    let runner = control.local().await.unwrap();
+    let session = runner.session(session.id().clone());
+    let mut events = session.events_from(seen).await.unwrap();
+    let first = events.next().await.unwrap().unwrap();
+    let Event::StreamReset(reset) = first.event else {
+        panic!("{first:?}")
+    };
+    assert_eq!(reset.epoch, seen.epoch + 1);
+    assert!(reset.seq < seen.seq, "{reset:?} {seen:?}");
+    assert_eq!(events.cursor().seq, reset.seq);
+    assert!(events.next().await.is_none());
+    control.close().await;
+}

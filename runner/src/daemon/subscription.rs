@@ -1,6 +1,7 @@
 //! One subscription: a session's events from a cursor on, as they are kept.
 
 use oqto_protocol::cursor::Cursor;
+use oqto_protocol::event::{Event, Numbered, StreamReset};
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::frame::Kind;
 use oqto_protocol::stream::{Ack, Subscribe, Subscribed};
@@ -8,6 +9,8 @@ use oqto_protocol::stream::{Ack, Subscribe, Subscribed};
 use super::Daemon;
 use super::authorise::authorise;
 use super::connection::{StreamError, malformed};
+use crate::clock;
+use crate::event_log::Resume;
 use crate::identity::Peer;
 use crate::supervisor::Followed;
 use crate::transport::{Inbox, Outbox, Received, Stream};
@@ -32,8 +35,11 @@ pub(super) async fn serve(
         Err(fault) => Err(fault),
     };
     match opened {
-        Ok((followed, subscribed)) => {
+        Ok((followed, subscribed, reset)) => {
             stream.outbox.send(&subscribed).await?;
+            if let Some(reset) = reset {
+                stream.outbox.send(&reset).await?;
+            }
             let Stream {
                 mut inbox,
                 mut outbox,
@@ -55,7 +61,11 @@ pub(super) async fn serve(
     Ok(())
 }
 
-async fn open(subscribe: Subscribe, daemon: &Daemon) -> Result<(Followed, Subscribed), Fault> {
+/// What is followed, from where, and what a reader is told first that saw events which were lost.
+async fn open(
+    subscribe: Subscribe,
+    daemon: &Daemon,
+) -> Result<(Followed, Subscribed, Option<Numbered>), Fault> {
     let Subscribe {
         session_id,
         cursor,
@@ -68,18 +78,18 @@ async fn open(subscribe: Subscribe, daemon: &Daemon) -> Result<(Followed, Subscr
     }
     let followed = daemon.supervisor.follow(&session_id).await?;
     let Cursor { epoch, seq: newest } = followed.newest();
-    let fresh = cursor == Cursor::default();
-    if !fresh && (cursor.epoch != epoch || cursor.seq > newest) {
+    if cursor.epoch > epoch || (cursor.epoch == epoch && cursor.seq > newest) {
         let message = format!(
             "session {session_id} has no event {} of epoch {}; its newest is {newest} of epoch {epoch}",
             cursor.seq, cursor.epoch
         );
         return Err(Fault::new(FaultCode::NotFound, message));
     }
-    let cursor = Cursor {
-        epoch,
-        seq: cursor.seq,
+    let (seq, reset) = match followed.resume(cursor) {
+        Resume::After(seq) => (seq, None),
+        Resume::Reset { seq, .. } => (seq, Some(reset(epoch, seq))),
     };
+    let cursor = Cursor { epoch, seq };
     let newest = Cursor { epoch, seq: newest };
     Ok((
         followed,
@@ -88,7 +98,19 @@ async fn open(subscribe: Subscribe, daemon: &Daemon) -> Result<(Followed, Subscr
             oldest: 1,
             newest,
         },
+        reset,
     ))
+}
+
+/// What a reader has beyond `seq` never happened.
+fn reset(epoch: u32, seq: u64) -> Numbered {
+    Numbered {
+        epoch,
+        seq,
+        first_seq: None,
+        ts: clock::unix_ms(),
+        event: Event::StreamReset(StreamReset { epoch, seq }),
+    }
 }
 
 /// Sends what is kept, as it is kept, until the session has ended and all of it is sent.

@@ -191,6 +191,12 @@ impl SessionLog {
         self.session.progress.borrow().last_seq
     }
 
+    /// The number that its next message gets.
+    #[must_use]
+    pub fn next_idx(&self) -> u64 {
+        lock(&self.session.accepted).last_idx.map_or(0, |last| last + 1)
+    }
+
     /// The newest mark that was kept when the store was opened.
     #[must_use]
     pub fn mark(&self) -> Option<Bytes> {

@@ -17,10 +17,11 @@ use oqto_protocol::reply::Created;
 use oqto_protocol::session::{SessionConfig, SessionInfo, SessionState};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::driver::{Driver, Mark, Mind};
+use super::driver::Driver;
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Handle, cursor};
 use super::ledger::Ledger;
+use super::mind::{Mark, Mind};
 use super::prepare::{PrepareError, prepare};
 use super::record::{RecordError, SessionRecord};
 use super::settings::Settings;
@@ -466,7 +467,8 @@ impl Supervisor {
 
     /// Holds a session that is over.
     fn remember(&self, record: SessionRecord, harness: Harness, dir: &Path, log: SessionLog) {
-        let core = Session::new(setup(&record, harness, cursor(&log), 0), record.created_at);
+        let setup = setup(&record, harness, cursor(&log), log.next_idx());
+        let core = Session::new(setup, record.created_at);
         let mut info = core.info();
         info.state = SessionState::Closed;
         let (_, info) = watch::channel(info);

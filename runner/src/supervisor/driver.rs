@@ -4,30 +4,26 @@
 //! when it is read back. So after this process died, reading the same tape again gives the same events under the
 //! same numbers, and the shim drops the writes that it has done.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use oqto_protocol::codec::{Wire as _, decode_all};
 use oqto_protocol::command::{Command, CommandEnvelope};
-use oqto_protocol::event::Event;
 use oqto_protocol::fault::{Fault, FaultCode};
-use oqto_protocol::id::CommandId;
 use oqto_protocol::reply::Reply;
 use oqto_protocol::session::{SessionInfo, SessionState};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::handle::Ask;
-use super::ledger::Ledger;
+use super::mind::{Deed, Mind};
 use super::writes::Writes;
 use crate::bounds::WRITE_LEN_MAX;
-use crate::event_log::{AppendError, BadBatch, SessionLog};
-use crate::session::{Action, ExitStatus, Input, Report, Session, Snapshot};
+use crate::event_log::{AppendError, BadBatch};
+use crate::session::{ExitStatus, Input};
 use crate::shim::tape::ReadError;
-use crate::shim::{Client, Exit, Kind, Notice, Record, Refusal, TapeReader, Target, WriteId};
+use crate::shim::{Client, Notice, Refusal, TapeReader, Target};
 use crate::{clock, sys};
 
 /// How much of the tape is read before anything else gets its turn, bytes.
@@ -48,17 +44,6 @@ const RETRY_MS: u64 = 50;
 
 /// How long a released shim may take to end.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
-
-/// Where a replay begins, kept with the events that came before it.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Mark {
-    /// How far the tape was read.
-    pub(super) tape: u64,
-    /// The number of the last event before.
-    pub(super) seq: u64,
-    /// The core as it was then.
-    pub(super) snapshot: Snapshot,
-}
 
 /// Why a session could not be driven to its end.
 #[derive(Debug, thiserror::Error)]
@@ -102,44 +87,12 @@ pub(super) struct Driver {
     pub(super) told: (u64, u64),
 }
 
-/// What decides, and what it has decided.
-pub(super) struct Mind {
-    pub(super) core: Session,
-    pub(super) ledger: Ledger,
-    pub(super) log: SessionLog,
-    /// Who waits for which command's reply.
-    pub(super) waiting: HashMap<CommandId, Vec<oneshot::Sender<Reply>>>,
-    /// Told once: whether the session came to be.
-    pub(super) born: Option<oneshot::Sender<Result<(), Fault>>>,
-    pub(super) actions: Vec<Action>,
-    pub(super) replies: Vec<Reply>,
-    pub(super) outcome: Option<Result<(), Fault>>,
-    pub(super) last_error: Option<String>,
-    /// Why the session ended, for who asks it later.
-    pub(super) reason: Arc<OnceLock<String>>,
-    pub(super) rested: bool,
-}
-
 /// What becomes of a tape.
 enum Tape {
     /// All of it is in the log.
     Told,
     /// It could not be read to its end, and somebody may want to know why.
     SetAside,
-}
-
-/// What the driver is to do to the shim.
-enum Deed {
-    Write(WriteId, Vec<u8>),
-    CloseStdin,
-    Kill,
-}
-
-/// What a record of the tape leads to.
-struct Fed {
-    deeds: Vec<Deed>,
-    /// The write that it shows to be done.
-    done: Option<WriteId>,
 }
 
 impl Driver {
@@ -195,7 +148,7 @@ impl Driver {
         let start = self.tape.offset();
         let mut mark = None;
         while let Some(record) = self.tape.next(self.tape_len)? {
-            let (fed, end) = (self.mind.feed(&record)?, record.end);
+            let (fed, end) = (self.mind.feed(&record).map_err(DriveError::Note)?, record.end);
             if self.mind.rested {
                 self.mind.rested = false;
                 mark = self.mind.mark(end).map(|mark| (end, mark));
@@ -279,9 +232,9 @@ impl Driver {
             Notice::Wrote { id } => self.writes.done(id),
             Notice::Refused {
                 id,
-                why: Refusal::Busy | Refusal::NoSpace,
+                why: why @ (Refusal::Busy | Refusal::NoSpace),
             } => match self.writes.refused(id) {
-                Some(note) => self.refuse_unkept(&note.bytes),
+                Some(note) => self.refuse_unkept(&note.bytes, why),
                 None => {
                     self.retry_at.get_or_insert(clock::unix_ms() + RETRY_MS);
                 }
@@ -309,14 +262,20 @@ impl Driver {
     }
 
     /// A command that cannot be kept has no effect, and who sent it is told so rather than left waiting.
-    fn refuse_unkept(&mut self, note: &[u8]) {
+    fn refuse_unkept(&mut self, note: &[u8], why: Refusal) {
         let Ok(CommandEnvelope { id, command, .. }) = decode_all(note) else {
             return;
         };
-        let fault = Fault::new(
-            FaultCode::Storage,
-            "the runner's disk is full, so the command cannot be kept and has no effect; make room and send it again",
-        );
+        let fault = match why {
+            Refusal::NoSpace => Fault::new(
+                FaultCode::Storage,
+                "the runner's disk is full, so the command cannot be kept and has no effect; make room and send it again",
+            ),
+            Refusal::Busy | Refusal::Closed => Fault::new(
+                FaultCode::Busy,
+                "the harness said more than was read yet, so the command has no effect; send it again later",
+            ),
+        };
         for waiter in self.mind.waiting.remove(&id).unwrap_or_default() {
             // Who asked may be gone.
             let _ = waiter.send(Reply::refused(id, command.name(), fault.clone()));
@@ -496,116 +455,5 @@ impl Driver {
         // Who follows leaves when the session has ended and all that is committed was read.
         self.ended.send_replace(true);
         tracing::info!(session = self.mind.log.id(), "session ended");
-    }
-}
-
-impl Mind {
-    /// Gives one record of the tape to the core.
-    fn feed(&mut self, record: &Record<'_>) -> Result<Fed, DriveError> {
-        let (payload, now) = (record.payload, record.unix_ms);
-        let mut done = None;
-        let deeds = match record.kind {
-            Kind::Out => self.step(&Input::Out(payload), now),
-            Kind::Err => self.step(&Input::Err(payload), now),
-            Kind::Note => {
-                let envelope: CommandEnvelope = decode_all(payload).map_err(DriveError::Note)?;
-                done = Some(envelope.id.0);
-                self.step(&Input::Command(&envelope), now)
-            }
-            Kind::Report => self.report(payload, now),
-            Kind::Exit => {
-                let status = match record.exit() {
-                    Some(Exit::Code(code)) => ExitStatus::Code(code),
-                    Some(Exit::Signal(signal)) => ExitStatus::Signal(signal),
-                    None => ExitStatus::Signal(9),
-                };
-                self.step(&Input::Exited(status), now)
-            }
-            // Nothing new, but that it was done.
-            Kind::In => {
-                done = record.input().map(|(id, _)| id);
-                Vec::new()
-            }
-            // Who began the tape.
-            Kind::Start => Vec::new(),
-        };
-        Ok(Fed { deeds, done })
-    }
-
-    /// Gives what the sandbox's last stage reported to the core.
-    fn report(&mut self, payload: &[u8], now: u64) -> Vec<Deed> {
-        let mut deeds = Vec::new();
-        for line in payload
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            match Report::parse(line) {
-                Ok(report) => deeds.extend(self.step(&Input::Report(&report), now)),
-                Err(error) => {
-                    tracing::error!(session = self.log.id(), error = %crate::cause::chain(&error), "a report cannot be used");
-                    deeds.push(Deed::Kill);
-                }
-            }
-        }
-        deeds
-    }
-
-    /// One step of the core: events go to the ledger at once, deeds are left to the driver.
-    fn step(&mut self, input: &Input<'_>, now: u64) -> Vec<Deed> {
-        let mut actions = std::mem::take(&mut self.actions);
-        self.core.step(input, now, &mut actions);
-        let mut deeds = Vec::new();
-        for action in actions.drain(..) {
-            match action {
-                Action::Record { at, event } => {
-                    self.watch_life(&event);
-                    self.ledger.record(at, event);
-                }
-                Action::Write { id, bytes } => deeds.push(Deed::Write(id.0, bytes)),
-                Action::CloseStdin => deeds.push(Deed::CloseStdin),
-                Action::Kill => deeds.push(Deed::Kill),
-                Action::Reply(reply) => self.replies.push(reply),
-                // The house answers it from the log before it comes to the tape.
-                Action::Messages { id, .. } => {
-                    let fault = Fault::new(FaultCode::Internal, "messages are read from the log");
-                    self.replies.push(Reply::refused(id, "get_messages", fault));
-                }
-                Action::Rest => self.rested = true,
-            }
-        }
-        self.actions = actions;
-        deeds
-    }
-
-    /// Remembers whether the session came to be, and why it ended.
-    fn watch_life(&mut self, event: &Event) {
-        match event {
-            Event::SessionCreated(_) => self.outcome = Some(Ok(())),
-            Event::AgentError(error) => self.last_error = Some(error.error.clone()),
-            Event::SessionClosed(closed) => {
-                let why = self
-                    .last_error
-                    .take()
-                    .or_else(|| closed.reason.clone())
-                    .unwrap_or_default();
-                if self.outcome.is_none() {
-                    self.outcome = Some(Err(Fault::new(FaultCode::Policy, why.clone())));
-                }
-                // It ends once.
-                let _ = self.reason.set(why);
-            }
-            _ => {}
-        }
-    }
-
-    /// Where a replay may begin, if it may begin here.
-    fn mark(&self, tape: u64) -> Option<Bytes> {
-        let snapshot = self.core.snapshot()?;
-        let mark = Mark {
-            tape,
-            seq: self.core.cursor().seq,
-            snapshot,
-        };
-        serde_json::to_vec(&mark).ok().map(Bytes::from)
     }
 }

@@ -10,7 +10,7 @@ use oqto_protocol::session::{SessionInfo, SessionState, SessionStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::record::SessionRecord;
-use crate::event_log::SessionLog;
+use crate::event_log::{Resume, SessionLog};
 use crate::harness::Harness;
 
 /// What a session's driver is asked.
@@ -46,6 +46,12 @@ pub struct Followed {
 }
 
 impl Followed {
+    /// Where a reader goes on that saw `seen` last.
+    #[must_use]
+    pub fn resume(&self, seen: Cursor) -> Resume {
+        self.log.resume(u64::from(seen.epoch), seen.seq)
+    }
+
     /// The newest event that is kept.
     #[must_use]
     pub fn newest(&self) -> Cursor {

@@ -18,6 +18,7 @@ mod fleet;
 mod handle;
 mod installed;
 mod ledger;
+mod mind;
 mod prepare;
 mod record;
 mod seed;

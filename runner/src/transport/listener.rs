@@ -30,6 +30,10 @@ const MTU_MAX: u16 = 6500;
 /// How much may be on its way to one peer, bytes. A slow reader keeps this much in memory.
 const SEND_WINDOW: u64 = 1024 * 1024;
 
+/// How much one peer may have sent that nobody has read yet, bytes, on all its streams together. One frame of the
+/// longest kind is read piece by piece and needs no more.
+const RECEIVE_WINDOW: u32 = 8 * 1024 * 1024;
+
 /// How long a silent link lives: a person notices that the other side died, and a short outage passes.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
@@ -107,13 +111,18 @@ impl Listener {
         self.address
     }
 
-    /// The next link; `None` once closed. A stranger must show that it owns its address before it costs memory.
+    /// The next link; `None` once closed. When half of all places are taken, a stranger must show that it owns its
+    /// address before it gets one: packets with made-up senders cannot take the rest.
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
             let address = incoming.remote_address();
-            if self.endpoint.open_connections() >= CONNECTIONS_MAX {
+            let open = self.endpoint.open_connections();
+            if open >= CONNECTIONS_MAX {
                 incoming.refuse();
+            } else if open >= CONNECTIONS_MAX / 2 && incoming.may_retry() {
+                // It fails only for one that was asked already.
+                let _asked = incoming.retry();
             } else if let Ok(connecting) = incoming.accept() {
                 return Some(Incoming(connecting, address));
             }
@@ -191,6 +200,7 @@ fn transport_config() -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .send_window(SEND_WINDOW)
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .max_idle_timeout(IDLE_MAX.try_into().ok())
         .keep_alive_interval(Some(KEEP_ALIVE));
     config
