@@ -2,18 +2,24 @@
 //!
 //! Floor: ground. Every function is one idea of the kernel in our words; errors are the kernel's own.
 
+use std::ffi::OsString;
 use std::fs::File;
+use std::fs::Permissions;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FallocateFlags, FcntlArg, FdFlag, OFlag, SealFlag, fallocate, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{
+    AT_FDCWD, FallocateFlags, FcntlArg, FdFlag, OFlag, SealFlag, fallocate, fcntl, openat, renameat,
+};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Gid, Pid, Uid};
+use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, unlinkat};
 
 /// Names this boot of the kernel. Process ids and unsynced writes mean nothing across two of them.
 ///
@@ -152,6 +158,82 @@ pub fn read_bounded(path: &Path, len_max: u64) -> io::Result<Option<Vec<u8>>> {
     Ok((bytes.len() as u64 <= len_max).then_some(bytes))
 }
 
+/// Removes a directory with everything in it, whoever filled it.
+///
+/// It follows no link, opens directories that their owner closed, and needs a handful of descriptors and the same
+/// stack however deep the tree is: what lies deeper is lifted up a level at a time. The standard library's needs a
+/// descriptor and a piece of stack for each level, and ends this process where it runs out of the latter.
+///
+/// # Errors
+/// When it is not there, or something in it cannot be removed.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let top = open_closed(AT_FDCWD, path)?;
+    let mut lifted = 0_u64;
+    loop {
+        let names = listed(&top)?;
+        if names.is_empty() {
+            return std::fs::remove_dir(path);
+        }
+        for (name, is_dir) in names {
+            if !is_dir {
+                unlinkat(&top, Path::new(&name), UnlinkatFlags::NoRemoveDir)?;
+            } else if unlinkat(&top, Path::new(&name), UnlinkatFlags::RemoveDir).is_err() {
+                lift(&top, Path::new(&name), &mut lifted)?;
+                unlinkat(&top, Path::new(&name), UnlinkatFlags::RemoveDir)?;
+            }
+        }
+    }
+}
+
+/// Empties the directory `name` of `top`: its directories go up to `top`, under names that count.
+fn lift(top: &OwnedFd, name: &Path, lifted: &mut u64) -> io::Result<()> {
+    let dir = open_closed(top, name)?;
+    for (name, is_dir) in listed(&dir)? {
+        let name = Path::new(&name);
+        if !is_dir {
+            unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)?;
+            continue;
+        }
+        // A directory can be moved by who may write into it.
+        drop(open_closed(&dir, name)?);
+        loop {
+            *lifted += 1;
+            match renameat(&dir, name, top, Path::new(&format!(".lifted-{lifted}"))) {
+                // Somebody foresaw the name, and was lazy enough to do so for finitely many.
+                Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+                moved => break moved?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens a directory, after making it readable and writable for its owner.
+fn open_closed(at: impl AsFd, name: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let held = File::from(openat(at, name, flags | OFlag::O_PATH, Mode::empty())?);
+    if held.metadata()?.permissions().mode() & 0o700 != 0o700 {
+        // By a descriptor, so that it cannot become another one's mode. Opening says what comes of it.
+        let _ = std::fs::set_permissions(by_number(&held), Permissions::from_mode(0o700));
+    }
+    Ok(openat(&held, c".", flags, Mode::empty())?)
+}
+
+/// What is in a directory, and whether each is a directory.
+fn listed(dir: &OwnedFd) -> io::Result<Vec<(OsString, bool)>> {
+    let entries = std::fs::read_dir(by_number(dir))?;
+    entries
+        .map(|entry| {
+            let entry = entry?;
+            Ok((entry.file_name(), entry.file_type()?.is_dir()))
+        })
+        .collect()
+}
+
+fn by_number(fd: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
 /// How much of this process is in memory, in bytes; `None` where `/proc` does not tell.
 #[must_use]
 pub fn rss_bytes() -> Option<u64> {
@@ -174,6 +256,29 @@ mod tests {
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "rules");
         assert!(file.write_all(b"!").is_err());
+    }
+
+    #[test]
+    fn a_tree_is_removed_however_deep_and_closed_it_is_and_no_link_is_followed() {
+        let above = tempfile::tempdir().unwrap();
+        let (tree, outside) = (above.path().join("tree"), above.path().join("outside"));
+        std::fs::create_dir_all(tree.join("closed/inner/deeper")).unwrap();
+        std::fs::create_dir_all(tree.join(".lifted-1/full")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("kept"), "").unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("closed/inner/link")).unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
+        for (path, mode) in [("closed/inner/deeper", 0), ("closed/inner", 0o500), ("closed", 0)] {
+            std::fs::set_permissions(tree.join(path), Permissions::from_mode(mode)).unwrap();
+        }
+        let mut at = open_closed(AT_FDCWD, &tree).unwrap();
+        for _ in 0..20_000 {
+            nix::sys::stat::mkdirat(&at, c"deep", Mode::S_IRWXU).unwrap();
+            at = open_closed(&at, Path::new("deep")).unwrap();
+        }
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
+        assert!(outside.join("kept").exists());
     }
 
     #[test]

@@ -99,9 +99,9 @@ fn us_since(stamp: u64) -> f64 {
 }
 
 /// All samples of a round but the first.
-fn warm(samples: &[f64], plan: Plan) -> Vec<f64> {
+fn warm(mut samples: Vec<f64>, plan: Plan) -> Vec<f64> {
     assert_eq!(samples.len(), plan.lines, "a line is missing or there twice");
-    samples[WARM_UP..].to_vec()
+    samples.split_off(WARM_UP)
 }
 
 fn through_pipe(plan: Plan) -> Vec<f64> {
@@ -121,7 +121,7 @@ fn through_pipe(plan: Plan) -> Vec<f64> {
         line.clear();
     }
     generator.wait().expect("our own child");
-    warm(&samples, plan)
+    warm(samples, plan)
 }
 
 async fn through_shim(plan: Plan, program: &Path) -> Vec<f64> {
@@ -170,7 +170,7 @@ async fn through_shim(plan: Plan, program: &Path) -> Vec<f64> {
         }
     }
     process.wait().await.expect("our own child");
-    warm(&samples, plan)
+    warm(samples, plan)
 }
 
 async fn through_everything(plan: Plan, session: &Session) -> Vec<f64> {
@@ -189,5 +189,5 @@ async fn through_everything(plan: Plan, session: &Session) -> Vec<f64> {
             _ => {}
         }
     }
-    warm(&samples, plan)
+    warm(samples, plan)
 }

@@ -123,14 +123,6 @@ fn a_workspace_that_is_not_there_or_no_directory_is_named() {
 }
 
 #[test]
-fn a_workspace_above_what_is_closed_is_refused() {
-    let home = Home::new();
-    home.run(&["exec", "--cwd", home.dir().to_str().unwrap(), "--", "true"])
-        .failed(125, &[]);
-    home.no_sessions();
-}
-
-#[test]
 fn a_workspace_of_root_is_refused_with_the_way_to_go_on() {
     if !is_root() {
         return oqto_tests::not_run(

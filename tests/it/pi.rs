@@ -8,7 +8,6 @@ use oqto_protocol::event::{DoneReason, Phase};
 use oqto_protocol::fault::FaultCode;
 use oqto_protocol::message::{Content, Message, Role, StopReason};
 use oqto_protocol::session::SessionState;
-use oqto_tests::{SOMEBODY, is_root};
 
 use crate::pi_bed::PiBed;
 use crate::watch::Watch;
@@ -105,7 +104,7 @@ async fn pi_runs_a_shell_command_as_the_owner_of_the_workspace() {
         "{}",
         results[0].output.text()
     );
-    assert_eq!(owner == SOMEBODY, is_root());
+    assert_ne!(owner, 0);
     assert_eq!(bed.home.path("workspace/made").metadata().unwrap().uid(), owner);
     assert!(answer(&watch).contains(&owner.to_string()));
     bed.close().await;

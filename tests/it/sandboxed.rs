@@ -73,6 +73,24 @@ fn policies_state_tape_and_authority_are_out_of_reach() {
 }
 
 #[test]
+fn a_workspace_above_the_runners_own_state_shows_nothing_of_it() {
+    for home in homes() {
+        // Of an agent's own, with the state of the runner below it.
+        std::os::unix::fs::chown(home.dir(), Some(owner(&home)), Some(owner(&home))).unwrap();
+        assert_eq!(home.sh("true").code, 0);
+        let script = "cd state/oqto/runner && ls -A identity sessions events bin 2>/dev/null | grep -v ':$' | grep .; \
+                      for d in identity sessions events bin; do touch $d/x 2>/dev/null && echo wrote $d; done; true";
+        let dir = home.dir().to_str().unwrap();
+        let ended = home.run(&["exec", "--cwd", dir, "--", "sh", "-c", script]);
+        assert_eq!((ended.code, ended.text()), (0, ""), "{}", ended.err);
+    }
+}
+
+fn owner(home: &Home) -> u32 {
+    home.workspace().metadata().unwrap().uid()
+}
+
+#[test]
 fn the_process_table_shows_the_sandbox_and_nothing_else() {
     for home in homes() {
         let out = home

@@ -115,7 +115,7 @@ fn root_does_not_run_in_a_workspace_of_roots() {
         .args(["--", "true"]));
     assert_eq!(ended.code, 125);
     assert!(
-        ended.err.contains("belongs to root") && ended.err.contains("principal"),
+        ended.err.contains("belongs to root") && ended.err.contains("name a user as principal"),
         "{}",
         ended.err
     );
@@ -183,6 +183,59 @@ fn without_bubblewrap_nothing_runs_and_the_way_to_get_it_is_said() {
         "{}",
         ended.out
     );
+}
+
+#[test]
+fn the_policies_and_the_runners_own_are_out_of_reach_whatever_a_policy_says() {
+    let bed = Bed::new();
+    bed.directory("given");
+    bed.directory("given/policies");
+    bed.directory("given/state");
+    bed.directory("given/state/oqto");
+    bed.file("given/state/oqto/key", "hush");
+    let given = bed.path("given").display().to_string();
+    let text = format!("description = \"d\"\nextends = \"workspace\"\n[filesystem]\nwrite = [\"{given}\"]\n");
+    bed.file("given/policies/mine.toml", &text);
+    let script = "cd ../given && touch fine; cat policies/mine.toml state/oqto/key; touch policies/x state/oqto/x; \
+                  mv policies was; mv state was; ls -A policies state/oqto";
+    let mut command = Command::new(runner());
+    command
+        .args(["sandbox", "run", "--policy", "mine", "--policy-dir"])
+        .arg(bed.path("given/policies"))
+        .env("XDG_STATE_HOME", bed.path("given/state"));
+    let ended = end(command
+        .arg("--cwd")
+        .arg(bed.workspace())
+        .args(["--", "sh", "-c", script]));
+    assert_eq!(ended.out, "policies:\n\nstate/oqto:\n", "{}", ended.err);
+    assert!(bed.path("given/fine").exists());
+    assert_eq!(
+        fs::read_to_string(bed.path("given/policies/mine.toml")).unwrap(),
+        text
+    );
+}
+
+#[test]
+fn a_bubblewrap_that_the_program_could_have_put_there_is_not_run() {
+    let bed = Bed::new();
+    bed.directory("workspace/bin");
+    let planted = bed.file("workspace/bin/bwrap", "#!/bin/sh\necho planted\n");
+    fs::set_permissions(&planted, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", planted.parent().unwrap().display());
+    let ended = end(bed.command("workspace", &["true"]).env("PATH", path));
+    assert_eq!((ended.code, ended.out.as_str()), (125, ""));
+    assert!(ended.err.contains("workspace/bin/bwrap lies in"), "{}", ended.err);
+}
+
+#[test]
+fn a_directory_as_a_standard_stream_is_refused() {
+    let bed = Bed::new();
+    let outside = File::open(bed.directory("outside")).unwrap();
+    let mut command = bed.command("workspace", &["echo", "in"]);
+    let ended = command.stdin(outside).output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), ended.stdout.len()), (Some(125), 0), "{err}");
+    assert!(err.contains("standard stream 0 is a directory"), "{err}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which files a harness reaches.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -130,6 +131,71 @@ fn hooks_and_configuration_of_a_repository_cannot_be_changed_by_any_way() {
     let work = "git checkout -q -b two && echo a > f && git add f && git -c user.name=a -c user.email=a@b commit -q -m two && \
                 echo b > f && git -c user.name=a -c user.email=a@b stash -q && git stash pop -q && git log --oneline | wc -l";
     assert_eq!(bed.sh(work).ok().trim(), "2");
+}
+
+#[test]
+fn a_repository_that_git_is_only_pointed_to_is_protected_where_it_is() {
+    let bed = Bed::new();
+    bed.sh("git init -q --bare .bare && echo 'gitdir: ./.bare' > .git && git config core.bare false && \
+            git -c user.name=a -c user.email=a@b commit -q --allow-empty -m one && git worktree add -q tree 2>/dev/null")
+        .ok();
+    let script = "for hooks in .bare/hooks $(git rev-parse --git-path hooks); do \
+                  (echo evil > $hooks/pre-commit) 2>/dev/null && echo $hooks; done; \
+                  git config core.pager evil 2>/dev/null && echo config; mv .bare .was 2>/dev/null && echo moved; \
+                  echo a > f && git add f && git -c user.name=a -c user.email=a@b commit -q -m two || echo broken; true";
+    assert_eq!(bed.sh(script).ok(), "");
+    // Seen from the linked worktree, all of this lies outside.
+    let tree = bed.path("workspace/tree/.git");
+    assert!(fs::read_to_string(tree).unwrap().starts_with("gitdir: "));
+}
+
+#[test]
+fn a_protected_path_cannot_be_changed_by_another_name_either() {
+    let bed = Bed::new();
+    bed.sh("git init -q .").ok();
+    let (link, policies) = (bed.path("link"), bed.directory("policies"));
+    symlink(bed.workspace(), &link).unwrap();
+    let text = format!("description = \"d\"\nextends = \"workspace\"\n[filesystem]\nwrite = [{link:?}]\n");
+    bed.file("policies/linked.toml", &text);
+    let script = "echo fine > file && cd ../link && cat file && (echo evil > .git/hooks/pre-commit) 2>/dev/null; \
+                  mv .git .was; mv .git/hooks .git/old; rm -f .git/config; true";
+    let mut command = bed.command("linked", &["sh", "-c", script]);
+    command.env_clear().env("PATH", "/usr/bin:/bin");
+    let mut words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    words.splice(2..2, ["--policy-dir".into(), policies.into_os_string()]);
+    let ended = crate::bed::end(std::process::Command::new(crate::bed::runner()).args(words));
+    assert_eq!(ended.ok(), "fine\n");
+    assert!(bed.path("workspace/.git/config").exists());
+    assert!(!bed.path("workspace/.git/hooks/pre-commit").exists());
+}
+
+#[test]
+fn a_protected_path_that_is_replaced_from_outside_is_named_at_the_end() {
+    let bed = Bed::new();
+    bed.sh("git init -q .").ok();
+    let mut command = bed.command(
+        "workspace",
+        &["sh", "-c", "echo there; read go; echo evil >> .git/config"],
+    );
+    let mut run = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(run.stdout.as_mut().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    bed.file("workspace/.git/new", "[user]\n");
+    fs::rename(bed.path("workspace/.git/new"), bed.path("workspace/.git/config")).unwrap();
+    run.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let ended = run.wait_with_output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert!(
+        err.contains("workspace/.git/config was replaced from outside"),
+        "{err}"
+    );
 }
 
 #[test]

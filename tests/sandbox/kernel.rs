@@ -62,6 +62,11 @@ fn calls_without_business_in_an_agents_work_are_refused() {
         ("netfilter-socket", libc::SYS_socket, "16, 3, 12"),
         ("multipath-socket", libc::SYS_socket, "2, 1, 262"),
         ("sctp-socket", libc::SYS_socket, "2, 1, 132"),
+        ("sctp-socket-by-type", libc::SYS_socket, "2, 5, 0"),
+        ("sctp-socket-by-type-6", libc::SYS_socket, "10, 0x80005, 0"),
+        ("btrfs-snapshot", libc::SYS_ioctl, "0, 0x50009401, 0"),
+        ("btrfs-snapshot-2", libc::SYS_ioctl, "0, 0x50009417, 0"),
+        ("bcachefs-snapshot", libc::SYS_ioctl, "0, 0x4020bc10, 0"),
         ("inet-socketpair", libc::SYS_socketpair, "2, 1, 0, 0"),
     ];
     let out = Bed::new().python(&attempts(&calls)).ok();
@@ -125,6 +130,18 @@ fn limits_hold() {
     assert_eq!(bed.sh("ulimit -c; ulimit -n").ok(), "0\n16384\n");
     let memory = bed.sh("head -c 5000000000 /dev/zero > /tmp/full").code;
     assert_ne!(memory, 0, "the directories in memory have a size");
+}
+
+#[test]
+fn no_program_of_the_hosts_is_started_for_a_core_dump() {
+    // The kernel pipes a dump to the host's handler with a limit of 0 as well, and with a limit of 1 never does.
+    let script = "import resource as r\n\
+                  r.setrlimit(r.RLIMIT_CORE, (0, 0))\n\
+                  r.prlimit(0, r.RLIMIT_CORE, (0, 0))\n\
+                  print(r.getrlimit(r.RLIMIT_CORE))\n\
+                  r.setrlimit(r.RLIMIT_NOFILE, (99, 99))\n\
+                  print(r.getrlimit(r.RLIMIT_NOFILE))\n";
+    assert_eq!(Bed::new().python(script).ok(), "(1, 1)\n(99, 99)\n");
 }
 
 #[test]

@@ -101,6 +101,7 @@ fn sandbox_run(args: RunArgs) -> ExitCode {
             code,
             layers,
             changed,
+            unsealed,
             left,
         }) => {
             if json {
@@ -109,6 +110,13 @@ fn sandbox_run(args: RunArgs) -> ExitCode {
             for path in changed {
                 say(&format!(
                     "oqto-runner: {} was not there to be protected and has changed; look at it before you use it\n",
+                    path.display()
+                ));
+            }
+            for path in unsealed {
+                say(&format!(
+                    "oqto-runner: {} was replaced from outside meanwhile, which ended its protection; look at it before \
+                     you use it\n",
                     path.display()
                 ));
             }

@@ -84,7 +84,10 @@ pub(super) fn run(store: &Connection, mut asks: mpsc::Receiver<Ask>) {
                 let _gone = reply.send(sessions(store));
             }
             // One that fails is made up for by the next, or by the writer when the bound is reached.
-            Ask::Checkpoint => drop(checkpoint(store)),
+            Ask::Checkpoint => {
+                drop(checkpoint(store));
+                shrink(store);
+            }
             Ask::Close => return,
         }
     }
@@ -93,6 +96,12 @@ pub(super) fn run(store: &Connection, mut asks: mpsc::Receiver<Ask>) {
 /// Moves what is in the write-ahead log into the file, as far as nobody is in the way.
 pub(super) fn checkpoint(store: &Connection) -> rusqlite::Result<()> {
     store.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}
+
+/// Gives back the memory that a connection keeps for pages that it may read again.
+pub(super) fn shrink(store: &Connection) {
+    // Nothing depends on it, and what is wrong with the store shows at its next use.
+    let _bigger = store.execute_batch("PRAGMA shrink_memory");
 }
 
 fn events(

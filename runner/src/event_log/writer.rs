@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::batch::{Batch, Chunk, Sync};
 use super::log::{Health, Shared, lock};
-use super::reader::{Ask, checkpoint};
+use super::reader::{Ask, checkpoint, shrink};
 use super::session::Session;
 
 /// How much is committed at once, in bytes: past this a commit gets longer and no cheaper per event.
@@ -129,6 +129,7 @@ impl Writer {
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     if std::mem::take(&mut unmoved) > 0 {
                         self.shared.ask_checkpoint();
+                        shrink(&self.store);
                     }
                     // With nothing unmoved there is nothing to wake up for.
                     match orders.recv() {

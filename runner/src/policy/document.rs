@@ -78,7 +78,9 @@ pub enum DocumentError {
         name: String,
     },
     /// A condition on an argument says nothing, or two things.
-    #[error("{file}:{line}: a condition needs arg from 0 to 5 and one of is, not, any_bit, or mask with is")]
+    #[error(
+        "{file}:{line}: a condition needs arg from 0 to 5 and one of is, not, any_bit, given = true, or mask with is"
+    )]
     Condition {
         /// Which file.
         file: String,
@@ -238,6 +240,7 @@ const KEYS: &[&str] = &[
     "is",
     "not",
     "any_bit",
+    "given",
 ];
 
 pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> DocumentError {

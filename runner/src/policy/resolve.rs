@@ -76,6 +76,16 @@ pub enum ResolveError {
         /// What it is.
         what: &'static str,
     },
+    /// What the harness's program needs to be seen is far more than that program.
+    #[error(
+        "the program's directory {path} cannot be shown to a session, it is {what}; install it in one of its own"
+    )]
+    Installation {
+        /// Where the program is.
+        path: AbsolutePath,
+        /// What that is.
+        what: &'static str,
+    },
     /// Something asked for lies in what the policy denies or the runner keeps to itself.
     #[error("{path} cannot be given to a session: {closed} is closed to it")]
     Denied {
@@ -133,10 +143,22 @@ pub fn resolve(catalog: &Catalog, name: &PolicyName, request: &Request) -> Resul
         paths
     };
     let mut read = expand(&read);
+    for path in &request.read {
+        let what =
+            shared(path, &request.user_home).filter(|_| !read.iter().any(|given| path.is_within(given)));
+        if let Some(what) = what {
+            let path = path.clone();
+            return Err(ResolveError::Installation { path, what });
+        }
+    }
     read.extend(request.read.iter().cloned());
     let write = expand(&write);
     let mut closed = expand(&deny);
     closed.extend(request.closed.iter().cloned());
+    let kernel = ["/proc", "/dev"].map(|path| AbsolutePath::try_from(path.to_owned()));
+    let kernel: Vec<_> = kernel.into_iter().flatten().collect();
+    // The host's would cover the sandbox's own, and show other processes and their memory.
+    check_closed(&kernel, read.iter().chain(&write))?;
     check_closed(&closed, read.iter().chain(&write).chain([&request.workspace]))?;
 
     let mut hidden = closed;
@@ -278,16 +300,16 @@ fn check_workspace(request: &Request) -> Result<(), ResolveError> {
     let Request {
         workspace, user_home, ..
     } = request;
-    let what = if workspace.as_str() == "/" {
-        "the whole host"
-    } else if SYSTEM.iter().any(|path| workspace.as_path().starts_with(path)) {
+    let what = if SYSTEM.iter().any(|path| workspace.as_path().starts_with(path)) {
         "part of the system"
-    } else if SHARED.contains(&workspace.as_str()) {
-        "a directory of the system"
-    } else if workspace == user_home {
-        "a home directory, with all that is in it"
-    } else if user_home.is_within(workspace) {
-        "a directory with a home directory in it"
+    } else if workspace
+        .as_path()
+        .iter()
+        .any(|part| part.eq_ignore_ascii_case(".git"))
+    {
+        "part of a repository's own directory, where others find programs to run"
+    } else if let Some(what) = shared(workspace, user_home) {
+        what
     } else {
         return Ok(());
     };
@@ -295,6 +317,21 @@ fn check_workspace(request: &Request) -> Result<(), ResolveError> {
         workspace: workspace.clone(),
         what,
     })
+}
+
+/// What of other people's a directory holds, if it does.
+fn shared(path: &AbsolutePath, user_home: &AbsolutePath) -> Option<&'static str> {
+    if path.as_str() == "/" {
+        Some("the whole host")
+    } else if SHARED.contains(&path.as_str()) {
+        Some("a directory of the system")
+    } else if path == user_home {
+        Some("a home directory, with all that is in it")
+    } else if user_home.is_within(path) {
+        Some("a directory with a home directory in it")
+    } else {
+        None
+    }
 }
 
 fn check_closed<'a>(
@@ -411,9 +448,59 @@ mod tests {
     }
 
     #[test]
+    fn no_policy_gives_the_hosts_processes_or_devices() {
+        for (key, given) in [
+            ("read", "/proc"),
+            ("read", "/proc/1/root"),
+            ("write", "/dev"),
+            ("read", "/dev/shm"),
+        ] {
+            let text = format!(
+                "description = \"d\"\nextends = \"workspace\"\n[filesystem]\n{key} = [\"{given}\"]\n"
+            );
+            let result = resolve(&catalog(&[("mine", &text)]), &name("mine"), &request("/home/a/p"));
+            assert!(
+                matches!(result, Err(ResolveError::Denied { .. })),
+                "{key} {given}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_program_that_lies_among_other_peoples_things_does_not_bring_them_in() {
+        let with = |program: &str| Request {
+            read: vec![path(program)],
+            ..request("/home/a/p")
+        };
+        let resolve = |program| resolve(&Catalog::shipped(), &name("workspace"), &with(program));
+        for program in ["/home/a", "/home", "/tmp", "/"] {
+            let error = resolve(program).unwrap_err();
+            assert!(
+                matches!(error, ResolveError::Installation { .. }),
+                "{program}: {error}"
+            );
+        }
+        // What the policy gives anyway is no reason.
+        for program in ["/opt", "/usr/bin", "/home/a/.local/bin"] {
+            resolve(program).unwrap();
+        }
+    }
+
+    #[test]
     fn what_holds_more_than_a_project_is_no_workspace() {
         for workspace in [
-            "/", "/usr", "/etc/x", "/home", "/home/a", "/tmp", "/proc/1", "/var", "/root",
+            "/srv/a/.git",
+            "/srv/a/.git/hooks",
+            "/srv/a/.GIT/modules/b",
+            "/",
+            "/usr",
+            "/etc/x",
+            "/home",
+            "/home/a",
+            "/tmp",
+            "/proc/1",
+            "/var",
+            "/root",
         ] {
             let result = resolve(&Catalog::shipped(), &name("workspace"), &request(workspace));
             assert!(

@@ -28,10 +28,14 @@ pub enum Refusal {
     /// "Function not implemented": libraries then fall back to an older call whose arguments can be judged.
     #[serde(rename = "ENOSYS")]
     NotImplemented,
+    /// Success, and nothing is done: for what programs insist on and what holds already.
+    #[serde(rename = "ignored")]
+    Ignored,
 }
 
-/// A test of one argument. Only its low 32 bits are looked at: every argument judged here is an `int` or a mode
-/// for the kernel, which ignores the rest of the register, so a filter that looked at it could be led past.
+/// A test of one argument. Only its low 32 bits are looked at, unless the test is of a pointer: every other argument
+/// judged here is an `int` or a mode for the kernel, which ignores the rest of the register, so a filter that looked
+/// at it could be led past.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
@@ -53,6 +57,8 @@ pub enum Test {
     AnyBit(u32),
     /// What the mask leaves of it is one of these.
     MaskedIs(u32, Vec<u32>),
+    /// It is a pointer, and not null.
+    Given,
 }
 
 /// The groups of one file, by name.
@@ -135,6 +141,8 @@ struct Written {
     not: Option<Vec<u32>>,
     any_bit: Option<u32>,
     mask: Option<u32>,
+    #[serde(default)]
+    given: bool,
 }
 
 impl Entry {
@@ -158,17 +166,20 @@ impl Written {
             not,
             any_bit,
             mask,
+            given,
         } = self;
-        let test = match (is, not, any_bit, mask) {
-            (Some(values), None, None, None) => Test::Is(values),
-            (None, Some(values), None, None) => Test::Not(values),
-            (None, None, Some(bits), None) => Test::AnyBit(bits),
-            (Some(values), None, None, Some(mask)) => Test::MaskedIs(mask, values),
+        let test = match (is, not, any_bit, mask, given) {
+            (Some(values), None, None, None, false) => Test::Is(values),
+            (None, Some(values), None, None, false) => Test::Not(values),
+            (None, None, Some(bits), None, false) => Test::AnyBit(bits),
+            (Some(values), None, None, Some(mask), false) => Test::MaskedIs(mask, values),
+            (None, None, None, None, true) => Test::Given,
             _ => return None,
         };
         let never = match &test {
             Test::Is(values) | Test::MaskedIs(_, values) | Test::Not(values) => values.is_empty(),
             Test::AnyBit(bits) => *bits == 0,
+            Test::Given => false,
         };
         (arg <= 5 && !never).then_some(Condition { arg, test })
     }
@@ -184,7 +195,7 @@ mod tests {
         let error = Groups::parse("s.toml", text).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "s.toml:4: a condition needs arg from 0 to 5 and one of is, not, any_bit, or mask with is"
+            "s.toml:4: a condition needs arg from 0 to 5 and one of is, not, any_bit, given = true, or mask with is"
         );
     }
 

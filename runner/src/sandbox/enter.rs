@@ -54,6 +54,13 @@ enum EnterError {
         /// Why not.
         source: io::Error,
     },
+    /// One of the three streams is a directory: a place outside, from which links, modes and sockets can be reached
+    /// without opening anything.
+    #[error("standard stream {number} is a directory, which would lead out of the sandbox")]
+    Directory {
+        /// Its number.
+        number: RawFd,
+    },
     /// A layer does not hold.
     #[error(transparent)]
     Confine(ConfineError),
@@ -82,6 +89,7 @@ pub fn enter(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         .map_err(|error| (Layer::Entry, error))
         .and_then(|entry| {
             close_all_but(report.as_raw_fd()).map_err(|error| (Layer::Entry, error))?;
+            no_directories().map_err(|error| (Layer::Entry, error))?;
             let confined = confine(&entry).map_err(|(layer, error)| (layer, EnterError::Confine(error)))?;
             let (confined, layers) = confined;
             Ok((confined, layers, entry.env))
@@ -167,6 +175,17 @@ fn close_all_but(kept: RawFd) -> Result<(), EnterError> {
     {
         // One of them was the listing's own and is closed already.
         let _ = nix::unistd::close(number);
+    }
+    Ok(())
+}
+
+fn no_directories() -> Result<(), EnterError> {
+    for number in 0..3 {
+        match fs::metadata(descriptor(number)) {
+            Ok(found) if found.is_dir() => return Err(EnterError::Directory { number }),
+            // A stream that is closed leads nowhere.
+            Ok(_) | Err(_) => {}
+        }
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ pub mod run;
 mod bubblewrap;
 mod confine;
 mod entry;
+mod git;
 mod host;
 mod landlock;
 mod policies;

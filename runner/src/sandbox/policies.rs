@@ -1,10 +1,11 @@
 //! Policies that an operator added: `*.toml` in a directory, beside the shipped ones.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::policy::{BadName, Catalog, CatalogError};
+use crate::sys;
 
 /// The longest policy, in bytes: a hundred times what any of ours needs.
 const LEN_MAX: u64 = 1024 * 1024;
@@ -66,13 +67,33 @@ pub fn catalog(directory: Option<&Path>) -> Result<Catalog, PoliciesError> {
             path: path.clone(),
             source,
         })?;
-        let mut text = String::new();
-        let file = File::open(&path).map_err(failed(&path))?;
-        file.take(LEN_MAX)
-            .read_to_string(&mut text)
-            .map_err(failed(&path))?;
+        let text = read(&path).map_err(failed(&path))?;
         let added = catalog.add(name, path.display().to_string(), text);
         added.map_err(|source| PoliciesError::Catalog { path, source })?;
     }
     Ok(catalog)
+}
+
+/// The text of a policy. A part of it would be another policy.
+fn read(path: &Path) -> io::Result<String> {
+    let bytes = sys::read_bounded(path, LEN_MAX)?;
+    let bytes = bytes.ok_or_else(|| io::Error::other(format!("it is longer than {LEN_MAX} bytes")))?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_or_too_long_is_no_policy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.toml");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(catalog(Some(dir.path())), Err(PoliciesError::Io { .. })));
+        fs::remove_file(&path).unwrap();
+        let long = format!("description = \"d\"\n#{}\n", "x".repeat(1024 * 1024));
+        fs::write(&path, long).unwrap();
+        assert!(matches!(catalog(Some(dir.path())), Err(PoliciesError::Io { .. })));
+    }
 }

@@ -34,7 +34,13 @@ pub(super) fn restrict(limits: &Limits) -> Result<String, LimitError> {
         ("open files", Resource::RLIMIT_NOFILE, *open_files),
         ("processor time", Resource::RLIMIT_CPU, *process_cpu_seconds),
         ("file size", Resource::RLIMIT_FSIZE, bytes(file_size_mib)),
-        ("core dumps", Resource::RLIMIT_CORE, bytes(core_mib)),
+        // Where the host pipes core dumps to a program, that program of root's is started even if nothing may be
+        // written; the kernel knows one limit that prevents it, which is also too small for any file.
+        (
+            "core dumps",
+            Resource::RLIMIT_CORE,
+            bytes(core_mib).map(|limit| limit.max(1)),
+        ),
     ];
     let mut names = Vec::new();
     for (what, resource, limit) in wanted {

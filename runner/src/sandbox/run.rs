@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::launch::{Arg, Launch, SpawnError, Spawned, spawn};
 use crate::policy::{AbsolutePath, BadPath, PolicyName, Request, ResolveError, resolve};
+use crate::sys;
 
 use super::host::{Host, ReachError, reachable_exe};
 use super::policies::{PoliciesError, catalog};
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub layers: Vec<Enforced>,
     /// Protected paths that no mount could protect and that changed.
     pub changed: Vec<PathBuf>,
+    /// Protected paths whose protection ended because somebody outside put something else in their place.
+    pub unsealed: Vec<PathBuf>,
     /// The temporary home, if it could not be removed.
     pub left: Option<PathBuf>,
 }
@@ -228,7 +231,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         )?,
         session_home: absolute(&home.path)?,
         read: Vec::new(),
-        closed: Vec::new(),
+        closed: closed(&env, principal.home(), policy_dir.as_deref())?,
         network_for: None,
     };
     let plan = resolve(&catalog, policy, &request)?;
@@ -255,6 +258,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         code,
         layers,
         changed: survey.changed(),
+        unsealed: survey.unsealed(),
         left: home.remove(),
     })
 }
@@ -307,6 +311,24 @@ fn wait(child: &mut Child, signals: &SigSet) -> Result<ExitStatus, RunError> {
     }
 }
 
+/// Where runners and controls of this host and user keep what is theirs, and the policies of this very run.
+fn closed(
+    env: &BTreeMap<OsString, OsString>,
+    home: &Path,
+    policies: Option<&Path>,
+) -> Result<Vec<AbsolutePath>, RunError> {
+    let system = ["/etc/oqto", "/var/lib/oqto", "/run/oqto"].map(PathBuf::from);
+    let usual = [".config", ".local/share", ".local/state"].map(|name| home.join(name));
+    let named = ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"]
+        .into_iter()
+        .filter_map(|name| Some(PathBuf::from(env.get(OsStr::new(name))?)))
+        .filter(|path| path.is_absolute());
+    let own = usual.into_iter().chain(named).map(|above| above.join("oqto"));
+    let policies = policies.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+    let all = system.into_iter().chain(own).chain(policies);
+    all.map(|path| absolute(&path)).collect()
+}
+
 fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
     AbsolutePath::try_from(path).map_err(|source| RunError::Path {
         path: path.to_owned(),
@@ -339,6 +361,6 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         // A start that failed says so already; the home is empty then.
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = sys::remove_tree(&self.path);
     }
 }

@@ -28,12 +28,18 @@ pub(super) enum SeccompError {
     },
 }
 
+const REFUSALS: [Refusal; 3] = [Refusal::NotPermitted, Refusal::NotImplemented, Refusal::Ignored];
+
 /// Refuses the system calls to this thread, for good.
 pub(super) fn restrict(denials: &[Denial]) -> Result<String, SeccompError> {
     let mut rules_count = 0;
     // One filter holds one answer. The order does not matter: no call is in both with the same arguments.
-    for refusal in [Refusal::NotPermitted, Refusal::NotImplemented] {
+    for refusal in REFUSALS {
         let rules = rules(denials.iter().filter(|denial| denial.refusal == refusal))?;
+        // The first filter also stops foreign calls, so it is needed without a rule too.
+        if rules.is_empty() && refusal != Refusal::NotPermitted {
+            continue;
+        }
         rules_count += rules.len();
         apply_filter(&program(rules, refusal)?)?;
     }
@@ -97,6 +103,11 @@ fn ways(condition: &Condition) -> Result<Vec<Vec<SeccompCondition>>, BackendErro
             bits.map(|bit| Ok(vec![one(SeccompCmpOp::MaskedEq(u64::from(bit)), bit)?]))
                 .collect()
         }
+        Test::Given => {
+            let width = SeccompCmpArgLen::Qword;
+            let given = SeccompCondition::new(condition.arg, width, SeccompCmpOp::Ne, 0)?;
+            Ok(vec![vec![given]])
+        }
         Test::MaskedIs(mask, values) => {
             let masked = |value: &u32| Ok(vec![one(SeccompCmpOp::MaskedEq(u64::from(*mask)), *value)?]);
             values.iter().map(masked).collect()
@@ -108,6 +119,7 @@ fn program(rules: Rules, refusal: Refusal) -> Result<BpfProgram, BackendError> {
     let errno = match refusal {
         Refusal::NotPermitted => nix::libc::EPERM,
         Refusal::NotImplemented => nix::libc::ENOSYS,
+        Refusal::Ignored => 0,
     };
     let refuse = SeccompAction::Errno(errno.unsigned_abs());
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
@@ -160,7 +172,7 @@ mod tests {
             .flat_map(|name| groups.group(name).unwrap())
             .cloned()
             .collect();
-        for refusal in [Refusal::NotPermitted, Refusal::NotImplemented] {
+        for refusal in REFUSALS {
             let rules = rules(all.iter().filter(|denial| denial.refusal == refusal)).unwrap();
             assert!(!rules.is_empty());
             program(rules, refusal).unwrap();

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::policy::{AbsolutePath, Network, Plan};
 
 use super::entry::{Rights, Rule, Same};
-use super::wrap::HOME;
+use super::git;
+use super::wrap::{HOME, WrapError};
 
 /// What stands at one path of the harness's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,9 +96,8 @@ impl View {
         for path in &plan.files.hidden {
             view.hide(path.as_path())?;
         }
-        for path in survey(plan)?.sealed {
-            view.pin(&path);
-            view.mounts.insert(path.clone(), Mount::ReadOnly(path));
+        for Sealed { path, .. } in survey(plan)?.sealed {
+            view.seal(&path)?;
         }
         Ok(view)
     }
@@ -143,16 +143,39 @@ impl View {
         } else {
             Mount::EmptyFile
         };
-        let shown = |(at, mount): (&PathBuf, &Mount)| match mount {
-            Mount::ReadOnly(from) | Mount::Writable(from) => Some(at.join(real.strip_prefix(from).ok()?)),
-            Mount::Link(_) | Mount::Memory | Mount::EmptyDirectory | Mount::EmptyFile => None,
-        };
-        let shown: Vec<PathBuf> = self.mounts.iter().filter_map(shown).collect();
-        for path in shown {
+        for path in self.shown(&real) {
             self.pin(&path);
             self.mounts.insert(path, empty.clone());
         }
         Ok(())
+    }
+
+    /// Covers a path of the host with itself, read-only, by whatever name it can be reached.
+    fn seal(&mut self, path: &Path) -> Result<(), ViewError> {
+        let Some(real) = resolved(path)? else {
+            return Ok(());
+        };
+        for path in self.shown(&real) {
+            self.pin(&path);
+            self.mounts.insert(path, Mount::ReadOnly(real.clone()));
+        }
+        Ok(())
+    }
+
+    /// Where a path of the host, without links, is in view.
+    fn shown(&self, real: &Path) -> Vec<PathBuf> {
+        let shown = |(at, mount): (&PathBuf, &Mount)| match mount {
+            Mount::ReadOnly(from) | Mount::Writable(from) => match real.strip_prefix(from).ok()? {
+                // Joining nothing would add a slash, and a file with one is a directory.
+                rest if rest.as_os_str().is_empty() => Some(at.clone()),
+                rest => Some(at.join(rest)),
+            },
+            Mount::Link(_) | Mount::Memory | Mount::EmptyDirectory | Mount::EmptyFile => None,
+        };
+        let mut shown: Vec<PathBuf> = self.mounts.iter().filter_map(shown).collect();
+        shown.sort();
+        shown.dedup();
+        shown
     }
 
     /// Makes a mount of every directory between a writable root and `path`, because what is a mount cannot be
@@ -163,16 +186,30 @@ impl View {
             .iter()
             .rev()
             .find(|(at, _)| path.starts_with(at) && path != at.as_path());
-        let Some((root, Mount::Writable(_))) = root else {
+        let Some((root, Mount::Writable(from))) = root else {
             return;
         };
-        let root = root.clone();
-        let between = path.ancestors().skip(1).take_while(|above| *above != root);
-        let between: Vec<PathBuf> = between.map(Path::to_owned).collect();
-        for directory in between {
+        let (root, from) = (root.clone(), from.clone());
+        for directory in path.ancestors().skip(1).take_while(|above| *above != root) {
+            let Ok(rest) = directory.strip_prefix(&root) else {
+                return;
+            };
             self.mounts
-                .entry(directory.clone())
-                .or_insert(Mount::Writable(directory));
+                .entry(directory.to_owned())
+                .or_insert(Mount::Writable(from.join(rest)));
+        }
+    }
+
+    /// The path of a program, without links, that what runs in this view cannot have replaced, now or earlier.
+    pub(super) fn trusted(&self, program: &Path) -> Result<PathBuf, WrapError> {
+        let real = fs::canonicalize(program).map_err(|source| unreadable(program, source))?;
+        let within = |mount: &Mount| match mount {
+            Mount::Writable(from) if real.starts_with(from) => Some(from.clone()),
+            _ => None,
+        };
+        match self.mounts.values().find_map(within) {
+            Some(root) => Err(WrapError::Writable { path: real, root }),
+            None => Ok(real),
         }
     }
 
@@ -231,8 +268,27 @@ impl View {
 /// The protected paths of a plan, as the disk has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    sealed: Vec<PathBuf>,
+    sealed: Vec<Sealed>,
     open: Vec<Open>,
+}
+
+/// A protected path that exists, and which file or directory it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Sealed {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Sealed {
+    fn of(path: PathBuf) -> Result<Self, ViewError> {
+        let found = fs::symlink_metadata(&path).map_err(|source| unreadable(&path, source))?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            path,
+        })
+    }
 }
 
 /// A protected path that no mount can protect.
@@ -246,8 +302,17 @@ struct Open {
 impl Survey {
     /// The protected paths that exist and cannot be changed.
     #[must_use]
-    pub fn sealed(&self) -> &[PathBuf] {
-        &self.sealed
+    pub fn sealed(&self) -> Vec<&Path> {
+        self.sealed.iter().map(|sealed| sealed.path.as_path()).collect()
+    }
+
+    /// The sealed paths that somebody on the host has removed or put another file in the place of. The kernel takes
+    /// a mount away together with what it stood on, so since then the program could write there.
+    #[must_use]
+    pub fn unsealed(&self) -> Vec<PathBuf> {
+        let same = |sealed: &&Sealed| Sealed::of(sealed.path.clone()).is_ok_and(|now| now == **sealed);
+        let gone = self.sealed.iter().filter(|sealed| !same(sealed));
+        gone.map(|sealed| sealed.path.clone()).collect()
     }
 
     /// The paths that no mount could protect and that are not now what they were: to be told to the user, since a
@@ -274,19 +339,24 @@ impl Survey {
 ///
 /// One of them cannot be looked at.
 pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
+    let writable = |path: &Path| {
+        let roots = plan.files.write.iter().map(AbsolutePath::as_path);
+        roots.into_iter().find(|root| path.starts_with(root))
+    };
     let mut survey = Survey::default();
+    let mut sealed = Vec::new();
     for path in &plan.files.protect {
-        let writable = |path: &Path| {
-            plan.files
-                .write
-                .iter()
-                .find(|root| path.starts_with(root.as_path()))
-        };
         let path = path.as_path();
         let Some(root) = writable(path) else { continue };
-        match found(root.as_path(), path)? {
-            Found::There => survey.sealed.push(path.to_owned()),
-            Found::Blocked(file) => survey.sealed.push(file),
+        match found(root, path)? {
+            Found::There => sealed.push(path.to_owned()),
+            Found::Blocked(file) => {
+                for elsewhere in git::elsewhere(&file, path) {
+                    let real = resolved(&elsewhere)?.filter(|real| writable(real).is_some());
+                    sealed.extend(real);
+                }
+                sealed.push(file);
+            }
             Found::Absent => survey.open.push(Open {
                 path: path.to_owned(),
                 link: None,
@@ -296,12 +366,11 @@ pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
                     path: path.to_owned(),
                     link: Some(target),
                 });
-                survey
-                    .sealed
-                    .extend(resolved(path)?.filter(|real| writable(real).is_some()));
+                sealed.extend(resolved(path)?.filter(|real| writable(real).is_some()));
             }
         }
     }
+    survey.sealed = sealed.into_iter().map(Sealed::of).collect::<Result<_, _>>()?;
     survey.sealed.sort();
     survey.sealed.dedup();
     Ok(survey)
@@ -405,7 +474,7 @@ mod tests {
         let plan = plan(above.path());
         let git = above.path().join("w/.git");
         fs::write(&git, "gitdir: elsewhere").unwrap();
-        assert_eq!(survey(&plan).unwrap().sealed(), [git]);
+        assert_eq!(survey(&plan).unwrap().sealed(), [git.as_path()]);
     }
 
     #[test]

@@ -44,6 +44,17 @@ pub enum WrapError {
     /// The program wants descriptors, which do not reach into a sandbox.
     #[error("a program in a sandbox gets no descriptors but its input and outputs")]
     Descriptors,
+    /// A program that runs outside of the sandbox, or before it is closed, could be another one by now.
+    #[error(
+        "{path} lies in {root}, which the program in the sandbox may write, so it may be anything by now; take it \
+         from elsewhere"
+    )]
+    Writable {
+        /// bubblewrap, or this program.
+        path: PathBuf,
+        /// What it lies in.
+        root: PathBuf,
+    },
     /// The namespaces of this process cannot be told.
     #[error("cannot tell the namespaces of the host")]
     Namespaces {
@@ -74,6 +85,7 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
         return Err(WrapError::Descriptors);
     }
     let view = View::of(plan)?;
+    let (bwrap, runner) = (view.trusted(&host.bwrap)?, view.trusted(&host.runner_exe)?);
     let entry = Entry {
         outside: Namespaces::own().map_err(|source| WrapError::Namespaces { source })?,
         network: plan.network,
@@ -86,7 +98,7 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
         cwd: PathBuf::from(cwd),
     };
     let entry = serde_json::to_vec(&entry).map_err(|source| WrapError::Entry { source })?;
-    let options = bubblewrap::options(plan, &view, (&host.runner_exe, Path::new(RUNNER)));
+    let options = bubblewrap::options(plan, &view, (&runner, Path::new(RUNNER)));
 
     let mut words = vec![text("--args"), Arg::Data(options)];
     for (file, lines) in identity(host) {
@@ -102,7 +114,7 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
     words.extend([text("--report-fd"), Arg::Report, text("--"), Arg::Text(program)]);
     words.extend(args);
     Ok(Launch {
-        program: host.bwrap.clone().into_os_string(),
+        program: bwrap.into_os_string(),
         args: words,
         env: Vec::new(),
         cwd: OsString::from("/"),

@@ -11,7 +11,7 @@ use super::action::{Action, WriteId};
 use super::bounds::{ABORT_MS, ANSWER_MS, COMMANDS_MAX};
 use super::machine::Session;
 use super::replies::{Kind, Pending};
-use super::stage::{Aborting, Begun, Run, Stage};
+use super::stage::{Aborting, Begun, Run, Stage, Stopping, Why};
 use crate::harness::Expect;
 
 /// What a harness must be able to do for a command; `None` for what every session does.
@@ -161,10 +161,16 @@ impl Session {
             _ => self.state(),
         };
         if !allowed(command, state) {
-            return Err(Fault::new(
-                FaultCode::WrongState,
-                format!("no {} while the session is {state}", command.name()),
-            ));
+            let mut message = format!("no {} while the session is {state}", command.name());
+            if let Stage::Stopping(Stopping {
+                why: Why::Broken(reason),
+                ..
+            }) = &self.stage
+            {
+                message.push_str(": ");
+                message.push_str(reason);
+            }
+            return Err(Fault::new(FaultCode::WrongState, message));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! How a session comes to be, is found again after the runner was gone, and is forgotten.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ use crate::session::{Session, Setup};
 use crate::shim::start::{SELF, StartError};
 use crate::shim::tape::ReadError;
 use crate::shim::{self, Client, TapeReader};
-use crate::{cause, clock};
+use crate::{cause, clock, sys};
 
 /// Commands that wait for a session's driver.
 const ASKS_MAX: usize = 16;
@@ -595,7 +595,7 @@ fn reap(mut child: tokio::process::Child) {
 }
 
 fn remove(dir: &Path) {
-    if let Err(error) = fs::remove_dir_all(dir)
+    if let Err(error) = sys::remove_tree(dir)
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(dir = %dir.display(), %error, "cannot remove a session's directory");

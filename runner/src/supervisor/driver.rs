@@ -20,11 +20,11 @@ use super::handle::Ask;
 use super::mind::{Deed, Mind};
 use super::writes::Writes;
 use crate::bounds::WRITE_LEN_MAX;
-use crate::clock;
 use crate::event_log::{AppendError, BadBatch};
 use crate::session::{ExitStatus, Input};
 use crate::shim::tape::ReadError;
 use crate::shim::{Client, Notice, Refusal, TapeReader, Target};
+use crate::{clock, sys};
 
 /// How much of the tape is read before anything else gets its turn, bytes.
 const TURN_LEN: u64 = 1024 * 1024;
@@ -445,7 +445,7 @@ impl Driver {
             }
         }
         let put_away = match tape {
-            Tape::Told => std::fs::remove_dir_all(&self.shim_dir),
+            Tape::Told => sys::remove_tree(&self.shim_dir),
             Tape::SetAside => std::fs::rename(&self.shim_dir, self.shim_dir.with_extension("damaged")),
         };
         if let Err(error) = put_away {

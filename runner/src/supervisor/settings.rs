@@ -61,11 +61,19 @@ impl Settings {
         self.state_dir.join("bin")
     }
 
-    /// What no session may reach whatever its policy says: the runner's own state and keys, and those of a control
-    /// of the same user.
+    /// What no session may reach whatever its policy says: the runner's own state, keys, program and policies, and
+    /// those of a control of the same user. Not the whole of the state, since sessions' own workspaces lie in it.
     pub(super) fn closed(&self, user_home: &Path) -> impl Iterator<Item = PathBuf> {
-        let own = ["identity", "sessions", "events"].map(|name| self.state_dir.join(name));
+        let own = [
+            "identity",
+            "sessions",
+            "events",
+            "bin",
+            "runner.json",
+            "runner.log",
+        ];
+        let own = own.map(|name| self.state_dir.join(name));
         let control = [".local/share/oqto", ".config/oqto"].map(|name| user_home.join(name));
-        own.into_iter().chain(control)
+        own.into_iter().chain(control).chain(self.policy_dir.clone())
     }
 }

@@ -82,12 +82,8 @@ impl Table {
     }
 
     /// Adds a row.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "rows are written where they are made"
-    )]
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.into());
     }
 
     /// Prints it on standard output.
