@@ -280,7 +280,9 @@ async fn closing_what_is_closed_is_done() {
     let runner = control.local().await.unwrap();
     let session = runner.create(exec(&home)).await.unwrap();
     let (one, two, three) = tokio::join!(session.close(), session.close(), session.close());
-    (one.unwrap(), two.unwrap(), three.unwrap());
+    for closed in [one, two, three] {
+        closed.unwrap();
+    }
     home.no_agents();
     session.close().await.unwrap();
     control.close().await;

@@ -82,10 +82,6 @@ impl Table {
     }
 
     /// Adds a row.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "rows are written where they are made"
-    )]
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.into());
     }
