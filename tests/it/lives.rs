@@ -244,3 +244,44 @@ async fn a_session_that_is_deleted_twice_at_once_is_gone_and_its_name_is_free() 
     session.close().await.unwrap();
     control.close().await;
 }
+
+#[tokio::test]
+async fn a_session_that_is_deleted_while_it_is_made_is_refused_or_gone_and_never_half_there() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    for n in 0..5 {
+        let id: SessionId = format!("race-{n}").parse().unwrap();
+        let session = runner.session(id.clone());
+        let (made, deleted) = tokio::join!(runner.command(&id, create(&home)), async {
+            tokio::time::sleep(Duration::from_millis(20 * n)).await;
+            session.delete().await
+        });
+        made.unwrap();
+        match deleted {
+            Ok(()) => assert!(!session_dir(&home, &id).exists()),
+            Err(error) => {
+                assert!(
+                    matches!(code(&error), FaultCode::Busy | FaultCode::NotFound),
+                    "{error:?}"
+                );
+                session.delete().await.unwrap();
+            }
+        }
+    }
+    home.no_sessions();
+    control.close().await;
+}
+
+#[tokio::test]
+async fn closing_what_is_closed_is_done() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(exec(&home)).await.unwrap();
+    let (one, two, three) = tokio::join!(session.close(), session.close(), session.close());
+    (one.unwrap(), two.unwrap(), three.unwrap());
+    home.no_agents();
+    session.close().await.unwrap();
+    control.close().await;
+}

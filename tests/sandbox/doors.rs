@@ -115,7 +115,7 @@ fn root_does_not_run_in_a_workspace_of_roots() {
         .args(["--", "true"]));
     assert_eq!(ended.code, 125);
     assert!(
-        ended.err.contains("belongs to root") && ended.err.contains("name a user as principal"),
+        ended.err.contains("belongs to root") && ended.err.contains("principal"),
         "{}",
         ended.err
     );

@@ -5,6 +5,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -163,12 +164,15 @@ impl Supervisor {
 
     /// Takes the name; gives the session when this very command has made it already.
     fn reserve(&self, id: &SessionId, command: CommandId) -> Result<Option<SessionInfo>, Fault> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Fault::new(FaultCode::Closing, "the runner is stopping"));
+        }
         let mut sessions = self.lock();
         match sessions.get(id) {
             Some(Entry::Made(handle)) if handle.record.created_by == command => {
                 return Ok(Some(handle.info()));
             }
-            Some(Entry::Making(by)) if *by == command => {
+            Some(Entry::Making(by, _)) if *by == command => {
                 return Err(Fault::new(
                     FaultCode::Busy,
                     format!("session {id} is still being made"),
@@ -182,18 +186,18 @@ impl Supervisor {
             }
             None => {}
         }
-        let making = sessions
-            .values()
-            .filter(|entry| matches!(entry, Entry::Making(_)))
-            .count();
-        if self.live() as usize + making >= self.sessions_max() as usize {
+        let live = sessions.values().filter(|entry| match entry {
+            Entry::Making(..) | Entry::Leaving => true,
+            Entry::Made(handle) => !*handle.ended.borrow(),
+        });
+        if live.count() >= self.sessions_max() as usize {
             let message = format!(
                 "this runner has {} sessions already; close one",
                 self.sessions_max()
             );
             return Err(Fault::new(FaultCode::Limit, message));
         }
-        sessions.insert(id.clone(), Entry::Making(command));
+        sessions.insert(id.clone(), Entry::Making(command, None));
         Ok(None)
     }
 
@@ -207,6 +211,7 @@ impl Supervisor {
         let (fault, store) = match self.start(id, command, config, &rooms.session).await {
             Ok((born, store)) => match born.await {
                 Ok(Ok(())) => {
+                    self.came_to_be(id);
                     let session = self.handle(id)?.info();
                     return Ok(Created { session });
                 }
@@ -219,8 +224,11 @@ impl Supervisor {
             Err(error) => (error.fault(), None),
         };
         // Nothing is left half done: whoever reads the answer finds no trace of the session.
-        if let Ok(handle) = self.handle(id) {
-            let mut ended = handle.ended.clone();
+        let ended = match self.lock().get(id) {
+            Some(Entry::Making(_, Some(handle))) => Some(handle.ended.clone()),
+            Some(Entry::Making(_, None) | Entry::Made(_) | Entry::Leaving) | None => None,
+        };
+        if let Some(mut ended) = ended {
             // A driver that is gone has ended its session.
             let _ = ended.wait_for(|ended| *ended).await;
         }
@@ -231,6 +239,16 @@ impl Supervisor {
         }
         rooms.remove();
         Err(fault)
+    }
+
+    /// The session that was being made under this name is one.
+    fn came_to_be(&self, id: &SessionId) {
+        let mut sessions = self.lock();
+        if let Some(Entry::Making(_, handle)) = sessions.get_mut(id)
+            && let Some(handle) = handle.take()
+        {
+            sessions.insert(id.clone(), Entry::Made(handle));
+        }
     }
 
     async fn start(
@@ -300,6 +318,7 @@ impl Supervisor {
         born: Option<oneshot::Sender<Result<(), Fault>>>,
         seq: u64,
     ) {
+        let is_new = born.is_some();
         let reason = Arc::new(OnceLock::new());
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (info, watched) = watch::channel(core.info());
@@ -349,8 +368,17 @@ impl Supervisor {
             ended: end,
             reason,
         };
-        self.lock()
-            .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
+        let (id, by, handle) = (
+            handle.record.id.clone(),
+            handle.record.created_by,
+            Box::new(handle),
+        );
+        let entry = if is_new {
+            Entry::Making(by, Some(handle))
+        } else {
+            Entry::Made(handle)
+        };
+        self.lock().insert(id, entry);
         self.live.send_modify(|live| *live += 1);
         let supervisor = Arc::downgrade(self);
         let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -458,9 +486,38 @@ impl Supervisor {
 
     /// Ends a session and forgets it.
     pub(super) async fn delete(self: &Arc<Self>, id: &SessionId, command: CommandId) -> Result<(), Fault> {
-        let handle = self.handle(id)?;
+        let handle = {
+            let mut sessions = self.lock();
+            match sessions.get_mut(id) {
+                Some(entry @ Entry::Made(_)) => std::mem::replace(entry, Entry::Leaving),
+                _ => {
+                    drop(sessions);
+                    return self.handle(id).map(drop);
+                }
+            }
+        };
+        let Entry::Made(handle) = handle else {
+            return Ok(());
+        };
+        // On a task of its own, like the making of one.
+        let (supervisor, id) = (self.clone(), id.clone());
+        let deleted = tokio::spawn(async move {
+            let forgotten = supervisor.forget(&handle, command).await;
+            match forgotten {
+                Ok(()) => supervisor.lock().remove(&id),
+                Err(_) => supervisor.lock().insert(id, Entry::Made(handle)),
+            };
+            forgotten
+        });
+        deleted
+            .await
+            .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?
+    }
+
+    async fn forget(&self, handle: &Handle, command: CommandId) -> Result<(), Fault> {
+        let id = &handle.record.id;
         let mut ended = handle.ended.clone();
-        if let Some(asks) = handle.asks
+        if let Some(asks) = &handle.asks
             && !*ended.borrow()
         {
             let close = Command::SessionClose(SessionClose {});
@@ -482,13 +539,13 @@ impl Supervisor {
             .store(&handle.record.store)
             .await
             .map_err(|error| storage(&error))?;
-        store
-            .delete_session(id.as_str())
-            .await
-            .map_err(|error| storage(&error))?;
+        match store.delete_session(id.as_str()).await {
+            // A deletion that was cut off left only directories.
+            Ok(()) | Err(event_log::ChangeError::Unknown) => {}
+            Err(error) => return Err(storage(&error)),
+        }
         remove(&handle.dir);
         remove(&self.settings.workspace_dir(id));
-        self.lock().remove(id);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,16 +49,20 @@ pub struct Supervisor {
     pub(super) sessions: Mutex<BTreeMap<SessionId, Entry>>,
     pub(super) drivers: Mutex<JoinSet<()>>,
     pub(super) live: watch::Sender<u32>,
+    /// Nothing new is begun.
+    pub(super) stopping: AtomicBool,
     transients: broadcast::Sender<Transient>,
 }
 
 /// A name that is taken.
 #[derive(Clone)]
 pub(super) enum Entry {
-    /// By a session that is being made by this command.
-    Making(CommandId),
+    /// By a session that is being made by this command; its driver comes before its sandbox is known to hold.
+    Making(CommandId, Option<Box<Handle>>),
     /// By a session.
     Made(Box<Handle>),
+    /// By one that is being deleted.
+    Leaving,
 }
 
 /// A runner whose sessions cannot be kept.
@@ -94,6 +99,7 @@ impl Supervisor {
             sessions: Mutex::default(),
             drivers: Mutex::default(),
             live: watch::Sender::new(0),
+            stopping: AtomicBool::new(false),
             transients: broadcast::Sender::new(TRANSIENTS_MAX),
         });
         let dir = supervisor.settings.sessions_dir();
@@ -276,7 +282,11 @@ impl Supervisor {
                 FaultCode::Unsupported,
                 format!("this runner does not serve {name}"),
             )),
-            Command::SessionClose(_) if *self.handle(&session)?.ended.borrow() => Ok(done(None)),
+            Command::SessionClose(_) => match self.ask(&session, envelope).await {
+                // Whoever closed it first, it is closed.
+                Err(_) if *self.handle(&session)?.ended.borrow() => Ok(done(None)),
+                answer => answer,
+            },
             _ => self.ask(&session, envelope).await,
         }
     }
@@ -329,9 +339,13 @@ impl Supervisor {
     pub(super) fn handle(&self, id: &SessionId) -> Result<Handle, Fault> {
         match self.lock().get(id) {
             Some(Entry::Made(handle)) => Ok((**handle).clone()),
-            Some(Entry::Making(_)) => Err(Fault::new(
+            Some(Entry::Making(..)) => Err(Fault::new(
                 FaultCode::Busy,
                 format!("session {id} is still being made"),
+            )),
+            Some(Entry::Leaving) => Err(Fault::new(
+                FaultCode::Busy,
+                format!("session {id} is being deleted"),
             )),
             None => Err(Fault::new(
                 FaultCode::NotFound,
@@ -342,8 +356,8 @@ impl Supervisor {
 
     fn handles(&self) -> impl Iterator<Item = Handle> + use<> {
         let made = |entry: &Entry| match entry {
-            Entry::Made(handle) => Some((**handle).clone()),
-            Entry::Making(_) => None,
+            Entry::Made(handle) | Entry::Making(_, Some(handle)) => Some((**handle).clone()),
+            Entry::Making(_, None) | Entry::Leaving => None,
         };
         self.lock()
             .values()
@@ -394,8 +408,8 @@ impl Supervisor {
         }
     }
 
-    /// Ends every session and commits what they said.
-    pub async fn stop(self: Arc<Self>) {
+    /// Tells every session to end.
+    async fn close_all(&self) {
         for handle in self.handles().filter(|handle| !*handle.ended.borrow()) {
             let Some(asks) = handle.asks else { continue };
             let Ok(id) = super::create::new_command_id() else {
@@ -412,8 +426,16 @@ impl Supervisor {
             // A driver that is gone has closed its session already.
             let _ = asks.send(Ask::Command(Box::new(envelope), reply)).await;
         }
+    }
+
+    /// Ends every session and commits what they said.
+    pub async fn stop(self: Arc<Self>) {
+        self.stopping.store(true, Ordering::Release);
         let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
-        let ended = async { while drivers.join_next().await.is_some() {} };
+        let ended = async {
+            self.close_all().await;
+            while drivers.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(STOP_MAX, ended).await.is_err() {
             // Their shims live on and are found again at the next start.
             tracing::warn!("{} sessions did not end in time", drivers.len());
