@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
-use oqto_tests::{Home, Owner, is_root};
+use oqto_control::{Event, SessionConfig};
+use oqto_tests::{Home, Owner, built, is_root};
 
 /// A home of each owner that this host lets us try.
 fn homes() -> Vec<Home> {
@@ -82,7 +84,12 @@ fn a_workspace_above_the_runners_own_state_shows_nothing_of_it() {
                       for d in identity sessions events bin; do touch $d/x 2>/dev/null && echo wrote $d; done; true";
         let dir = home.dir().to_str().unwrap();
         let ended = home.run(&["exec", "--cwd", dir, "--", "sh", "-c", script]);
-        assert_eq!((ended.code, ended.text()), (0, ""), "{}", ended.err);
+        if home.path("bin/oqto-runner").exists() {
+            // Its program would have to be run from a place that the session may write.
+            ended.failed(125, &["lies in", "take it from elsewhere"]);
+        } else {
+            assert_eq!((ended.code, ended.text()), (0, ""), "{}", ended.err);
+        }
     }
 }
 
@@ -175,4 +182,64 @@ fn the_network_is_not_there_unless_the_policy_says_so() {
         assert_eq!(connect("workspace"), "refused\n");
         assert_eq!(connect("open-net"), "connected\n");
     }
+}
+
+#[test]
+fn a_runner_that_lies_in_the_workspace_runs_there_all_the_same() {
+    for home in homes() {
+        // As in a checkout of this very project: what is built in it works on it.
+        let program = home.path("workspace/built/oqto-runner");
+        fs::create_dir(home.path("workspace/built")).unwrap();
+        fs::copy(built("oqto-runner"), &program).unwrap();
+        let ended = oqto_tests::end(
+            home.ctl(&[
+                "exec",
+                "--",
+                "sh",
+                "-c",
+                "echo x > built/oqto-runner && echo replaced",
+            ])
+            .env("OQTO_RUNNER", &program),
+        );
+        // Whoever can replace it, the next session is held by what runs, not by what lies there.
+        assert!(matches!(ended.code, 0 | 2), "{ended:?}");
+        assert_eq!(
+            home.sh("id -u >/dev/null && cat /proc/self/status | grep NoNewPrivs")
+                .ok(),
+            "NoNewPrivs:\t1\n"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_without_a_workspace_gets_an_empty_one_of_its_own() {
+    let home = Home::new();
+    if is_root() {
+        // Somebody who is not root has to own it.
+        home.configure("principal = \"daemon\"\n");
+    }
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let harness = "exec".to_owned();
+    let session = runner
+        .create(SessionConfig {
+            harness,
+            ..SessionConfig::default()
+        })
+        .await
+        .unwrap();
+    let mut events = session.events().await.unwrap();
+    session.prompt("ls -A && echo kept > here").await.unwrap();
+    let ended = loop {
+        if let Event::ToolEnd(end) = events.next().await.unwrap().unwrap().event {
+            break end;
+        }
+    };
+    assert!(!ended.is_error, "{ended:?}");
+    assert!(ended.output.text().contains("\"stdout_bytes\":0"), "{ended:?}");
+    let own = PathBuf::from(session.state().await.unwrap().info.cwd);
+    assert_eq!(fs::read_to_string(own.join("here")).unwrap(), "kept\n");
+    session.delete().await.unwrap();
+    assert!(!own.exists(), "what the runner made goes with its session");
+    control.close().await;
 }

@@ -372,17 +372,24 @@ fn a_program_in_a_directory_that_only_root_may_enter_is_copied_once() {
     fs::set_permissions(&exe, fs::Permissions::from_mode(0o755)).unwrap();
     let principal = Principal::choose(None, &bed.workspace()).unwrap();
     let copies = bed.path("copies");
-    let copy: PathBuf = reachable_exe(&exe, &principal, &copies).unwrap();
-    assert_eq!(fs::read_to_string(&copy).unwrap(), "program");
-    assert_eq!(reachable_exe(&exe, &principal, &copies).unwrap(), copy);
+    let copy: PathBuf = reachable_exe(&exe, &principal, &copies, &[]).unwrap();
+    // What is copied is what runs, not what the path may lead to by now.
+    assert!(fs::read(&copy).unwrap() == fs::read("/proc/self/exe").unwrap());
+    assert_eq!(reachable_exe(&exe, &principal, &copies, &[]).unwrap(), copy);
     assert_eq!(fs::read_dir(&copies).unwrap().count(), 1);
     assert_eq!(
-        reachable_exe(Path::new("/bin/sh"), &principal, &copies).unwrap(),
+        reachable_exe(Path::new("/bin/sh"), &principal, &copies, &[]).unwrap(),
         Path::new("/bin/sh")
+    );
+    let writable = [AbsolutePath::try_from(Path::new("/bin")).unwrap()];
+    assert_eq!(
+        reachable_exe(Path::new("/bin/sh"), &principal, &copies, &writable).unwrap(),
+        copy,
+        "a program that the session may write is not run by its own path"
     );
     fs::set_permissions(&copies, fs::Permissions::from_mode(0o777)).unwrap();
     assert!(
-        reachable_exe(&exe, &principal, &copies).is_err(),
+        reachable_exe(&exe, &principal, &copies, &[]).is_err(),
         "a directory that anybody can write holds no program of ours"
     );
 }

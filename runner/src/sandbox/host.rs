@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use super::principal::Principal;
+use crate::policy::AbsolutePath;
 
 /// What the sandbox uses of the host.
 #[derive(Clone, Debug)]
@@ -49,7 +50,11 @@ pub enum ReachError {
     },
 }
 
-/// A path by which the principal can run `exe`: its own, or that of a copy in `bin_dir`, made once.
+/// A path by which the principal can run `exe`, which this process runs: its own, or that of a copy in `bin_dir`, made
+/// once.
+///
+/// A program that lies in what the session may write is copied too, whoever runs it: by the next session its own path
+/// could lead to another. What is copied is the file that this process runs, which nobody can write meanwhile.
 ///
 /// The copy is named by what the kernel says of the original (device, inode, length, times), so that telling whether
 /// there is one already does not mean to read the whole program at every start.
@@ -57,8 +62,14 @@ pub enum ReachError {
 /// # Errors
 ///
 /// `bin_dir` is not safe, or the copy cannot be made.
-pub fn reachable_exe(exe: &Path, principal: &Principal, bin_dir: &Path) -> Result<PathBuf, ReachError> {
-    if nix::unistd::geteuid().as_raw() == principal.uid() {
+pub fn reachable_exe(
+    exe: &Path,
+    principal: &Principal,
+    bin_dir: &Path,
+    writable: &[AbsolutePath],
+) -> Result<PathBuf, ReachError> {
+    let exposed = writable.iter().any(|root| exe.starts_with(root.as_path()));
+    if !exposed && nix::unistd::geteuid().as_raw() == principal.uid() {
         return Ok(exe.to_owned());
     }
     let look = |path: &Path| {
@@ -67,8 +78,9 @@ pub fn reachable_exe(exe: &Path, principal: &Principal, bin_dir: &Path) -> Resul
             source,
         })
     };
-    let own = look(exe)?;
-    let mut reachable = principal.may(&own, 0o5);
+    let running = Path::new("/proc/self/exe");
+    let own = look(running)?;
+    let mut reachable = !exposed && principal.may(&own, 0o5);
     for above in exe.ancestors().skip(1) {
         reachable = reachable && principal.may(&look(above)?, 0o1);
     }
@@ -85,7 +97,7 @@ pub fn reachable_exe(exe: &Path, principal: &Principal, bin_dir: &Path) -> Resul
     );
     let copy = bin_dir.join(name);
     if !copy.exists() {
-        copy_once(exe, &copy).map_err(|source| ReachError::Copy {
+        copy_once(running, &copy).map_err(|source| ReachError::Copy {
             path: copy.clone(),
             source,
         })?;

@@ -25,7 +25,17 @@ use super::view::{ViewError, survey};
 use super::wrap::{WrapError, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
-pub const BIN_DIR: &str = "/var/lib/oqto/bin";
+const BIN_DIR: &str = "/var/lib/oqto/bin";
+
+/// Where copies of this program stand: root's where everybody can reach them, anybody else's with their own state.
+fn bin_dir() -> PathBuf {
+    let own = || Some(directories::BaseDirs::new()?.state_dir()?.join("oqto/bin"));
+    match crate::sys::effective_uid() {
+        0 => None,
+        _ => own(),
+    }
+    .unwrap_or_else(|| PathBuf::from(BIN_DIR))
+}
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -220,7 +230,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         path: "/proc/self/exe".into(),
         source,
     })?;
-    let runner_exe = reachable_exe(&exe, &principal, Path::new(BIN_DIR))?;
+    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&workspace)?])?;
     principal.assume()?;
 
     let home = Home::make()?;

@@ -210,7 +210,12 @@ pub(super) fn prepare(
     seed::hand_over(&session_home, &principal)?;
     let host = Host {
         bwrap: sandbox::probe::bubblewrap(&std::env::var_os("PATH").unwrap_or_default())?,
-        runner_exe: sandbox::reachable_exe(&settings.exe, &principal, &settings.bin_dir())?,
+        runner_exe: sandbox::reachable_exe(
+            &settings.exe,
+            &principal,
+            &settings.bin_dir(),
+            &plan.files.write,
+        )?,
         env: config
             .env
             .iter()
