@@ -130,6 +130,9 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
             .map(|(name, known)| (name, harness_settings(known)))
             .collect(),
         exe: std::env::current_exe().map_err(RunError::Exe)?,
+        control_dirs: directories::BaseDirs::new()
+            .map(|dirs| vec![dirs.data_dir().join("oqto"), dirs.config_dir().join("oqto")])
+            .unwrap_or_default(),
     };
     runtime.block_on(serve(listen, identity, settings, options))
 }

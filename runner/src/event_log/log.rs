@@ -234,7 +234,7 @@ impl EventLog {
     /// Whether the store takes what it is given, now and whenever that changes.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
-        self.shared.health.subscribe()
+        self.shared.health()
     }
 
     /// Tries a store that is [`Health::Failing`] again at once.
@@ -299,6 +299,10 @@ impl Shared {
         let (reply, answer) = oneshot::channel();
         self.asks.send(ask(reply)).await.map_err(|_| ReadError::Closed)?;
         Ok(answer.await.map_err(|_| ReadError::Closed)??)
+    }
+
+    pub(super) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
 
     pub(super) fn set_health(&self, health: Health) {

@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::batch::{Batch, Chunk};
 use super::durable::Durable;
-use super::log::{ChangeError, Shared, lock};
+use super::log::{ChangeError, Health, Shared, lock};
 use super::reader::{Ask, Page, ReadError};
 use super::writer::{Change, Job};
 
@@ -280,6 +280,12 @@ impl SessionLog {
             reply,
         };
         Ok(self.shared.ask(ask).await?.map(Durable::new))
+    }
+
+    /// Whether the store takes what it is given, now and whenever that changes.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health()
     }
 
     /// Finished messages past `after_idx` (none: from the first), in order, at most `limit` of them and no more

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use super::handle::Ask;
 use super::mind::{Deed, Mind};
 use super::writes::Writes;
 use crate::bounds::WRITE_LEN_MAX;
-use crate::event_log::{AppendError, BadBatch};
+use crate::event_log::{AppendError, BadBatch, Batch, Health, Pending};
 use crate::session::{ExitStatus, Input};
 use crate::shim::tape::ReadError;
 use crate::shim::{Client, Notice, Refusal, TapeReader, Target};
@@ -93,6 +94,15 @@ enum Tape {
     Told,
     /// It could not be read to its end, and somebody may want to know why.
     SetAside,
+}
+
+/// What a sender is told whose command cannot be kept.
+fn no_room() -> Fault {
+    Fault::new(
+        FaultCode::Storage,
+        "the runner's disk is full, so the command cannot be kept and has no effect; make room and send it again \
+         (session.close kills the agent all the same, and is recorded when there is room)",
+    )
 }
 
 impl Driver {
@@ -211,10 +221,10 @@ impl Driver {
                 };
                 self.ask(ask);
                 if let Some(notice) = heard {
-                    self.notice(notice);
+                    self.notice(notice).await;
                 }
             }
-            notice = shim.next() => self.notice(notice),
+            notice = shim.next() => self.notice(notice).await,
             () = std::future::ready(()), if more => {}
             () = tokio::time::sleep(until(retry_at)), if retry_at.is_some() => {}
             () = tokio::time::sleep(until(deadline)), if deadline.is_some() => {
@@ -226,7 +236,7 @@ impl Driver {
         Ok(())
     }
 
-    fn notice(&mut self, notice: Notice) {
+    async fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Grown { len } => self.tape_len = self.tape_len.max(len),
             Notice::Wrote { id } => self.writes.done(id),
@@ -234,7 +244,7 @@ impl Driver {
                 id,
                 why: why @ (Refusal::Busy | Refusal::NoSpace),
             } => match self.writes.refused(id) {
-                Some(note) => self.refuse_unkept(&note.bytes, why),
+                Some(note) => self.refuse_unkept(&note.bytes, why).await,
                 None => {
                     self.retry_at.get_or_insert(clock::unix_ms() + RETRY_MS);
                 }
@@ -262,20 +272,20 @@ impl Driver {
     }
 
     /// A command that cannot be kept has no effect, and who sent it is told so rather than left waiting.
-    fn refuse_unkept(&mut self, note: &[u8], why: Refusal) {
+    async fn refuse_unkept(&mut self, note: &[u8], why: Refusal) {
         let Ok(CommandEnvelope { id, command, .. }) = decode_all(note) else {
             return;
         };
         let fault = match why {
-            Refusal::NoSpace => Fault::new(
-                FaultCode::Storage,
-                "the runner's disk is full, so the command cannot be kept and has no effect; make room and send it again",
-            ),
+            Refusal::NoSpace => no_room(),
             Refusal::Busy | Refusal::Closed => Fault::new(
                 FaultCode::Busy,
                 "the harness said more than was read yet, so the command has no effect; send it again later",
             ),
         };
+        if let (Refusal::NoSpace, Command::SessionClose(_), Some(shim)) = (why, &command, &mut self.shim) {
+            shim.kill().await;
+        }
         for waiter in self.mind.waiting.remove(&id).unwrap_or_default() {
             // Who asked may be gone.
             let _ = waiter.send(Reply::refused(id, command.name(), fault.clone()));
@@ -363,17 +373,53 @@ impl Driver {
         }
     }
 
+    /// Appends a batch. While the store cannot be written the session waits here, and whoever asks something of it is
+    /// answered instead of waiting along.
+    async fn append(&mut self, batch: Batch) -> Result<Pending, DriveError> {
+        let Self {
+            mind: Mind { core, log, .. },
+            asks,
+            shim,
+            ..
+        } = self;
+        let mut health = log.health();
+        let mut appended = pin!(log.append(batch));
+        loop {
+            // A moment's wait is no reason to refuse anybody.
+            let is_failing = *health.borrow_and_update() != Health::Fine;
+            tokio::select! {
+                biased;
+                pending = &mut appended => return Ok(pending?),
+                _ = health.changed() => {}
+                Some(ask) = asks.recv(), if is_failing => match ask {
+                    Ask::State(reply) => {
+                        // Who asked may be gone.
+                        let _ = reply.send(core.status());
+                    }
+                    Ask::Command(envelope, reply) => {
+                        let name = envelope.command.name();
+                        // What cannot be recorded has no effect; but an agent that is to go goes.
+                        if let (Command::SessionClose(_), Some(shim)) = (&envelope.command, &mut *shim) {
+                            shim.kill().await;
+                        }
+                        let _ = reply.send(Reply::refused(envelope.id, name, no_room()));
+                    }
+                },
+            }
+        }
+    }
+
     /// Appends what was recorded; whoever waits is answered once it is committed.
     async fn flush(&mut self, mark: Option<(u64, Bytes)>) -> Result<(), DriveError> {
-        let mind = &mut self.mind;
         let (mark_at, mark) = mark.unzip();
-        let committed = match mind.ledger.take(mark) {
+        let committed = match self.mind.ledger.take(mark) {
             Some(batch) => {
                 let batch = batch?;
                 self.marks.extend(mark_at.map(|at| (batch.last_seq(), at)));
                 let last_seq = batch.last_seq();
-                let pending = mind.log.append(batch).await?;
+                let pending = self.append(batch).await?;
                 self.appended = last_seq;
+                let mind = &self.mind;
                 self.info.send_if_modified(|info| {
                     let now = mind.core.info();
                     let changed = info.state != now.state || info.message_count != now.message_count;
@@ -386,6 +432,7 @@ impl Driver {
             }
             None => None,
         };
+        let mind = &mut self.mind;
         let answers: Vec<_> = mind
             .replies
             .drain(..)

@@ -24,6 +24,8 @@ pub struct Settings {
     pub harnesses: BTreeMap<String, HarnessSettings>,
     /// The runner's own program.
     pub exe: PathBuf,
+    /// Where this user's controls keep their authority and configuration.
+    pub control_dirs: Vec<PathBuf>,
 }
 
 /// What is known of one harness.
@@ -74,6 +76,9 @@ impl Settings {
         ];
         let own = own.map(|name| self.state_dir.join(name));
         let control = [".local/share/oqto", ".config/oqto"].map(|name| user_home.join(name));
-        own.into_iter().chain(control).chain(self.policy_dir.clone())
+        own.into_iter()
+            .chain(control)
+            .chain(self.control_dirs.clone())
+            .chain(self.policy_dir.clone())
     }
 }
