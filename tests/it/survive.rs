@@ -147,6 +147,45 @@ fn a_session_that_ends_while_there_is_no_runner_is_told_to_the_end() {
 }
 
 #[test]
+fn a_session_that_is_found_again_is_listed_as_what_it_is_doing() {
+    let home = Home::new();
+    let mut first = home
+        .ctl(&[
+            "exec",
+            "--",
+            "sh",
+            "-c",
+            "touch begun; while ! test -e go; do sleep 0.01; done",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the program to begin", || {
+        home.path("workspace/begun").exists().then_some(())
+    });
+    signal(home.runner_pid().expect("a runner"), Signal::SIGKILL);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let streaming = || {
+        let listed = home.run(&["sessions", "--json"]).ok();
+        listed.contains(r#""state":"streaming""#).then_some(listed)
+    };
+    let listed = wait_until("the tape to be read again", streaming);
+    home.file("workspace/go", "");
+    let session = listed
+        .split(r#""session_id":""#)
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    assert_eq!(home.run(&["close", session]).code, 0);
+    home.no_agents();
+}
+
+#[test]
 fn a_second_runner_of_the_same_state_is_refused() {
     let home = Home::new();
     assert_eq!(home.sh("true").code, 0);

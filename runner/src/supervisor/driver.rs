@@ -419,20 +419,22 @@ impl Driver {
                 let last_seq = batch.last_seq();
                 let pending = self.append(batch).await?;
                 self.appended = last_seq;
-                let mind = &self.mind;
-                self.info.send_if_modified(|info| {
-                    let now = mind.core.info();
-                    let changed = info.state != now.state || info.message_count != now.message_count;
-                    if changed {
-                        *info = now;
-                    }
-                    changed
-                });
                 Some(pending)
             }
             None => None,
         };
         let mind = &mut self.mind;
+        // Also when there was nothing new: a tape that is read again only repeats, and ends in another state.
+        if committed.is_some() || self.info.borrow().state != mind.core.state() {
+            self.info.send_if_modified(|info| {
+                let now = mind.core.info();
+                let changed = info.state != now.state || info.message_count != now.message_count;
+                if changed {
+                    *info = now;
+                }
+                changed
+            });
+        }
         let answers: Vec<_> = mind
             .replies
             .drain(..)
