@@ -124,9 +124,9 @@ fn a_session_that_ends_while_there_is_no_runner_is_told_to_the_end() {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(first.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    // Kept open: who writes to a reader that is gone takes its session along.
+    let mut reader = BufReader::new(first.stdout.take().unwrap());
+    reader.read_line(&mut line).unwrap();
     let created: Envelope = serde_json::from_str(&line).unwrap();
     wait_until("the program to begin", || {
         home.path("workspace/begun").exists().then_some(())
