@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oqto_protocol::enrol::Grant;
-use oqto_protocol::id::RunnerId;
+use oqto_protocol::id::{BadId, RunnerId};
 
 use super::key::{Key, KeyError};
 
@@ -68,6 +68,14 @@ pub enum StoreError {
         /// Why not.
         source: KeyError,
     },
+    /// The runner's name is none.
+    #[error("cannot use the runner's name in {path}")]
+    RunnerId {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: BadId,
+    },
     /// The certificate's file does not parse.
     #[error("cannot use the certificate {path}")]
     Grant {
@@ -115,7 +123,9 @@ pub fn open_key(dir: &Path) -> Result<(RunnerId, Key), StoreError> {
     let path = dir.join("runner-id");
     let runner_id = match read(&path)?.as_deref().map(str::trim).map(str::parse::<RunnerId>) {
         Some(Ok(id)) => id,
-        _ => {
+        // Another name would be another runner, whose certificate this is not.
+        Some(Err(source)) => return Err(StoreError::RunnerId { path, source }),
+        None => {
             let id = new_runner_id().map_err(|e| io_error("name the runner in", dir, e))?;
             write(&path, id.as_str().as_bytes())?;
             id
@@ -271,5 +281,15 @@ mod tests {
             open_key(&dir),
             Err(StoreError::Exposed { mode: 0o640, .. })
         ));
+    }
+
+    #[test]
+    fn a_malformed_name_is_an_error_and_not_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("identity");
+        open_key(&dir).unwrap();
+        fs::write(dir.join("runner-id"), "Not A Name").unwrap();
+        assert!(matches!(open_key(&dir), Err(StoreError::RunnerId { .. })));
+        assert_eq!(fs::read_to_string(dir.join("runner-id")).unwrap(), "Not A Name");
     }
 }
