@@ -19,7 +19,7 @@ mod syscall;
 pub use catalog::{BadName, Catalog, CatalogError, PolicyName};
 pub use document::{DocumentError, Policy};
 pub use path::{AbsolutePath, BadPath};
-pub use plan::{Environment, Files, Layers, Limits, Need, Network, Plan};
+pub use plan::{Calls, Environment, Files, Layers, Limits, Need, Network, Permit, Plan, Ports};
 pub use resolve::{Request, ResolveError, resolve};
 pub use seccomp::{Condition, Denial, Groups, Refusal, Test};
 pub use syscall::Syscall;

@@ -8,7 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::catalog::PolicyName;
 use super::path::AbsolutePath;
-use super::seccomp::Denial;
+use super::seccomp::{Condition, Denial};
+use super::syscall::Syscall;
 
 /// Everything that is enforced for one session. Holds no secret: values of passed variables are not in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +27,10 @@ pub struct Plan {
     pub env: Environment,
     /// Which network it has.
     pub network: Network,
-    /// Which system calls are refused.
-    pub seccomp: Vec<Denial>,
+    /// Which TCP ports of that network it may use.
+    pub ports: Ports,
+    /// Which system calls it may make.
+    pub calls: Calls,
     /// How much of the host it may use.
     pub limits: Limits,
     /// Which layers may be missing.
@@ -82,13 +85,48 @@ pub enum Network {
     Host,
 }
 
+/// Which TCP ports the harness may use; `None` means every one. Loopback counts like any other address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ports {
+    /// To connect to.
+    pub connect: Option<BTreeSet<u16>>,
+    /// To listen on. Port 0, which lets the kernel choose, is a port like the others.
+    pub bind: Option<BTreeSet<u16>>,
+}
+
+/// Which system calls the harness may make: those that no denial refuses and, if there is a list, that are on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calls {
+    /// Refused, whatever else is said.
+    pub denied: Vec<Denial>,
+    /// All that is allowed; `None` means every call that is not refused.
+    pub allowed: Option<Vec<Permit>>,
+}
+
+/// One system call that a list allows, always or when its arguments meet every condition. A call that stands in a list
+/// more than once is allowed if one of its permits holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permit {
+    /// Which call.
+    pub call: Syscall,
+    /// All of them have to hold; none at all means always.
+    pub when: Vec<Condition>,
+}
+
 /// How much of the host the harness may use. What is `None` stays as the host has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Writable private memory of one process, in MiB.
     pub process_memory_mib: Option<u64>,
-    /// Processes and threads.
+    /// Writable memory of the whole session, in MiB. Only a cgroup can limit it.
+    pub memory_mib: Option<u64>,
+    /// Processor time of the whole session, in percent of one processor. Only a cgroup can limit it.
+    pub cpu_percent: Option<u64>,
+    /// Processes and threads of the whole session.
     pub processes: Option<u64>,
     /// Open files of one process.
     pub open_files: Option<u64>,
@@ -106,6 +144,10 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layers {
+    /// The namespaces and mounts that bubblewrap makes. Without them landlock and seccomp hold alone.
+    pub namespaces: Need,
+    /// A cgroup of its own, which limits the session as a whole.
+    pub cgroup: Need,
     /// The cgroup namespace.
     pub cgroup_namespace: Need,
     /// Landlock.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::catalog::{Catalog, CatalogError, PolicyName};
 use super::document::Policy;
 use super::path::{AbsolutePath, Template};
-use super::plan::{Environment, Files, Layers, Limits, Network, Plan};
+use super::plan::{Calls, Environment, Files, Layers, Limits, Network, Plan, Ports};
 use super::seccomp::Denial;
 
 /// What a session needs. Every path has its links resolved already, since nothing here asks the disk.
@@ -175,7 +175,11 @@ pub fn resolve(catalog: &Catalog, name: &PolicyName, request: &Request) -> Resul
         },
         env,
         network,
-        seccomp: denials(catalog, &groups)?,
+        ports: Ports::default(),
+        calls: Calls {
+            denied: denials(catalog, &groups)?,
+            allowed: None,
+        },
         limits,
         layers,
     })
@@ -246,6 +250,8 @@ impl Merged {
         }
         let Limits {
             process_memory_mib,
+            memory_mib,
+            cpu_percent,
             processes,
             open_files,
             process_cpu_seconds,
@@ -256,6 +262,8 @@ impl Merged {
         let old = std::mem::take(&mut self.limits);
         self.limits = Limits {
             process_memory_mib: process_memory_mib.or(old.process_memory_mib),
+            memory_mib: memory_mib.or(old.memory_mib),
+            cpu_percent: cpu_percent.or(old.cpu_percent),
             processes: processes.or(old.processes),
             open_files: open_files.or(old.open_files),
             process_cpu_seconds: process_cpu_seconds.or(old.process_cpu_seconds),
@@ -264,6 +272,8 @@ impl Merged {
             tmp_mib: tmp_mib.or(old.tmp_mib),
         };
         self.layers = Layers {
+            namespaces: self.layers.namespaces,
+            cgroup: self.layers.cgroup,
             cgroup_namespace: layers.cgroup_namespace.unwrap_or(self.layers.cgroup_namespace),
             landlock: layers.landlock.unwrap_or(self.layers.landlock),
             seccomp: layers.seccomp.unwrap_or(self.layers.seccomp),
@@ -420,7 +430,7 @@ mod tests {
             (mine.limits.processes, mine.limits.open_files),
             (Some(7), base.limits.open_files)
         );
-        assert_eq!(mine.seccomp, base.seccomp);
+        assert_eq!(mine.calls, base.calls);
     }
 
     #[test]

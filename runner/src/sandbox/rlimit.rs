@@ -19,6 +19,8 @@ pub(super) struct LimitError {
 pub(super) fn restrict(limits: &Limits) -> Result<String, LimitError> {
     let Limits {
         process_memory_mib,
+        memory_mib: _,
+        cpu_percent: _,
         processes,
         open_files,
         process_cpu_seconds,

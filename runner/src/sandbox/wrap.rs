@@ -91,7 +91,7 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
         network: plan.network,
         same: view.same()?,
         rules: rules(&view, &program),
-        denials: plan.seccomp.clone(),
+        denials: plan.calls.denied.clone(),
         limits: plan.limits.clone(),
         layers: plan.layers,
         env: environment(plan, env, host),
