@@ -8,6 +8,7 @@
 )]
 
 mod bed;
+mod check;
 
 mod doors;
 mod files;

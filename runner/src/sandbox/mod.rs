@@ -21,6 +21,7 @@
 //! What no mount can keep from happening (a protected path that does not exist yet is created) is in
 //! `sandbox-policies/README.md`; [`survey()`] finds it afterwards.
 
+pub mod check;
 pub mod enter;
 pub mod principal;
 pub mod probe;

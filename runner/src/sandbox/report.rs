@@ -47,6 +47,15 @@ pub enum State {
     Absent,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Enforced => "enforced",
+            Self::Absent => "absent",
+        })
+    }
+}
+
 /// A layer of the sandbox, or a step on the way into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

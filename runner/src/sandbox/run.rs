@@ -28,7 +28,7 @@ use super::wrap::{WrapError, wrap};
 const BIN_DIR: &str = "/var/lib/oqto/bin";
 
 /// Where copies of this program stand: root's where everybody can reach them, anybody else's with their own state.
-fn bin_dir() -> PathBuf {
+pub(super) fn bin_dir() -> PathBuf {
     let own = || Some(directories::BaseDirs::new()?.state_dir()?.join("oqto/bin"));
     match crate::sys::effective_uid() {
         0 => None,
@@ -322,7 +322,7 @@ fn wait(child: &mut Child, signals: &SigSet) -> Result<ExitStatus, RunError> {
 }
 
 /// Where runners and controls of this host and user keep what is theirs, and the policies of this very run.
-fn closed(
+pub(super) fn closed(
     env: &BTreeMap<OsString, OsString>,
     home: &Path,
     policies: Option<&Path>,
@@ -339,7 +339,7 @@ fn closed(
     all.map(|path| absolute(&path)).collect()
 }
 
-fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
+pub(super) fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
     AbsolutePath::try_from(path).map_err(|source| RunError::Path {
         path: path.to_owned(),
         source,
