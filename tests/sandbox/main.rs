@@ -13,4 +13,5 @@ mod doors;
 mod files;
 mod kernel;
 mod network;
+mod weak;
 mod works;
