@@ -14,4 +14,5 @@ mod doors;
 mod files;
 mod kernel;
 mod network;
+mod weak;
 mod works;

@@ -1,5 +1,6 @@
 //! The doors of the sandbox: `sandbox run`, `doctor`, and `enter`, which only the runner itself opens.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -52,12 +53,7 @@ pub(super) struct RunArgs {
     #[arg(long)]
     pub json: bool,
     /// The program and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "PROGRAM"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
 }
 
@@ -115,6 +111,7 @@ fn sandbox_run(args: RunArgs) -> ExitCode {
         workspace: cwd,
         program,
         args,
+        without: BTreeSet::new(),
     }) {
         Ok(Outcome {
             code,

@@ -2,6 +2,7 @@
 //!
 //! It comes through a descriptor, is read before anything of the harness runs, and stands on no command line.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::report::Layer;
 use crate::policy::{Denial, Layers, Limits, Network};
 
 /// The longest entry, in bytes: a few hundred paths and system calls; past this something else is being read.
@@ -24,6 +26,7 @@ pub(super) struct Entry {
     pub(super) denials: Vec<Denial>,
     pub(super) limits: Limits,
     pub(super) layers: Layers,
+    pub(super) without: BTreeSet<Layer>,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) cwd: PathBuf,
 }

@@ -1,6 +1,6 @@
 //! One program in a sandbox, without a daemon: `sandbox run`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -50,6 +50,8 @@ pub struct Job {
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Layers that a test leaves out; none otherwise.
+    pub without: BTreeSet<Layer>,
 }
 
 /// A program that ended.
@@ -211,6 +213,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         workspace,
         program,
         args,
+        without,
     } = job;
     let real = fs::canonicalize(workspace);
     let workspace = real.map_err(|source| RunError::Workspace {
@@ -251,6 +254,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         runner_exe,
         env,
         principal,
+        without: without.clone(),
     };
     let inner = Launch {
         program: program.clone(),

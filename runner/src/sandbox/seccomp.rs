@@ -7,7 +7,7 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter,
 };
 
-use crate::policy::{Condition, Denial, Refusal, Test};
+use crate::policy::{Architecture, Condition, Denial, Refusal, Test};
 
 /// Why seccomp does not hold.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 fn rules<'a>(denials: impl Iterator<Item = &'a Denial>) -> Result<Rules, BackendError> {
     let mut rules: BTreeMap<i64, Option<Vec<SeccompRule>>> = BTreeMap::new();
     for denial in denials {
-        let Some(number) = denial.call.number() else {
+        let Some(number) = denial.call.number(Architecture::NATIVE) else {
             continue;
         };
         let of_call = rules.entry(number).or_insert_with(|| Some(Vec::new()));
