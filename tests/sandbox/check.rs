@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::bed::{Ended, end, runner};
+use crate::bed::{Ended, end, runner, weak};
 
 fn check(words: &[&str]) -> Ended {
     end(Command::new(runner()).args(["sandbox", "check"]).args(words))
@@ -71,4 +71,48 @@ fn what_cannot_be_checked_is_said_and_is_no_success() {
         ended.err
     );
     assert_eq!(ended.out, "");
+}
+
+/// A check of the policy `workspace` without these layers: whether it holds, and the attempts that were not stopped.
+fn without(layers: &[&str]) -> (bool, Vec<String>) {
+    let ended = end(Command::new(weak()).args(["check", "workspace"]).args(layers));
+    let report: Value =
+        serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {}", ended.err));
+    let holds = report["holds"].as_bool().unwrap();
+    assert_eq!(ended.code, i32::from(!holds));
+    let failed = report["attempts"].as_array().unwrap().iter();
+    let failed = failed.filter(|tried| tried["forbidden"] == true && tried["stopped_by"].is_null());
+    (
+        holds,
+        failed
+            .map(|tried| tried["name"].as_str().unwrap().to_owned())
+            .collect(),
+    )
+}
+
+#[test]
+fn a_sandbox_that_lacks_a_layer_does_not_pass() {
+    let table: &[(&[&str], &[&str])] = &[
+        (
+            &["seccomp"],
+            &["setuid-file", "executable-memory", "audit-socket"],
+        ),
+        (&["privileges"], &["gain-privileges"]),
+        (&["landlock"], &["memory-of-init"]),
+        (&["namespaces"], &["host-loopback", "name-server"]),
+        (
+            &["namespaces", "landlock"],
+            &["abstract-socket", "signal-outside"],
+        ),
+    ];
+    for (layers, names) in table {
+        let (holds, failed) = without(layers);
+        assert!(!holds, "without {layers:?}");
+        for name in *names {
+            assert!(
+                failed.iter().any(|found| found == name),
+                "without {layers:?}: {name} is not in {failed:?}"
+            );
+        }
+    }
 }

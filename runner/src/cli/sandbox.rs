@@ -154,7 +154,11 @@ fn sandbox_check(args: CheckArgs) -> ExitCode {
         policy_dir,
         json,
     } = args;
-    let check = match check(&check::Job { policy, policy_dir }) {
+    let check = match check(&check::Job {
+        policy,
+        policy_dir,
+        without: BTreeSet::new(),
+    }) {
         Ok(check) => check,
         Err(error) => return super::failed(&error),
     };

@@ -54,6 +54,7 @@ impl std::fmt::Display for State {
         f.pad(match self {
             Self::Enforced => "enforced",
             Self::Absent => "absent",
+            Self::Off => "off",
         })
     }
 }

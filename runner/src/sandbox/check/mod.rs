@@ -9,7 +9,8 @@
 //! | `run` | the whole: bait, sandbox, attempts, judgement |
 //!
 //! Floor: shell. Promise: an attempt counts as stopped only if the kernel gave an answer that one of the layers is
-//! known to give; an answer that nobody expected counts against the sandbox. The list is short and safe to run on any
+//! known to give; an answer that nobody expected counts against the sandbox. Where two layers give the same answer, the
+//! one that is asked first is named: seccomp before everything else. The list is short and safe to run on any
 //! host, since what it tries is harmless where it succeeds; the tests of the sandbox try far more.
 
 mod attempt;

@@ -1,6 +1,6 @@
 //! The whole: bait, sandbox, attempts, judgement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
@@ -42,6 +42,8 @@ pub struct Job {
     pub policy: PolicyName,
     /// A directory of policies beside the shipped ones.
     pub policy_dir: Option<PathBuf>,
+    /// Layers that a test leaves out, to show that their absence is found.
+    pub without: BTreeSet<Layer>,
 }
 
 /// What a sandbox of a policy stopped on this host.
@@ -210,6 +212,7 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
         runner_exe,
         env: host_env,
         principal,
+        without: job.without.clone(),
     };
     let (layers, lines) = attempts(&plan, &laid, &host)?;
     let attempts: Vec<Tried> = all().map(|attempt| judge(attempt, &plan, &lines)).collect();
