@@ -22,5 +22,5 @@ pub use document::{DocumentError, Policy};
 pub use path::{AbsolutePath, BadPath};
 pub use plan::{Calls, Environment, Files, Layers, Limits, Need, Network, Permit, Plan, Ports};
 pub use resolve::{Request, ResolveError, resolve};
-pub use seccomp::{Condition, Denial, Groups, Refusal, Test};
+pub use seccomp::{Condition, Denial, Groups, Refusal, Test, Verdict};
 pub use syscall::{Architecture, Syscall, UnknownSyscall};

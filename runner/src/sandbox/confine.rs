@@ -182,10 +182,8 @@ fn landlocked(entry: &Entry) -> Result<(State, String), ConfineError> {
 }
 
 fn filtered(entry: &Entry) -> Result<(State, String), ConfineError> {
-    match (seccomp::restrict(&entry.denials), entry.layers.seccomp) {
-        (Err(seccomp::SeccompError::Refused { source }), Need::IfAvailable) => {
-            Ok((State::Absent, chain(&source)))
-        }
+    match (seccomp::restrict(&entry.filters), entry.layers.seccomp) {
+        (Err(seccomp::SeccompError { source }), Need::IfAvailable) => Ok((State::Absent, chain(&source))),
         (result, _) => enforced(result?),
     }
 }
@@ -358,7 +356,10 @@ mod tests {
             network: Network::None,
             same: Vec::new(),
             rules: Vec::new(),
-            denials: Vec::new(),
+            filters: crate::sandbox::entry::Filters {
+                programs: Vec::new(),
+                detail: String::new(),
+            },
             limits: crate::policy::Limits::default(),
             layers: crate::policy::Layers::default(),
             without: std::collections::BTreeSet::new(),

@@ -28,6 +28,8 @@ pub mod probe;
 pub mod report;
 pub mod run;
 
+#[cfg(test)]
+mod bpf;
 mod bubblewrap;
 mod confine;
 mod entry;

@@ -15,13 +15,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::launch::{Arg, Launch};
-use crate::policy::Plan;
+use crate::policy::{Architecture, Plan};
 
-use super::bubblewrap;
 use super::entry::{Entry, Namespaces, Rights, Rule};
 use super::host::Host;
 use super::report::Layer;
 use super::view::{View, ViewError};
+use super::{bubblewrap, seccomp};
 
 /// The harness's home, seen from inside. Its name says nothing of the user or of where the runner keeps it.
 pub const HOME: &str = "/home/agent";
@@ -62,6 +62,13 @@ pub enum WrapError {
         /// Why not.
         source: io::Error,
     },
+    /// What is refused cannot be said to the kernel.
+    #[error("the system calls of the policy make no filter")]
+    Filters {
+        /// Why not.
+        #[from]
+        source: seccompiler::BackendError,
+    },
     /// What is enforced cannot be written down.
     #[error("cannot write down what is to be enforced")]
     Entry {
@@ -97,7 +104,7 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
         network: plan.network,
         same: view.same()?,
         rules: rules(&view, &program, home),
-        denials: plan.calls.denied.clone(),
+        filters: seccomp::filters(&plan.calls, Architecture::NATIVE)?,
         limits: plan.limits.clone(),
         layers: plan.layers,
         without: host.without.clone(),
