@@ -30,6 +30,7 @@ pub mod run;
 mod bubblewrap;
 mod confine;
 mod entry;
+mod expand;
 mod git;
 mod host;
 mod landlock;
