@@ -33,6 +33,7 @@ mod bpf;
 mod bubblewrap;
 mod confine;
 mod entry;
+mod expand;
 mod git;
 mod host;
 mod landlock;

@@ -233,7 +233,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         path: "/proc/self/exe".into(),
         source,
     })?;
-    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&workspace)?])?;
+    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&workspace)?.into()])?;
     principal.assume()?;
 
     let home = Home::make()?;
@@ -246,6 +246,8 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         read: Vec::new(),
         closed: closed(&env, principal.home(), policy_dir.as_deref())?,
         network_for: None,
+        policy_at_most: None,
+        workspace_file: None,
     };
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
