@@ -31,6 +31,7 @@ mod bubblewrap;
 mod confine;
 mod entry;
 mod git;
+mod home;
 mod host;
 mod landlock;
 mod policies;
