@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::landmark::{Landmark, Stood};
 use crate::policy::{AbsolutePath, Network, Plan};
 
 use super::entry::{Rights, Rule, Same};
@@ -96,8 +97,8 @@ impl View {
         for path in &plan.files.hidden {
             view.hide(path.as_path())?;
         }
-        for Sealed { path, .. } in survey(plan)?.sealed {
-            view.seal(&path)?;
+        for path in survey(plan)?.sealed() {
+            view.seal(path)?;
         }
         Ok(view)
     }
@@ -268,69 +269,56 @@ impl View {
 /// The protected paths of a plan, as the disk has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    sealed: Vec<Sealed>,
-    open: Vec<Open>,
-}
-
-/// A protected path that exists, and which file or directory it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Sealed {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Sealed {
-    fn of(path: PathBuf) -> Result<Self, ViewError> {
-        let found = fs::symlink_metadata(&path).map_err(|source| unreadable(&path, source))?;
-        Ok(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            path,
-        })
-    }
-}
-
-/// A protected path that no mount can protect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Open {
-    path: PathBuf,
-    /// What the first link on its way points to; `None` where the path does not exist.
-    link: Option<PathBuf>,
+    /// Each once, those that exist first.
+    landmarks: Vec<Landmark>,
 }
 
 impl Survey {
+    /// Every protected path that has to be looked at again, with what stands there now.
+    #[must_use]
+    pub fn landmarks(&self) -> &[Landmark] {
+        &self.landmarks
+    }
+
     /// The protected paths that exist and cannot be changed.
     #[must_use]
     pub fn sealed(&self) -> Vec<&Path> {
-        self.sealed.iter().map(|sealed| sealed.path.as_path()).collect()
+        let sealed = self.landmarks.iter().filter(|landmark| is_sealed(landmark));
+        sealed.map(|landmark| landmark.path.as_path()).collect()
     }
 
     /// The sealed paths that somebody on the host has removed or put another file in the place of. The kernel takes
     /// a mount away together with what it stood on, so since then the program could write there.
     #[must_use]
     pub fn unsealed(&self) -> Vec<PathBuf> {
-        let same = |sealed: &&Sealed| Sealed::of(sealed.path.clone()).is_ok_and(|now| now == **sealed);
-        let gone = self.sealed.iter().filter(|sealed| !same(sealed));
-        gone.map(|sealed| sealed.path.clone()).collect()
+        self.no_more(is_sealed)
     }
 
     /// The paths that no mount could protect and that are not now what they were: to be told to the user, since a
     /// program of his may obey them.
     #[must_use]
     pub fn changed(&self) -> Vec<PathBuf> {
-        let changed = |open: &&Open| match found(Path::new("/"), &open.path) {
-            Ok(Found::Absent) => open.link.is_some(),
-            Ok(Found::Link(target)) => open.link.as_ref() != Some(&target),
-            // What cannot be looked at any more is not what it was.
-            Ok(Found::There | Found::Blocked(_)) | Err(_) => true,
-        };
-        self.open
-            .iter()
-            .filter(changed)
-            .map(|open| open.path.clone())
-            .collect()
+        self.no_more(|landmark| !is_sealed(landmark))
     }
+
+    fn no_more(&self, which: impl Fn(&Landmark) -> bool) -> Vec<PathBuf> {
+        let changed = |landmark: &&Landmark| which(landmark) && landmark.change().is_some();
+        let changed = self.landmarks.iter().filter(changed);
+        changed.map(|landmark| landmark.path.clone()).collect()
+    }
+}
+
+fn is_sealed(landmark: &Landmark) -> bool {
+    matches!(landmark.stood, Stood::File { .. })
+}
+
+fn sealed(path: PathBuf) -> Result<Landmark, ViewError> {
+    let found = fs::symlink_metadata(&path).map_err(|source| unreadable(&path, source))?;
+    let (device, inode) = (found.dev(), found.ino());
+    Ok(Landmark {
+        path,
+        stood: Stood::File { device, inode },
+    })
 }
 
 /// Looks at the protected paths of a plan.
@@ -343,37 +331,37 @@ pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
         let roots = plan.files.write.iter().map(AbsolutePath::as_path);
         roots.into_iter().find(|root| path.starts_with(root))
     };
-    let mut survey = Survey::default();
-    let mut sealed = Vec::new();
+    let (mut there, mut open) = (Vec::new(), Vec::new());
     for path in &plan.files.protect {
         let path = path.as_path();
         let Some(root) = writable(path) else { continue };
         match found(root, path)? {
-            Found::There => sealed.push(path.to_owned()),
+            Found::There => there.push(path.to_owned()),
             Found::Blocked(file) => {
                 for elsewhere in git::elsewhere(&file, path) {
                     let real = resolved(&elsewhere)?.filter(|real| writable(real).is_some());
-                    sealed.extend(real);
+                    there.extend(real);
                 }
-                sealed.push(file);
+                there.push(file);
             }
-            Found::Absent => survey.open.push(Open {
+            Found::Absent => open.push(Landmark {
                 path: path.to_owned(),
-                link: None,
+                stood: Stood::Nothing,
             }),
             Found::Link(target) => {
-                survey.open.push(Open {
+                open.push(Landmark {
                     path: path.to_owned(),
-                    link: Some(target),
+                    stood: Stood::Link(target),
                 });
-                sealed.extend(resolved(path)?.filter(|real| writable(real).is_some()));
+                there.extend(resolved(path)?.filter(|real| writable(real).is_some()));
             }
         }
     }
-    survey.sealed = sealed.into_iter().map(Sealed::of).collect::<Result<_, _>>()?;
-    survey.sealed.sort();
-    survey.sealed.dedup();
-    Ok(survey)
+    let mut landmarks = there.into_iter().map(sealed).collect::<Result<Vec<_>, _>>()?;
+    landmarks.sort();
+    landmarks.dedup();
+    landmarks.extend(open);
+    Ok(Survey { landmarks })
 }
 
 enum Found {
