@@ -21,6 +21,15 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, unlinkat};
 
+/// The running kernel's release, as `uname -r` says it.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn kernel_release() -> io::Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(text.trim().to_owned())
+}
+
 /// Names this boot of the kernel. Process ids and unsynced writes mean nothing across two of them.
 ///
 /// # Errors

@@ -15,11 +15,12 @@ mod plan;
 mod resolve;
 mod seccomp;
 mod syscall;
+mod syscall_table;
 
 pub use catalog::{BadName, Catalog, CatalogError, PolicyName};
 pub use document::{DocumentError, Policy};
 pub use path::{AbsolutePath, BadPath};
 pub use plan::{Calls, Environment, Files, Layers, Limits, Need, Network, Permit, Plan, Ports};
 pub use resolve::{Request, ResolveError, resolve};
-pub use seccomp::{Condition, Denial, Groups, Refusal, Test};
-pub use syscall::Syscall;
+pub use seccomp::{Condition, Denial, Groups, Refusal, Test, Verdict};
+pub use syscall::{Architecture, Syscall, UnknownSyscall};

@@ -21,12 +21,15 @@
 //! What no mount can keep from happening (a protected path that does not exist yet is created) is in
 //! `sandbox-policies/README.md`; [`survey()`] finds it afterwards.
 
+pub mod check;
 pub mod enter;
 pub mod principal;
 pub mod probe;
 pub mod report;
 pub mod run;
 
+#[cfg(test)]
+mod bpf;
 mod bubblewrap;
 mod confine;
 mod entry;

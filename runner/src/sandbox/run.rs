@@ -1,6 +1,6 @@
 //! One program in a sandbox, without a daemon: `sandbox run`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ use super::wrap::{WrapError, wrap};
 const BIN_DIR: &str = "/var/lib/oqto/bin";
 
 /// Where copies of this program stand: root's where everybody can reach them, anybody else's with their own state.
-fn bin_dir() -> PathBuf {
+pub(super) fn bin_dir() -> PathBuf {
     let own = || Some(directories::BaseDirs::new()?.state_dir()?.join("oqto/bin"));
     match crate::sys::effective_uid() {
         0 => None,
@@ -50,6 +50,8 @@ pub struct Job {
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Layers that a test leaves out; none otherwise.
+    pub without: BTreeSet<Layer>,
 }
 
 /// A program that ended.
@@ -211,6 +213,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         workspace,
         program,
         args,
+        without,
     } = job;
     let real = fs::canonicalize(workspace);
     let workspace = real.map_err(|source| RunError::Workspace {
@@ -251,6 +254,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         runner_exe,
         env,
         principal,
+        without: without.clone(),
     };
     let inner = Launch {
         program: program.clone(),
@@ -322,7 +326,7 @@ fn wait(child: &mut Child, signals: &SigSet) -> Result<ExitStatus, RunError> {
 }
 
 /// Where runners and controls of this host and user keep what is theirs, and the policies of this very run.
-fn closed(
+pub(super) fn closed(
     env: &BTreeMap<OsString, OsString>,
     home: &Path,
     policies: Option<&Path>,
@@ -339,7 +343,7 @@ fn closed(
     all.map(|path| absolute(&path)).collect()
 }
 
-fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
+pub(super) fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
     AbsolutePath::try_from(path).map_err(|source| RunError::Path {
         path: path.to_owned(),
         source,

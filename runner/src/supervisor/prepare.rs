@@ -1,7 +1,7 @@
 //! From what a session is asked to be to what will be started: everything that can be refused is refused here,
 //! before anything runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -231,6 +231,7 @@ pub(super) fn prepare(
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         principal: principal.clone(),
+        without: BTreeSet::new(),
     };
     let inner = inner(&plan, &needs, program, &workspace);
     let launch = sandbox::wrap(&plan, inner, &host)?;
