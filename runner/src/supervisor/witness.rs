@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::audit::{AuditSession, Record, Socket, parse, socket::Received};
 use crate::cause;
+use crate::policy::{Architecture, Syscall};
 use crate::session::Fact;
 
 /// How many facts wait for a session's driver. What comes faster is mostly the same again; past this it is dropped.
@@ -165,10 +166,19 @@ fn call(architecture: u32, number: u32) -> String {
     const X86_64: u32 = 0xc000_003e;
     const I386: u32 = 0x4000_0003;
     const AARCH64: u32 = 0xc000_00b7;
-    match architecture {
-        X86_64 if number & X32 != 0 => format!("x32 call {}", number & !X32),
-        X86_64 | AARCH64 => format!("call {number}"),
-        I386 => format!("32-bit call {number}"),
+    let name = |architecture, number: u32| Syscall::of(i64::from(number), architecture).map(Syscall::name);
+    let known = match architecture {
+        // The same call as under its number without the bit, but for a few at the end.
+        X86_64 => name(Architecture::X86_64, number & !X32),
+        AARCH64 => name(Architecture::Aarch64, number),
+        _ => None,
+    };
+    match (architecture, known) {
+        (X86_64, Some(name)) if number & X32 != 0 => format!("x32 call {} ({name})", number & !X32),
+        (X86_64, None) if number & X32 != 0 => format!("x32 call {}", number & !X32),
+        (_, Some(name)) => name.to_owned(),
+        (X86_64 | AARCH64, None) => format!("call {number}"),
+        (I386, None) => format!("32-bit call {number}"),
         _ => format!("call {number} of architecture {architecture:#x}"),
     }
 }
