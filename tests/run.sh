@@ -133,7 +133,7 @@ run_as_somebody() {
   local there=$scratch/as-somebody name
   mkdir -p "$there/target/deps" "$there/target/examples" "$there/home" "$there/tests"
   cp -r tests/tools "$there/tests/"
-  cp target/debug/oqto-runner target/debug/oqtoctl "$there/target/"
+  cp target/debug/oqto-runner target/debug/oqtoctl target/debug/oqto-weak-sandbox "$there/target/"
   cp target/debug/examples/embed "$there/target/examples/"
   for name in sandbox it; do
     cp "$(test_program "$name")" "$there/target/deps/$name"
@@ -165,6 +165,14 @@ run_benches() {
     cargo bench -p oqto-tests --benches -- --quick
 }
 
+# Debian has what makes Debian; elsewhere it may be there already.
+install_vm() {
+  has qemu-system-x86_64 && has mmdebstrap && return 0
+  [ "$install" = yes ] && has apt-get || return 1
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    qemu-system-x86 mmdebstrap e2fsprogs openssh-client
+}
+
 run_soak() {
   step "the whole way, ten times"
   local round
@@ -179,6 +187,12 @@ run_soak() {
     else
       not_run "the fuzzers" "cargo-fuzz is not installed (cargo install cargo-fuzz)"
     fi
+  fi
+  if is_root && install_vm; then
+    step "the sandbox on the newest kernel, in a virtual machine"
+    tests/vm/run.sh
+  else
+    not_run "the sandbox on the newest kernel" "qemu, mmdebstrap and root are needed"
   fi
   step "the benches, as they ship"
   cargo bench -p oqto-tests

@@ -21,6 +21,15 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, unlinkat};
 
+/// The running kernel's release, as `uname -r` says it.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn kernel_release() -> io::Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(text.trim().to_owned())
+}
+
 /// Names this boot of the kernel. Process ids and unsynced writes mean nothing across two of them.
 ///
 /// # Errors
@@ -156,6 +165,38 @@ pub fn read_bounded(path: &Path, len_max: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     file.take(len_max + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= len_max).then_some(bytes))
+}
+
+/// What a plain file below `directory` is and holds, reached by these names without following a link; `None` when it
+/// or a directory on the way is not there, and no bytes when it is longer than `len_max`.
+///
+/// # Errors
+/// When there is a link on the way, or it is no plain file, or cannot be read.
+pub fn read_below(
+    directory: &Path,
+    names: &[&str],
+    len_max: u64,
+) -> io::Result<Option<(std::fs::Metadata, Option<Vec<u8>>)>> {
+    let held = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let plain = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = openat(AT_FDCWD, directory, held, Mode::empty())?;
+    for (step, name) in names.iter().enumerate() {
+        let flags = if step + 1 == names.len() { plain } else { held };
+        at = match openat(&at, *name, flags, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+    }
+    let file = File::from(at);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(len_max + 1).read_to_end(&mut bytes)?;
+    let whole = bytes.len() as u64 <= len_max;
+    Ok(Some((metadata, whole.then_some(bytes))))
 }
 
 /// Removes a directory with everything in it, whoever filled it.

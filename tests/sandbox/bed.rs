@@ -6,6 +6,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use oqto_tests::built;
+
 /// A user that no host has.
 pub(crate) const SOMEBODY: u32 = 61_234;
 
@@ -119,14 +121,12 @@ pub(crate) fn end(command: &mut Command) -> Ended {
 
 /// The program, which cargo puts one directory above the tests.
 pub(crate) fn runner() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let runner = tests.parent().unwrap().parent().unwrap().join("oqto-runner");
-    assert!(
-        runner.exists(),
-        "{} is missing: cargo build -p oqto-runner",
-        runner.display()
-    );
-    runner
+    built("oqto-runner")
+}
+
+/// The program that can leave layers out.
+pub(crate) fn weak() -> PathBuf {
+    built("oqto-weak-sandbox")
 }
 
 pub(crate) fn is_root() -> bool {

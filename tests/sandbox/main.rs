@@ -8,9 +8,11 @@
 )]
 
 mod bed;
+mod check;
 
 mod doors;
 mod files;
 mod kernel;
 mod network;
+mod weak;
 mod works;

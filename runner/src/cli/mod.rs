@@ -2,6 +2,7 @@
 //!
 //! Floor: doors.
 
+mod explain;
 mod heap;
 mod sandbox;
 mod serve;
@@ -42,10 +43,12 @@ enum Door {
 
 const HELP: &str = "Examples:
   oqto-runner doctor                            what this host can enforce
+  oqto-runner sandbox check                     whether a sandbox holds here
   oqto-runner sandbox run -- make test          any program, no daemon
+  oqto-runner sandbox explain .env              what a policy allows, and which line says so
   oqto-runner serve                             the daemon, as a systemd unit starts it
 
-Exit codes: 0 done, 1 not usable (doctor), 2 usage, 125 the runner failed; `sandbox run` ends with the program's
+Exit codes: 0 done, 1 not usable (doctor) or not stopped (sandbox check), 2 usage, 125 the runner failed; `sandbox run` ends with the program's
 own code, 128 + n for signal n, 126 when the program cannot be executed, 127 when it is not there.";
 
 /// Runs the door that the arguments name.
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
     // others nor keep the pages of the parser in memory.
     match words.next().as_ref().and_then(|word| word.to_str()) {
         Some("enter") => return sandbox::enter(words),
+        Some("check-inside") => return crate::sandbox::check::inside(words),
         Some("shim") => return shim(words),
         Some("exec-agent") => return crate::exec_agent::serve(),
         _ => {}

@@ -21,6 +21,7 @@ mod seccomp;
 mod syscall;
 mod syscall_table;
 mod terms;
+mod verdict;
 
 pub use allow::AllowGroups;
 pub use catalog::{BadName, Catalog, CatalogError, PolicyName};
@@ -32,5 +33,9 @@ pub use pattern::{Glob, Part, Pattern};
 pub use plan::{Calls, Environment, Files, Layers, Limits, Need, Network, Permit, Plan, Ports};
 pub use resolve::{Request, ResolveError, Resolved, Sources, WorkspaceFile, resolve, trace};
 pub use rule::{LayerName, Limit, Rule, Source};
-pub use seccomp::{Condition, Denial, Groups, Refusal, Test};
+pub use seccomp::{Condition, Denial, Groups, Refusal, Test, Verdict};
 pub use syscall::{Architecture, Syscall, UnknownSyscall};
+pub use verdict::{Because, FileVerdict, Probe};
+
+#[cfg(test)]
+mod meeting_tests;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::document::{DocumentError, line_of, syntax};
+use super::plan::{Calls, Permit};
 use super::syscall::Syscall;
 
 /// One system call that is refused, always or when its arguments meet every condition.
@@ -59,6 +60,63 @@ pub enum Test {
     MaskedIs(u32, Vec<u32>),
     /// It is a pointer, and not null.
     Given,
+}
+
+impl Test {
+    fn holds(&self, value: u64) -> bool {
+        // What the kernel looks at: see [`Condition`].
+        let low = value as u32;
+        match self {
+            Self::Is(values) => values.contains(&low),
+            Self::Not(values) => !values.contains(&low),
+            Self::AnyBit(bits) => low & bits != 0,
+            Self::MaskedIs(mask, values) => values.iter().any(|wanted| low & mask == wanted & mask),
+            Self::Given => value != 0,
+        }
+    }
+}
+
+fn all_hold(when: &[Condition], args: &[u64; 6]) -> bool {
+    when.iter()
+        .all(|condition| condition.test.holds(args[usize::from(condition.arg)]))
+}
+
+impl Calls {
+    /// What becomes of a call with these arguments; `None` answers for a call that the table does not know. Of two
+    /// refusals the later one in the order of [`Refusal`] is answered: it is there to keep programs going.
+    ///
+    /// A call that nobody knows yet is refused even without a list of the allowed: what a newer kernel adds was never
+    /// judged, and programs have to live without it on the older ones.
+    ///
+    /// # Panics
+    ///
+    /// If a condition names an argument past the sixth, which no policy can say.
+    #[must_use]
+    pub fn judge(&self, call: Option<Syscall>, args: &[u64; 6]) -> Verdict {
+        let Some(call) = call else {
+            return Verdict::Refused(Refusal::NotImplemented);
+        };
+        let denied = self.denied.iter();
+        let denied = denied.filter(|denial| denial.call == call && all_hold(&denial.when, args));
+        let permitted = |permits: &Vec<Permit>| {
+            let mut permits = permits.iter();
+            permits.any(|permit| permit.call == call && all_hold(&permit.when, args))
+        };
+        match denied.map(|denial| denial.refusal).max() {
+            Some(refusal) => Verdict::Refused(refusal),
+            None if self.allowed.as_ref().is_none_or(permitted) => Verdict::Allowed,
+            None => Verdict::Refused(Refusal::NotPermitted),
+        }
+    }
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The kernel does it, as far as everything else allows.
+    Allowed,
+    /// It is not done.
+    Refused(Refusal),
 }
 
 /// The groups of one file, by name.

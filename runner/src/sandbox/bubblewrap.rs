@@ -6,13 +6,30 @@ use std::path::Path;
 
 use crate::policy::{Need, Network, Plan};
 
+use super::host::Host;
+use super::report::Layer;
 use super::view::{Mount, View};
 
 /// The options, each ended by a NUL, for `--args`: the paths of the host in them stand on no command line.
-pub(super) fn options(plan: &Plan, view: &View, runner: (&Path, &Path)) -> Vec<u8> {
+pub(super) fn options(plan: &Plan, view: &View, host: &Host, runner: (&Path, &Path)) -> Vec<u8> {
     let mut options = Options(Vec::new());
-    namespaces(plan, &mut options);
-    root(plan, view, runner, &mut options);
+    // The other namespaces and the mounts are made in these two, so they are there whatever a test leaves out.
+    options.words(["--unshare-user", "--new-session", "--die-with-parent"]);
+    if host.with(Layer::Namespaces) {
+        namespaces(plan, &mut options);
+    }
+    options.words(match host.with(Layer::Privileges) {
+        true => ["--cap-drop", "ALL"],
+        false => ["--cap-add", "ALL"],
+    });
+    if host.with(Layer::Privileges) {
+        options.words(["--disable-userns"]);
+    }
+    if host.with(Layer::Mounts) {
+        root(plan, view, host, runner, &mut options);
+    } else {
+        options.words(["--dev-bind", "/", "/"]);
+    }
     options.0
 }
 
@@ -39,12 +56,7 @@ impl Options {
 }
 
 fn namespaces(plan: &Plan, options: &mut Options) {
-    options.words([
-        "--unshare-user",
-        "--unshare-ipc",
-        "--unshare-pid",
-        "--unshare-uts",
-    ]);
+    options.words(["--unshare-ipc", "--unshare-pid", "--unshare-uts"]);
     options.words([match plan.layers.cgroup_namespace {
         Need::Required => "--unshare-cgroup",
         Need::IfAvailable => "--unshare-cgroup-try",
@@ -53,18 +65,21 @@ fn namespaces(plan: &Plan, options: &mut Options) {
         Network::None => options.words(["--unshare-net"]),
         Network::Host => {}
     }
-    options.words([
-        "--disable-userns",
-        "--new-session",
-        "--die-with-parent",
-        "--cap-drop",
-        "ALL",
-    ]);
     options.words(["--hostname", "sandbox"]);
 }
 
-fn root(plan: &Plan, view: &View, (runner, runner_inside): (&Path, &Path), options: &mut Options) {
-    options.words(["--proc", "/proc"]);
+fn root(
+    plan: &Plan,
+    view: &View,
+    host: &Host,
+    (runner, runner_inside): (&Path, &Path),
+    options: &mut Options,
+) {
+    match host.with(Layer::Namespaces) {
+        true => options.words(["--proc", "/proc"]),
+        // The kernel shows processes anew only to whom their namespace belongs.
+        false => options.words(["--bind", "/proc", "/proc"]),
+    }
     // Files there belong to the host's root for the kernel's own judgement, which a mount does not ask.
     options.words(["--ro-bind", "/proc/sys", "/proc/sys"]);
     options.words(["--dev", "/dev"]);

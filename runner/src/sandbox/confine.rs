@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 
-use crate::policy::{Layers, Need, Network};
+use crate::policy::{Need, Network};
 
 use super::entry::{Entry, Namespaces, Same};
 use super::report::{Enforced, Layer, State};
@@ -126,64 +126,76 @@ pub(super) enum ConfineError {
     },
 }
 
-/// Enforces everything, in the order that `wrap` explains.
-pub(super) fn confine(entry: &Entry) -> Result<(Confined, Vec<Enforced>), (Layer, ConfineError)> {
-    let Entry {
-        outside,
-        network,
-        same,
-        rules,
-        denials,
-        limits,
-        layers,
-        env: _,
-        cwd,
-    } = entry;
-    let mut done = Vec::new();
-    let mut keep = |layer, state, detail| done.push(Enforced { layer, state, detail });
-    let at = |layer| move |error: ConfineError| (layer, error);
+/// How one layer is enforced, after those that are done.
+type Step = fn(&Entry, &[Enforced]) -> Result<(State, String), ConfineError>;
 
-    let detail = namespaces(outside, *network, *layers).map_err(at(Layer::Namespaces))?;
-    keep(Layer::Namespaces, State::Enforced, detail);
-    let detail = mounts(same).map_err(at(Layer::Mounts))?;
-    keep(Layer::Mounts, State::Enforced, detail);
-    std::env::set_current_dir(cwd).map_err(|source| {
-        (
-            Layer::Mounts,
-            ConfineError::Directory {
-                path: cwd.clone(),
-                source,
-            },
-        )
-    })?;
-    let detail = privileges().map_err(at(Layer::Privileges))?;
-    keep(Layer::Privileges, State::Enforced, detail);
-    let detail = rlimit::restrict(limits).map_err(|error| (Layer::Limits, error.into()))?;
-    keep(Layer::Limits, State::Enforced, detail);
-    let (state, detail) = match (landlock::restrict(rules), layers.landlock) {
-        (Ok(detail), _) => (State::Enforced, detail),
-        (Err(error @ landlock::LandlockError::Missing), Need::IfAvailable) => {
-            (State::Absent, error.to_string())
-        }
-        (Err(error), _) => return Err((Layer::Landlock, error.into())),
-    };
-    let landlocked = state;
-    keep(Layer::Landlock, state, detail);
-    let (state, detail) = match (seccomp::restrict(denials), layers.seccomp) {
-        (Ok(detail), _) => (State::Enforced, detail),
-        (Err(seccomp::SeccompError::Refused { source }), Need::IfAvailable) => {
-            (State::Absent, chain(&source))
-        }
-        (Err(error), _) => return Err((Layer::Seccomp, error.into())),
-    };
-    keep(Layer::Seccomp, state, detail);
-    let detail = self_test(landlocked, state).map_err(at(Layer::SelfTest))?;
-    keep(Layer::SelfTest, State::Enforced, detail);
+/// The layers as `wrap` explains them, in its order.
+const STEPS: [(Layer, Step); 7] = [
+    (Layer::Namespaces, |entry, _| enforced(namespaces(entry)?)),
+    (Layer::Mounts, |entry, _| enforced(mounts(&entry.same)?)),
+    (Layer::Privileges, |_, _| enforced(privileges()?)),
+    (Layer::Limits, |entry, _| {
+        enforced(rlimit::restrict(&entry.limits)?)
+    }),
+    (Layer::Landlock, |entry, _| landlocked(entry)),
+    (Layer::Seccomp, |entry, _| filtered(entry)),
+    (Layer::SelfTest, |_, done| enforced(self_test(done)?)),
+];
+
+/// Enforces everything, layer by layer. The first that fails ends it.
+pub(super) fn confine(entry: &Entry) -> Result<(Confined, Vec<Enforced>), (Layer, ConfineError)> {
+    settle(entry).map_err(|error| (Layer::Mounts, error))?;
+    let mut done = Vec::new();
+    for (layer, step) in STEPS {
+        let (state, detail) = if entry.without.contains(&layer) {
+            (State::Off, "left out for a test".to_owned())
+        } else {
+            step(entry, &done).map_err(|error| (layer, error))?
+        };
+        done.push(Enforced { layer, state, detail });
+    }
     Ok((Confined(()), done))
 }
 
+/// Where the program starts, and that it can be stopped: whoever started this may have blocked signals.
+fn settle(entry: &Entry) -> Result<(), ConfineError> {
+    std::env::set_current_dir(&entry.cwd).map_err(|source| ConfineError::Directory {
+        path: entry.cwd.clone(),
+        source,
+    })?;
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(|source| ConfineError::Signals { source })
+}
+
+fn enforced(detail: String) -> Result<(State, String), ConfineError> {
+    Ok((State::Enforced, detail))
+}
+
+fn landlocked(entry: &Entry) -> Result<(State, String), ConfineError> {
+    match (landlock::restrict(&entry.rules), entry.layers.landlock) {
+        (Err(error @ landlock::LandlockError::Missing), Need::IfAvailable) => {
+            Ok((State::Absent, error.to_string()))
+        }
+        (result, _) => enforced(result?),
+    }
+}
+
+fn filtered(entry: &Entry) -> Result<(State, String), ConfineError> {
+    match (seccomp::restrict(&entry.filters), entry.layers.seccomp) {
+        (Err(seccomp::SeccompError { source }), Need::IfAvailable) => Ok((State::Absent, chain(&source))),
+        (result, _) => enforced(result?),
+    }
+}
+
 /// Asks the kernel in which namespaces this is, instead of believing that bubblewrap did what it was told.
-fn namespaces(outside: &Namespaces, network: Network, layers: Layers) -> Result<String, ConfineError> {
+fn namespaces(entry: &Entry) -> Result<String, ConfineError> {
+    let Entry {
+        outside,
+        network,
+        layers,
+        ..
+    } = entry;
     let inside = Namespaces::own().map_err(|source| ConfineError::Kernel {
         path: "/proc/self/ns",
         source,
@@ -215,7 +227,7 @@ fn namespaces(outside: &Namespaces, network: Network, layers: Layers) -> Result<
         (true, Need::IfAvailable) => names.push("cgroup the host's"),
     }
     let network_shared = outside.network == inside.network;
-    match (network, network_shared) {
+    match (*network, network_shared) {
         (Network::None, false) => names.push("network"),
         (Network::Host, true) => names.push("network the host's"),
         (Network::None, true) | (Network::Host, false) => {
@@ -260,51 +272,50 @@ fn privileges() -> Result<String, ConfineError> {
             });
         }
     }
-    // Whoever started this may have blocked signals, and a program that cannot be stopped is not confined either.
-    SigSet::empty()
-        .thread_set_mask()
-        .map_err(|source| ConfineError::Signals { source })?;
     nix::sys::prctl::set_no_new_privs().map_err(|source| ConfineError::NoNewPrivileges { source })?;
     Ok("no capabilities, no new privileges, not root outside".to_owned())
 }
 
-/// Tries what must fail, each by the layer that must stop it.
-fn self_test(landlock: State, seccomp: State) -> Result<String, ConfineError> {
-    let status = status()?;
-    let filtered = matches!(seccomp, State::Absent) || field(&status, "Seccomp") == "2";
-    if field(&status, "NoNewPrivs") != "1" {
-        return Err(ConfineError::Possible {
-            what: "gain privileges",
-        });
-    }
-    if !filtered {
-        return Err(ConfineError::Possible {
-            what: "leave the filter of system calls",
-        });
-    }
-    if nix::sched::unshare(CloneFlags::CLONE_NEWUSER).is_ok() {
-        return Err(ConfineError::Possible {
-            what: "make a user namespace",
-        });
-    }
+/// Tries what must fail, each by a layer that holds.
+fn self_test(done: &[Enforced]) -> Result<String, ConfineError> {
+    let holds = |layer| {
+        let state = done
+            .iter()
+            .find(|done| done.layer == layer)
+            .map(|done| done.state);
+        state == Some(State::Enforced)
+    };
     let writable = |path| OpenOptions::new().write(true).open(path).is_ok();
-    if writable("/proc/sys/kernel/core_pattern") {
-        return Err(ConfineError::Possible {
-            what: "write the host's settings",
-        });
+    let status = status()?;
+    let mut refused = Vec::new();
+    let mut refuse = |what, possible: bool| match possible {
+        true => Err(ConfineError::Possible { what }),
+        false => {
+            refused.push(what);
+            Ok(())
+        }
+    };
+    if holds(Layer::Privileges) {
+        refuse("gain privileges", field(&status, "NoNewPrivs") != "1")?;
+        let unshared = nix::sched::unshare(CloneFlags::CLONE_NEWUSER).is_ok();
+        refuse("make a user namespace", unshared)?;
     }
-    // A process may always rename itself, so here it is landlock alone that refuses.
-    if matches!(landlock, State::Enforced) && writable("/proc/self/comm") {
-        return Err(ConfineError::Possible {
-            what: "write what no landlock rule allows",
-        });
+    if holds(Layer::Seccomp) {
+        let unfiltered = field(&status, "Seccomp") != "2";
+        refuse("leave the filter of system calls", unfiltered)?;
     }
-    if fs::create_dir("/oqto-self-test").is_ok() {
-        return Err(ConfineError::Possible {
-            what: "write the root",
-        });
+    refuse(
+        "write the host's settings",
+        writable("/proc/sys/kernel/core_pattern"),
+    )?;
+    if holds(Layer::Landlock) {
+        // A process may always rename itself, so here it is landlock alone that refuses.
+        refuse("write what no landlock rule allows", writable("/proc/self/comm"))?;
     }
-    Ok("user namespace, host settings, foreign file, root: all refused".to_owned())
+    if holds(Layer::Mounts) {
+        refuse("write the root", fs::create_dir("/oqto-self-test").is_ok())?;
+    }
+    Ok(format!("refused: {}", refused.join(", ")))
 }
 
 fn status() -> Result<String, ConfineError> {
@@ -340,10 +351,23 @@ mod tests {
 
     #[test]
     fn a_process_in_the_namespaces_of_the_host_is_not_inside() {
-        let own = Namespaces::own().unwrap();
-        let result = namespaces(&own, Network::None, Layers::default());
+        let entry = Entry {
+            outside: Namespaces::own().unwrap(),
+            network: Network::None,
+            same: Vec::new(),
+            rules: Vec::new(),
+            filters: crate::sandbox::entry::Filters {
+                programs: Vec::new(),
+                detail: String::new(),
+            },
+            limits: crate::policy::Limits::default(),
+            layers: crate::policy::Layers::default(),
+            without: std::collections::BTreeSet::new(),
+            env: Vec::new(),
+            cwd: PathBuf::from("/"),
+        };
         assert!(matches!(
-            result,
+            namespaces(&entry),
             Err(ConfineError::Namespace {
                 kind: "user",
                 shared: true

@@ -2,6 +2,7 @@
 //!
 //! It comes through a descriptor, is read before anything of the harness runs, and stands on no command line.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -9,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Denial, Layers, Limits, Network};
+use super::report::Layer;
+use crate::policy::{Layers, Limits, Network};
 
 /// The longest entry, in bytes: a few hundred paths and system calls; past this something else is being read.
 pub(super) const LEN_MAX: u64 = 4 * 1024 * 1024;
@@ -21,9 +23,10 @@ pub(super) struct Entry {
     pub(super) network: Network,
     pub(super) same: Vec<Same>,
     pub(super) rules: Vec<Rule>,
-    pub(super) denials: Vec<Denial>,
+    pub(super) filters: Filters,
     pub(super) limits: Limits,
     pub(super) layers: Layers,
+    pub(super) without: BTreeSet<Layer>,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) cwd: PathBuf,
 }
@@ -69,6 +72,20 @@ pub(super) struct Same {
     pub(super) device: u64,
     pub(super) inode: u64,
 }
+
+/// The system calls that are refused, ready for the kernel.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filters {
+    /// Every program, in the order in which they have to be installed.
+    pub(super) programs: Vec<Vec<Instruction>>,
+    /// What they say, for the report.
+    pub(super) detail: String,
+}
+
+/// One instruction of a filter: its code, where to go if it holds and if it does not, its operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Instruction(pub(super) u16, pub(super) u8, pub(super) u8, pub(super) u32);
 
 /// What landlock allows at a path and below it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! What the sandbox uses of the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use super::principal::Principal;
+use super::report::Layer;
 use crate::policy::Pattern;
 
 /// What the sandbox uses of the host.
@@ -21,6 +22,16 @@ pub struct Host {
     pub env: BTreeMap<OsString, OsString>,
     /// As whom the harness runs.
     pub principal: Principal,
+    /// Layers that are left out, so that a test can show that the others hold alone. No file, no variable and no option
+    /// of the program reaches this, and a report says `off` for each.
+    pub without: BTreeSet<Layer>,
+}
+
+impl Host {
+    /// Whether a layer is not left out.
+    pub(super) fn with(&self, layer: Layer) -> bool {
+        !self.without.contains(&layer)
+    }
 }
 
 /// Why the principal cannot reach this program.

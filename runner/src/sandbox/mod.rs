@@ -21,12 +21,16 @@
 //! What no mount can keep from happening (a protected path that does not exist yet is created) is in
 //! `sandbox-policies/README.md`; [`survey()`] finds it afterwards.
 
+pub mod check;
 pub mod enter;
+pub mod explain;
 pub mod principal;
 pub mod probe;
 pub mod report;
 pub mod run;
 
+#[cfg(test)]
+mod bpf;
 mod bubblewrap;
 mod confine;
 mod entry;
@@ -38,10 +42,12 @@ mod policies;
 mod rlimit;
 mod seccomp;
 mod view;
+mod workspace_file;
 mod wrap;
 
 pub use confine::{Confined, exec_agent};
 pub use host::{Host, ReachError, reachable_exe};
 pub use policies::{PoliciesError, catalog};
 pub use view::{Survey, ViewError, survey};
+pub use workspace_file::{WorkspaceFileError, workspace_file};
 pub use wrap::{HOME, RUNNER, WrapError, wrap};

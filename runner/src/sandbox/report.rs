@@ -45,10 +45,22 @@ pub enum State {
     Enforced,
     /// The host does not have it, and the policy allows that.
     Absent,
+    /// A test left it out ([`Host::without`](super::Host::without)).
+    Off,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Enforced => "enforced",
+            Self::Absent => "absent",
+            Self::Off => "off",
+        })
+    }
 }
 
 /// A layer of the sandbox, or a step on the way into it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
     /// Reading what is to be enforced.

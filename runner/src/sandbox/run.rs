@@ -1,6 +1,6 @@
 //! One program in a sandbox, without a daemon: `sandbox run`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -22,13 +22,14 @@ use super::principal::{AssumeError, Principal, PrincipalError};
 use super::probe::{NoBubblewrap, bubblewrap};
 use super::report::{self, Enforced, Layer, Report, ReportError};
 use super::view::{ViewError, survey};
+use super::workspace_file::{WorkspaceFileError, workspace_file};
 use super::wrap::{WrapError, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
 const BIN_DIR: &str = "/var/lib/oqto/bin";
 
 /// Where copies of this program stand: root's where everybody can reach them, anybody else's with their own state.
-fn bin_dir() -> PathBuf {
+pub(super) fn bin_dir() -> PathBuf {
     let own = || Some(directories::BaseDirs::new()?.state_dir()?.join("oqto/bin"));
     match crate::sys::effective_uid() {
         0 => None,
@@ -44,12 +45,16 @@ pub struct Job {
     pub policy: PolicyName,
     /// A directory of policies beside the shipped ones.
     pub policy_dir: Option<PathBuf>,
+    /// A policy that it must not go beyond.
+    pub policy_at_most: Option<PolicyName>,
     /// In which workspace.
     pub workspace: PathBuf,
     /// Which program.
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Layers that a test leaves out; none otherwise.
+    pub without: BTreeSet<Layer>,
 }
 
 /// A program that ended.
@@ -122,6 +127,9 @@ pub enum RunError {
         #[from]
         source: PoliciesError,
     },
+    /// The workspace's own policy cannot be read.
+    #[error(transparent)]
+    WorkspaceFile(#[from] WorkspaceFileError),
     /// The policy does not fit.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -208,9 +216,11 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let Job {
         policy,
         policy_dir,
+        policy_at_most,
         workspace,
         program,
         args,
+        without,
     } = job;
     let real = fs::canonicalize(workspace);
     let workspace = real.map_err(|source| RunError::Workspace {
@@ -234,18 +244,14 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     principal.assume()?;
 
     let home = Home::make()?;
-    let request = Request {
-        workspace: absolute(&workspace)?,
-        user_home: absolute(
-            &fs::canonicalize(principal.home()).unwrap_or_else(|_| principal.home().to_owned()),
-        )?,
-        session_home: absolute(&home.path)?,
-        read: Vec::new(),
-        closed: closed(&env, principal.home(), policy_dir.as_deref())?,
-        network_for: None,
-        policy_at_most: None,
-        workspace_file: None,
+    let asked = Asked {
+        workspace: &workspace,
+        principal: &principal,
+        env: &env,
+        policy_dir: policy_dir.as_deref(),
+        policy_at_most: policy_at_most.as_ref(),
     };
+    let request = asked.request(&home.path)?;
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
     let host = Host {
@@ -253,6 +259,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         runner_exe,
         env,
         principal,
+        without: without.clone(),
     };
     let inner = Launch {
         program: program.clone(),
@@ -273,6 +280,33 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         unsealed: survey.unsealed(),
         left: home.remove(),
     })
+}
+
+/// What a plan made by hand is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// Without links.
+    pub(super) workspace: &'a Path,
+    pub(super) principal: &'a Principal,
+    pub(super) env: &'a BTreeMap<OsString, OsString>,
+    pub(super) policy_dir: Option<&'a Path>,
+    pub(super) policy_at_most: Option<&'a PolicyName>,
+}
+
+impl Asked<'_> {
+    pub(super) fn request(self, session_home: &Path) -> Result<Request, RunError> {
+        let user_home = self.principal.home();
+        Ok(Request {
+            workspace: absolute(self.workspace)?,
+            user_home: absolute(&fs::canonicalize(user_home).unwrap_or_else(|_| user_home.to_owned()))?,
+            session_home: absolute(session_home)?,
+            read: Vec::new(),
+            closed: closed(self.env, user_home, self.policy_dir)?,
+            network_for: None,
+            policy_at_most: self.policy_at_most.cloned(),
+            workspace_file: workspace_file(self.workspace, self.principal)?,
+        })
+    }
 }
 
 fn start_and_wait(launch: &Launch) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
@@ -324,7 +358,7 @@ fn wait(child: &mut Child, signals: &SigSet) -> Result<ExitStatus, RunError> {
 }
 
 /// Where runners and controls of this host and user keep what is theirs, and the policies of this very run.
-fn closed(
+pub(super) fn closed(
     env: &BTreeMap<OsString, OsString>,
     home: &Path,
     policies: Option<&Path>,
@@ -341,7 +375,7 @@ fn closed(
     all.map(|path| absolute(&path)).collect()
 }
 
-fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
+pub(super) fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
     AbsolutePath::try_from(path).map_err(|source| RunError::Path {
         path: path.to_owned(),
         source,

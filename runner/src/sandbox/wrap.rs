@@ -15,12 +15,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::launch::{Arg, Launch};
-use crate::policy::Plan;
+use crate::policy::{Architecture, Plan};
 
-use super::bubblewrap;
 use super::entry::{Entry, Namespaces, Rights, Rule};
 use super::host::Host;
+use super::report::Layer;
 use super::view::{View, ViewError};
+use super::{bubblewrap, seccomp};
 
 /// The harness's home, seen from inside. Its name says nothing of the user or of where the runner keeps it.
 pub const HOME: &str = "/home/agent";
@@ -61,6 +62,13 @@ pub enum WrapError {
         /// Why not.
         source: io::Error,
     },
+    /// What is refused cannot be said to the kernel.
+    #[error("the system calls of the policy make no filter")]
+    Filters {
+        /// Why not.
+        #[from]
+        source: seccompiler::BackendError,
+    },
     /// What is enforced cannot be written down.
     #[error("cannot write down what is to be enforced")]
     Entry {
@@ -86,27 +94,34 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
     }
     let view = View::of(plan)?;
     let (bwrap, runner) = (view.trusted(&host.bwrap)?, view.trusted(&host.runner_exe)?);
+    // Without mounts of its own the program has no paths of its own either.
+    let (home, inside) = match host.with(Layer::Mounts) {
+        true => (Path::new(HOME), Path::new(RUNNER)),
+        false => (plan.home.as_path(), runner.as_path()),
+    };
     let entry = Entry {
         outside: Namespaces::own().map_err(|source| WrapError::Namespaces { source })?,
         network: plan.network,
         same: view.same()?,
-        rules: rules(&view, &program),
-        denials: plan.calls.denied.clone(),
+        rules: rules(&view, &program, home),
+        filters: seccomp::filters(&plan.calls, Architecture::NATIVE)?,
         limits: plan.limits.clone(),
         layers: plan.layers,
-        env: environment(plan, env, host),
+        without: host.without.clone(),
+        env: environment(plan, env, host, home),
         cwd: PathBuf::from(cwd),
     };
     let entry = serde_json::to_vec(&entry).map_err(|source| WrapError::Entry { source })?;
-    let options = bubblewrap::options(plan, &view, (&runner, Path::new(RUNNER)));
+    let options = bubblewrap::options(plan, &view, host, (&runner, inside));
 
     let mut words = vec![text("--args"), Arg::Data(options)];
-    for (file, lines) in identity(host) {
+    let identity = identity(host).into_iter().filter(|_| host.with(Layer::Mounts));
+    for (file, lines) in identity {
         words.extend([text("--ro-bind-data"), Arg::Data(lines.into_bytes()), text(file)]);
     }
     words.extend([
         text("--"),
-        text(RUNNER),
+        Arg::Text(inside.as_os_str().to_owned()),
         text("enter"),
         text("--plan-fd"),
         Arg::Data(entry),
@@ -122,8 +137,11 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
 }
 
 /// The view's rules. This program itself may be run only where it is the harness.
-fn rules(view: &View, program: &OsStr) -> Vec<Rule> {
+fn rules(view: &View, program: &OsStr, home: &Path) -> Vec<Rule> {
     let mut rules = view.rules();
+    for rule in rules.iter_mut().filter(|rule| rule.path == Path::new(HOME)) {
+        rule.path = home.to_owned();
+    }
     if program == RUNNER {
         rules.push(Rule {
             path: PathBuf::from(RUNNER),
@@ -138,14 +156,15 @@ fn text(word: &str) -> Arg {
 }
 
 /// The sandbox's own variables, then the policy's, then what the program needs: the later ones win.
-fn environment(plan: &Plan, inner: Vec<(OsString, OsString)>, host: &Host) -> Vec<(OsString, OsString)> {
-    let own = [
-        ("HOME", HOME),
-        ("USER", USER),
-        ("LOGNAME", USER),
-        ("SHELL", "/bin/sh"),
-    ];
+fn environment(
+    plan: &Plan,
+    inner: Vec<(OsString, OsString)>,
+    host: &Host,
+    home: &Path,
+) -> Vec<(OsString, OsString)> {
+    let own = [("USER", USER), ("LOGNAME", USER), ("SHELL", "/bin/sh")];
     let mut env: BTreeMap<OsString, OsString> = own.map(|(name, value)| (name.into(), value.into())).into();
+    env.insert("HOME".into(), home.into());
     for name in &plan.env.pass {
         let name = OsString::from(name);
         if let Some(value) = host.env.get(&name) {

@@ -1,7 +1,7 @@
 //! From what a session is asked to be to what will be started: everything that can be refused is refused here,
 //! before anything runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -79,6 +79,9 @@ pub enum PrepareError {
     /// The policies cannot be read.
     #[error("cannot read the policies")]
     Policies(#[from] sandbox::PoliciesError),
+    /// The workspace's own policy cannot be read.
+    #[error("the workspace narrows its policy in vain")]
+    WorkspaceFile(#[from] sandbox::WorkspaceFileError),
     /// What is called a policy cannot be one.
     #[error("there is no policy {name:?}")]
     PolicyName {
@@ -128,6 +131,7 @@ impl PrepareError {
             Self::Principal(_) => FaultCode::Denied,
             Self::Policy(_)
             | Self::Policies(_)
+            | Self::WorkspaceFile(_)
             | Self::Variable { .. }
             | Self::Bubblewrap(_)
             | Self::Reach(_)
@@ -192,8 +196,8 @@ pub(super) fn prepare(
             .map(|path| absolute(&path))
             .collect::<Result<_, _>>()?,
         network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
-        policy_at_most: None,
-        workspace_file: None,
+        policy_at_most: settings.policy_at_most.clone(),
+        workspace_file: sandbox::workspace_file(&workspace, &principal)?,
     };
     let plan = policy::resolve(&catalog, &name, &request)?;
     if let Some(name) = config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
@@ -224,6 +228,7 @@ pub(super) fn prepare(
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         principal: principal.clone(),
+        without: BTreeSet::new(),
     };
     let inner = inner(&plan, &needs, program, &workspace);
     let launch = sandbox::wrap(&plan, inner, &host)?;
