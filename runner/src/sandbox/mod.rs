@@ -23,6 +23,7 @@
 
 pub mod check;
 pub mod enter;
+pub mod explain;
 pub mod principal;
 pub mod probe;
 pub mod report;
@@ -43,6 +44,7 @@ mod rlimit;
 mod seccomp;
 mod survey;
 mod view;
+mod workspace_file;
 mod wrap;
 
 pub use confine::{Confined, exec_agent};
@@ -50,4 +52,5 @@ pub use host::{Host, ReachError, reachable_exe};
 pub use policies::{PoliciesError, catalog};
 pub use survey::{Survey, survey};
 pub use view::ViewError;
+pub use workspace_file::{WorkspaceFileError, workspace_file};
 pub use wrap::{HOME, RUNNER, WrapError, wrap};

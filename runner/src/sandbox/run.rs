@@ -23,6 +23,7 @@ use super::probe::{NoBubblewrap, bubblewrap};
 use super::report::{self, Enforced, Layer, Report, ReportError};
 use super::survey::survey;
 use super::view::ViewError;
+use super::workspace_file::{WorkspaceFileError, workspace_file};
 use super::wrap::{WrapError, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
@@ -45,6 +46,8 @@ pub struct Job {
     pub policy: PolicyName,
     /// A directory of policies beside the shipped ones.
     pub policy_dir: Option<PathBuf>,
+    /// A policy that it must not go beyond.
+    pub policy_at_most: Option<PolicyName>,
     /// In which workspace.
     pub workspace: PathBuf,
     /// Which program.
@@ -125,6 +128,9 @@ pub enum RunError {
         #[from]
         source: PoliciesError,
     },
+    /// The workspace's own policy cannot be read.
+    #[error(transparent)]
+    WorkspaceFile(#[from] WorkspaceFileError),
     /// The policy does not fit.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -211,6 +217,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let Job {
         policy,
         policy_dir,
+        policy_at_most,
         workspace,
         program,
         args,
@@ -238,18 +245,14 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     principal.assume()?;
 
     let home = Home::make().map_err(|(path, source)| RunError::Home { path, source })?;
-    let request = Request {
-        workspace: absolute(&workspace)?,
-        user_home: absolute(
-            &fs::canonicalize(principal.home()).unwrap_or_else(|_| principal.home().to_owned()),
-        )?,
-        session_home: absolute(home.path())?,
-        read: Vec::new(),
-        closed: closed(&env, principal.home(), policy_dir.as_deref())?,
-        network_for: None,
-        policy_at_most: None,
-        workspace_file: None,
+    let asked = Asked {
+        workspace: &workspace,
+        principal: &principal,
+        env: &env,
+        policy_dir: policy_dir.as_deref(),
+        policy_at_most: policy_at_most.as_ref(),
     };
+    let request = asked.request(home.path())?;
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
     let host = Host {
@@ -278,6 +281,33 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         unsealed: survey.unsealed(),
         left: home.remove(),
     })
+}
+
+/// What a plan made by hand is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// Without links.
+    pub(super) workspace: &'a Path,
+    pub(super) principal: &'a Principal,
+    pub(super) env: &'a BTreeMap<OsString, OsString>,
+    pub(super) policy_dir: Option<&'a Path>,
+    pub(super) policy_at_most: Option<&'a PolicyName>,
+}
+
+impl Asked<'_> {
+    pub(super) fn request(self, session_home: &Path) -> Result<Request, RunError> {
+        let user_home = self.principal.home();
+        Ok(Request {
+            workspace: absolute(self.workspace)?,
+            user_home: absolute(&fs::canonicalize(user_home).unwrap_or_else(|_| user_home.to_owned()))?,
+            session_home: absolute(session_home)?,
+            read: Vec::new(),
+            closed: closed(self.env, user_home, self.policy_dir)?,
+            network_for: None,
+            policy_at_most: self.policy_at_most.cloned(),
+            workspace_file: workspace_file(self.workspace, self.principal)?,
+        })
+    }
 }
 
 fn start_and_wait(launch: &Launch) -> Result<(Vec<Enforced>, ExitStatus), RunError> {

@@ -84,6 +84,9 @@ pub enum PrepareError {
     /// The policies cannot be read.
     #[error("cannot read the policies")]
     Policies(#[from] sandbox::PoliciesError),
+    /// The workspace's own policy cannot be read.
+    #[error("the workspace narrows its policy in vain")]
+    WorkspaceFile(#[from] sandbox::WorkspaceFileError),
     /// What is called a policy cannot be one.
     #[error("there is no policy {name:?}")]
     PolicyName {
@@ -136,6 +139,7 @@ impl PrepareError {
             Self::Principal(_) => FaultCode::Denied,
             Self::Policy(_)
             | Self::Policies(_)
+            | Self::WorkspaceFile(_)
             | Self::Variable { .. }
             | Self::Bubblewrap(_)
             | Self::Reach(_)
@@ -201,8 +205,8 @@ pub(super) fn prepare(
             .map(|path| absolute(&path))
             .collect::<Result<_, _>>()?,
         network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
-        policy_at_most: None,
-        workspace_file: None,
+        policy_at_most: settings.policy_at_most.clone(),
+        workspace_file: sandbox::workspace_file(&workspace, &principal)?,
     };
     let plan = policy::resolve(&catalog, &name, &request)?;
     if let Some(name) = config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
