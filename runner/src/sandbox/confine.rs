@@ -173,10 +173,12 @@ fn enforced(detail: String) -> Result<(State, String), ConfineError> {
 }
 
 fn landlocked(entry: &Entry) -> Result<(State, String), ConfineError> {
-    match (landlock::restrict(&entry.rules), entry.layers.landlock) {
+    match (landlock::restrict(&entry.landlock), entry.layers.landlock) {
         (Err(error @ landlock::LandlockError::Missing), Need::IfAvailable) => {
             Ok((State::Absent, error.to_string()))
         }
+        // What the kernel knows of it holds by now; the rest is said.
+        (Err(error @ landlock::LandlockError::Old { .. }), Need::IfAvailable) => enforced(error.to_string()),
         (result, _) => enforced(result?),
     }
 }
@@ -355,7 +357,15 @@ mod tests {
             outside: Namespaces::own().unwrap(),
             network: Network::None,
             same: Vec::new(),
-            rules: Vec::new(),
+            landlock: crate::sandbox::entry::Landlock {
+                rules: Vec::new(),
+                ports: crate::policy::Ports::default(),
+                needed: crate::sandbox::entry::Needed {
+                    abi: 1,
+                    linux: String::new(),
+                    why: String::new(),
+                },
+            },
             filters: crate::sandbox::entry::Filters {
                 programs: Vec::new(),
                 detail: String::new(),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::report::Layer;
-use crate::policy::{Layers, Limits, Network};
+use crate::policy::{Layers, Limits, Network, Ports};
 
 /// The longest entry, in bytes: a few hundred paths and system calls; past this something else is being read.
 pub(super) const LEN_MAX: u64 = 4 * 1024 * 1024;
@@ -22,7 +22,7 @@ pub(super) struct Entry {
     pub(super) outside: Namespaces,
     pub(super) network: Network,
     pub(super) same: Vec<Same>,
-    pub(super) rules: Vec<Rule>,
+    pub(super) landlock: Landlock,
     pub(super) filters: Filters,
     pub(super) limits: Limits,
     pub(super) layers: Layers,
@@ -86,6 +86,26 @@ pub(super) struct Filters {
 /// One instruction of a filter: its code, where to go if it holds and if it does not, its operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Instruction(pub(super) u16, pub(super) u8, pub(super) u8, pub(super) u32);
+
+/// What landlock has to hold.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Landlock {
+    pub(super) rules: Vec<Rule>,
+    pub(super) ports: Ports,
+    pub(super) needed: Needed,
+}
+
+/// The version of landlock's interface that a plan rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Needed {
+    pub(super) abi: i32,
+    /// The first kernel that has it.
+    pub(super) linux: String,
+    /// What of the plan needs it.
+    pub(super) why: String,
+}
 
 /// What landlock allows at a path and below it.
 #[derive(Debug, Serialize, Deserialize)]

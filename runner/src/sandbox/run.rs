@@ -21,7 +21,8 @@ use super::policies::{PoliciesError, catalog};
 use super::principal::{AssumeError, Principal, PrincipalError};
 use super::probe::{NoBubblewrap, bubblewrap};
 use super::report::{self, Enforced, Layer, Report, ReportError};
-use super::view::{ViewError, survey};
+use super::survey::survey;
+use super::view::ViewError;
 use super::wrap::{WrapError, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
@@ -233,7 +234,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         path: "/proc/self/exe".into(),
         source,
     })?;
-    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&workspace)?])?;
+    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&workspace)?.into()])?;
     principal.assume()?;
 
     let home = Home::make().map_err(|(path, source)| RunError::Home { path, source })?;
@@ -246,6 +247,8 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         read: Vec::new(),
         closed: closed(&env, principal.home(), policy_dir.as_deref())?,
         network_for: None,
+        policy_at_most: None,
+        workspace_file: None,
     };
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
