@@ -30,6 +30,7 @@ fn order(script: &str) -> Order {
     Order {
         launch,
         principal: None,
+        doorway: None,
     }
 }
 

@@ -136,6 +136,7 @@ async fn through_shim(plan: Plan, program: &Path) -> Vec<f64> {
     let order = Order {
         launch,
         principal: None,
+        doorway: None,
     };
     let mut process = shim::start(program, &dir, &order).await.expect("a shim");
     let mut client = Client::connect(&dir).await.expect("our own shim");

@@ -273,7 +273,7 @@ impl Merged {
         };
         self.layers = Layers {
             namespaces: self.layers.namespaces,
-            cgroup: self.layers.cgroup,
+            cgroup: super::plan::Need::IfAvailable,
             cgroup_namespace: layers.cgroup_namespace.unwrap_or(self.layers.cgroup_namespace),
             landlock: layers.landlock.unwrap_or(self.layers.landlock),
             seccomp: layers.seccomp.unwrap_or(self.layers.seccomp),

@@ -12,20 +12,24 @@ use std::process::{Child, ExitStatus, Stdio};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::launch::{Arg, Launch, SpawnError, Spawned, spawn};
-use crate::policy::{AbsolutePath, BadPath, PolicyName, Request, ResolveError, resolve};
+use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
+use crate::policy::{AbsolutePath, BadPath, Plan, PolicyName, Request, ResolveError, resolve};
 use crate::sys;
 
+use super::cgroup::{self, CgroupError, Leaf};
 use super::host::{Host, ReachError, reachable_exe};
 use super::policies::{PoliciesError, catalog};
 use super::principal::{AssumeError, Principal, PrincipalError};
 use super::probe::{NoBubblewrap, bubblewrap};
-use super::report::{self, Enforced, Layer, Report, ReportError};
+use super::report::{self, Enforced, Layer, Report, ReportError, State};
 use super::view::{ViewError, survey};
 use super::wrap::{WrapError, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
 const BIN_DIR: &str = "/var/lib/oqto/bin";
+
+/// What the groups of runs are named with, before the number of the process that made them.
+const GROUP_PREFIX: &str = "run-";
 
 /// Where copies of this program stand: root's where everybody can reach them, anybody else's with their own state.
 pub(super) fn bin_dir() -> PathBuf {
@@ -65,8 +69,8 @@ pub struct Outcome {
     pub changed: Vec<PathBuf>,
     /// Protected paths whose protection ended because somebody outside put something else in their place.
     pub unsealed: Vec<PathBuf>,
-    /// The temporary home, if it could not be removed.
-    pub left: Option<PathBuf>,
+    /// The temporary home and the group, as far as they could not be removed.
+    pub left: Vec<PathBuf>,
 }
 
 /// Why a program was not run, or why nobody knows how it ended.
@@ -137,6 +141,19 @@ pub enum RunError {
     /// No namespaces.
     #[error(transparent)]
     Bubblewrap(#[from] NoBubblewrap),
+    /// It has to be born in a group of its own, and cannot.
+    #[error("the layer cgroup failed")]
+    Cgroup {
+        /// Why not.
+        #[from]
+        source: CgroupError,
+    },
+    /// The group cannot be entered.
+    #[error("cannot step into the session's cgroup")]
+    Entrance {
+        /// Why not.
+        source: io::Error,
+    },
     /// The program cannot be wrapped.
     #[error("the program cannot be wrapped")]
     Wrap {
@@ -249,7 +266,9 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     };
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
+    let (group, state, detail) = Group::make(&plan)?;
     let host = Host {
+        cgroup: Some((state, detail)),
         bwrap,
         runner_exe,
         env,
@@ -262,7 +281,8 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         env: Vec::new(),
         cwd: workspace.into_os_string(),
     };
-    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?)?;
+    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?, group.entrance.as_ref())?;
+    let group_left = group.remove();
     let code = status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
@@ -273,12 +293,16 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         layers,
         changed: survey.changed(),
         unsealed: survey.unsealed(),
-        left: home.remove(),
+        left: home.remove().into_iter().chain(group_left).collect(),
     })
 }
 
-fn start_and_wait(launch: &Launch) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
-    let Spawned { mut child, report } = spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit())?;
+fn start_and_wait(
+    launch: &Launch,
+    entrance: Option<&Entrance>,
+) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
+    let start = || spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
+    let Spawned { mut child, report } = Entrance::through(entrance, start)?;
     // Blocked after the start, since a child inherits what is blocked. None is missed: whoever ended before is
     // found without a signal, and a signal that ends this process here takes the sandbox along.
     let mut signals = SigSet::empty();
@@ -348,6 +372,47 @@ pub(super) fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// The group of one run, if the host gives one.
+struct Group {
+    leaf: Option<Leaf>,
+    entrance: Option<Entrance>,
+}
+
+impl Group {
+    /// Named after this process, so that one whose process is gone is known to be left over.
+    fn make(plan: &Plan) -> Result<(Self, State, String), RunError> {
+        let abandoned = |name: &str| {
+            let pid = name.strip_prefix(GROUP_PREFIX);
+            pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+        };
+        if let Ok(tree) = cgroup::Tree::take() {
+            // Whatever cannot be removed holds nothing that this run needs.
+            let _ = tree.sweep(|name| !abandoned(name));
+        }
+        let name = format!("{GROUP_PREFIX}{}", std::process::id());
+        let (leaf, state, detail) = cgroup::leaf(&name, &plan.limits, plan.layers.cgroup)?;
+        let mut group = Self { leaf, entrance: None };
+        if let Some(leaf) = &group.leaf {
+            let entrance = Entrance::open(&leaf.doorway());
+            group.entrance = Some(entrance.map_err(|source| RunError::Entrance { source })?);
+        }
+        Ok((group, state, detail))
+    }
+
+    /// Answers the group if it could not be removed.
+    fn remove(mut self) -> Option<PathBuf> {
+        let leaf = self.leaf.take()?;
+        leaf.remove().is_err().then(|| leaf.doorway().inside)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A start that failed says so already, and the next run finds what is left.
+        let _ = self.leaf.as_ref().map(Leaf::remove);
+    }
 }
 
 /// A home for one run.

@@ -17,7 +17,7 @@ use super::relay::{Parts, Relay, SOURCES, Source};
 use super::start::{ORDER_FILE, Order, READY, SOCKET_FILE};
 use super::tape::{self, Kind, Start, Writer};
 use super::wire;
-use crate::launch::{self, SpawnError, Spawned};
+use crate::launch::{self, Entrance, SpawnError, Spawned};
 use crate::{cause, clock, sys};
 
 /// The longest order. Its data are policies and arguments, and it was written by our own runner.
@@ -66,6 +66,9 @@ pub enum RunError {
     /// The socket could not be made.
     #[error("cannot listen for the runner")]
     Socket(#[source] io::Error),
+    /// The session's group is not there.
+    #[error("cannot open the session's cgroup")]
+    Cgroup(#[source] io::Error),
     /// The program did not start.
     #[error("cannot start the session's program")]
     Spawn(#[source] SpawnError),
@@ -111,7 +114,13 @@ fn begin(dir: &Path) -> Result<Relay, RunError> {
         path: dir.to_owned(),
         source,
     })?;
-    let Order { launch, principal } = take_order()?;
+    let Order {
+        launch,
+        principal,
+        doorway,
+    } = take_order()?;
+    let entrance = doorway.as_ref().map(Entrance::open).transpose();
+    let entrance = entrance.map_err(RunError::Cgroup)?;
     if let Some(principal) = principal {
         sys::become_user(principal.uid, principal.gid).map_err(|source| RunError::Identity {
             uid: principal.uid,
@@ -121,7 +130,8 @@ fn begin(dir: &Path) -> Result<Relay, RunError> {
     let signals = detach().map_err(RunError::Detach)?;
     let mut tape = Writer::create(Path::new(tape::FILE_NAME)).map_err(RunError::Tape)?;
     let listener = listen().map_err(RunError::Socket)?;
-    let spawned = launch::spawn(&launch, Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let start = || launch::spawn(&launch, Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let spawned = Entrance::through(entrance.as_ref(), start);
     let Spawned { mut child, report } = spawned.map_err(RunError::Spawn)?;
     match record_start(&mut tape, &child).and_then(|()| pipes(&mut child, report)) {
         Ok((input, sources)) => Ok(Relay::new(Parts {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
-use crate::launch::Launch;
+use crate::launch::{Doorway, Launch};
 
 /// What a shim is to do, in its directory until the shim took it.
 pub(super) const ORDER_FILE: &str = "launch.json";
@@ -42,6 +42,8 @@ pub struct Order {
     pub launch: Launch,
     /// Whom it becomes before anything else. None: it stays who the runner is.
     pub principal: Option<Principal>,
+    /// The group that the program is born in, if it has one of its own.
+    pub doorway: Option<Doorway>,
 }
 
 /// A user of the host.

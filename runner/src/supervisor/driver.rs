@@ -500,6 +500,7 @@ impl Driver {
         if let Err(error) = put_away {
             tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot put the shim's directory away");
         }
+        tokio::task::block_in_place(|| super::group::end(self.mind.log.id()));
         self.info.send_replace(self.mind.core.info());
         // Who follows leaves when the session has ended and all that is committed was read.
         self.ended.send_replace(true);

@@ -15,6 +15,7 @@
 mod create;
 mod driver;
 mod fleet;
+mod group;
 mod handle;
 mod installed;
 mod ledger;
