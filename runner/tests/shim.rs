@@ -31,6 +31,7 @@ fn order(script: &str) -> Order {
         launch,
         principal: None,
         landmarks: Vec::new(),
+        doorway: None,
     }
 }
 

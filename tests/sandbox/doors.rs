@@ -283,6 +283,7 @@ impl ByHand {
             runner_exe: runner(),
             env: Default::default(),
             principal: Principal::choose(configured, &bed.workspace()).unwrap(),
+            cgroup: None,
             without: Default::default(),
         };
         Self { bed, host }

@@ -9,6 +9,7 @@
 //! | namespaces, mounts | `view`, `bubblewrap` | bubblewrap, checked by `enter` |
 //! | no privileges | `confine` | bubblewrap drops, `enter` checks |
 //! | limits | `rlimit` | `enter` |
+//! | cgroup | `cgroup` | whoever prepares the session |
 //! | landlock | `landlock` | `enter` |
 //! | seccomp | `seccomp` | `enter` |
 //!
@@ -21,6 +22,7 @@
 //! What no mount can keep from happening (a protected path that does not exist yet is created) is in
 //! `sandbox-policies/README.md`; [`survey()`] finds it afterwards.
 
+pub mod cgroup;
 pub mod check;
 pub mod enter;
 pub mod explain;
@@ -36,6 +38,7 @@ mod confine;
 mod entry;
 mod expand;
 mod git;
+mod group;
 mod home;
 mod host;
 mod landlock;

@@ -12,9 +12,11 @@ use std::process::{Child, ExitStatus, Stdio};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::launch::{Arg, Launch, SpawnError, Spawned, spawn};
+use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
 use crate::policy::{AbsolutePath, BadPath, PolicyName, Request, ResolveError, resolve};
 
+use super::cgroup::CgroupError;
+use super::group::Group;
 use super::home::Home;
 use super::host::{Host, ReachError, reachable_exe};
 use super::policies::{PoliciesError, catalog};
@@ -69,8 +71,8 @@ pub struct Outcome {
     pub changed: Vec<PathBuf>,
     /// Protected paths whose protection ended because somebody outside put something else in their place.
     pub unsealed: Vec<PathBuf>,
-    /// The temporary home, if it could not be removed.
-    pub left: Option<PathBuf>,
+    /// The temporary home and the group, as far as they could not be removed.
+    pub left: Vec<PathBuf>,
 }
 
 /// Why a program was not run, or why nobody knows how it ended.
@@ -144,6 +146,19 @@ pub enum RunError {
     /// No namespaces.
     #[error(transparent)]
     Bubblewrap(#[from] NoBubblewrap),
+    /// It has to be born in a group of its own, and cannot.
+    #[error("the layer cgroup failed")]
+    Cgroup {
+        /// Why not.
+        #[from]
+        source: CgroupError,
+    },
+    /// The group cannot be entered.
+    #[error("cannot step into the session's cgroup")]
+    Entrance {
+        /// Why not.
+        source: io::Error,
+    },
     /// The program cannot be wrapped.
     #[error("the program cannot be wrapped")]
     Wrap {
@@ -255,7 +270,9 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let request = asked.request(home.path())?;
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
+    let (group, state, detail) = Group::make(&plan)?;
     let host = Host {
+        cgroup: Some((state, detail)),
         bwrap,
         runner_exe,
         env,
@@ -268,7 +285,8 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         env: Vec::new(),
         cwd: workspace.into_os_string(),
     };
-    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?)?;
+    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?, group.entrance.as_ref())?;
+    let group_left = group.remove();
     let code = status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
@@ -279,7 +297,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         layers,
         changed: survey.changed(),
         unsealed: survey.unsealed(),
-        left: home.remove(),
+        left: home.remove().into_iter().chain(group_left).collect(),
     })
 }
 
@@ -310,8 +328,12 @@ impl Asked<'_> {
     }
 }
 
-fn start_and_wait(launch: &Launch) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
-    let Spawned { mut child, report } = spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit())?;
+fn start_and_wait(
+    launch: &Launch,
+    entrance: Option<&Entrance>,
+) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
+    let start = || spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
+    let Spawned { mut child, report } = Entrance::through(entrance, start)?;
     // Blocked after the start, since a child inherits what is blocked. None is missed: whoever ended before is
     // found without a signal, and a signal that ends this process here takes the sandbox along.
     let mut signals = SigSet::empty();

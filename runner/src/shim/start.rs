@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
 use crate::landmark::Landmark;
-use crate::launch::Launch;
+use crate::launch::{Doorway, Launch};
 
 /// What a shim is to do, in its directory until the shim took it.
 pub(super) const ORDER_FILE: &str = "launch.json";
@@ -46,6 +46,8 @@ pub struct Order {
     /// What it looks at again when the program has ended.
     #[serde(default)]
     pub landmarks: Vec<Landmark>,
+    /// The group that the program is born in, if it has one of its own.
+    pub doorway: Option<Doorway>,
 }
 
 /// A user of the host.

@@ -13,6 +13,7 @@ use oqto_protocol::id::SessionId;
 use oqto_protocol::policy::{NetworkAccess, SandboxReport};
 use oqto_protocol::session::SessionConfig;
 
+use super::group;
 use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
@@ -59,6 +60,9 @@ pub enum PrepareError {
         /// What is missing.
         source: NotInstalled,
     },
+    /// It has to be born in a group of its own, and cannot.
+    #[error("the layer cgroup failed")]
+    Cgroup(#[from] sandbox::cgroup::CgroupError),
     /// The workspace is not there, or is no directory.
     #[error("cannot work in {path}")]
     Workspace {
@@ -144,6 +148,7 @@ impl PrepareError {
             | Self::Bubblewrap(_)
             | Self::Reach(_)
             | Self::Survey(_)
+            | Self::Cgroup(_)
             | Self::Wrap(_) => FaultCode::Policy,
             Self::Directory { .. } | Self::Seed(_) => FaultCode::Storage,
         };
@@ -223,6 +228,7 @@ pub(super) fn prepare(
         seed::seed(&from, &session_home.join(PRIVATE_DIR), &principal)?;
     }
     seed::hand_over(&session_home, &principal)?;
+    let (leaf, state, detail) = group::make(id, &plan)?;
     let host = Host {
         bwrap: sandbox::probe::bubblewrap(&std::env::var_os("PATH").unwrap_or_default())?,
         runner_exe: sandbox::reachable_exe(
@@ -237,6 +243,7 @@ pub(super) fn prepare(
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         principal: principal.clone(),
+        cgroup: Some((state, detail)),
         without: BTreeSet::new(),
     };
     let inner = inner(&plan, &needs, program, &workspace);
@@ -252,6 +259,7 @@ pub(super) fn prepare(
             launch,
             principal: (principal.uid() != ours).then_some(become_principal),
             landmarks: landmarks(&plan)?,
+            doorway: leaf.map(|leaf| leaf.doorway()),
         },
         workspace,
         sandbox: report(&plan),
