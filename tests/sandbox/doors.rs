@@ -78,6 +78,7 @@ fn what_was_enforced_is_said_layer_by_layer() {
             "namespaces",
             "mounts",
             "privileges",
+            "cgroup",
             "limits",
             "landlock",
             "seccomp",
