@@ -136,7 +136,7 @@ async fn through_shim(plan: Plan, program: &Path) -> Vec<f64> {
     let order = Order {
         launch,
         principal: None,
-        landmarks: Vec::new(),
+        watch: None,
     };
     let mut process = shim::start(program, &dir, &order).await.expect("a shim");
     let mut client = Client::connect(&dir).await.expect("our own shim");
