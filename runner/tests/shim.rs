@@ -30,7 +30,7 @@ fn order(script: &str) -> Order {
     Order {
         launch,
         principal: None,
-        landmarks: Vec::new(),
+        watch: None,
         doorway: None,
     }
 }

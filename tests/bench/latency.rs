@@ -136,7 +136,7 @@ async fn through_shim(plan: Plan, program: &Path) -> Vec<f64> {
     let order = Order {
         launch,
         principal: None,
-        landmarks: Vec::new(),
+        watch: None,
         doorway: None,
     };
     let mut process = shim::start(program, &dir, &order).await.expect("a shim");

@@ -42,6 +42,7 @@ mod group;
 mod home;
 mod host;
 mod landlock;
+mod look;
 mod policies;
 mod rlimit;
 mod seccomp;
@@ -52,6 +53,7 @@ mod wrap;
 
 pub use confine::{Confined, exec_agent};
 pub use host::{Host, ReachError, reachable_exe};
+pub use look::look;
 pub use policies::{PoliciesError, catalog};
 pub use survey::{Survey, survey};
 pub use view::ViewError;

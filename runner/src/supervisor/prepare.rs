@@ -18,7 +18,6 @@ use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
 use crate::harness::{Harness, Needs, Network as NeedsNetwork, PrivateDir, Program, Start, UnknownHarness};
-use crate::landmark::Landmark;
 use crate::launch::{Arg, Launch};
 use crate::policy::{self, AbsolutePath, BadPath, Network, Plan, PolicyName};
 use crate::sandbox::{self, Host};
@@ -26,10 +25,6 @@ use crate::shim::{Order, Principal};
 
 /// The policy of a session that names none.
 const POLICY_DEFAULT: &str = "workspace";
-
-/// How many protected paths are looked at again. Looking takes microseconds each, and happens whenever the session comes
-/// to rest; a policy names tens.
-const LANDMARKS_MAX: usize = 4096;
 
 /// The harness's private directory below its home.
 const PRIVATE_DIR: &str = ".agent";
@@ -118,6 +113,9 @@ pub enum PrepareError {
     /// The protected paths cannot be looked at.
     #[error("cannot look at the protected paths")]
     Survey(#[from] sandbox::ViewError),
+    /// A protected path is no text.
+    #[error("cannot write down what is to be watched")]
+    Watch(#[source] serde_json::Error),
     /// The sandbox cannot be laid out.
     #[error("cannot lay out the sandbox")]
     Wrap(#[from] sandbox::WrapError),
@@ -149,6 +147,7 @@ impl PrepareError {
             | Self::Reach(_)
             | Self::Survey(_)
             | Self::Cgroup(_)
+            | Self::Watch(_)
             | Self::Wrap(_) => FaultCode::Policy,
             Self::Directory { .. } | Self::Seed(_) => FaultCode::Storage,
         };
@@ -258,7 +257,7 @@ pub(super) fn prepare(
         order: Order {
             launch,
             principal: (principal.uid() != ours).then_some(become_principal),
-            landmarks: landmarks(&plan)?,
+            watch: Some(sandbox::survey(&plan)?.watch().map_err(PrepareError::Watch)?),
             doorway: leaf.map(|leaf| leaf.doorway()),
         },
         workspace,
@@ -285,19 +284,6 @@ fn workspace(settings: &Settings, id: &SessionId, cwd: Option<&str>) -> Result<P
     } else {
         Err(failed(io::ErrorKind::NotADirectory.into()))
     }
-}
-
-/// What is looked at again when the session has worked: the protected paths, as they are before it begins.
-fn landmarks(plan: &Plan) -> Result<Vec<Landmark>, PrepareError> {
-    let mut landmarks = sandbox::survey(plan)?.landmarks().to_vec();
-    if landmarks.len() > LANDMARKS_MAX {
-        tracing::warn!(
-            paths = landmarks.len(),
-            "of the protected paths only the first {LANDMARKS_MAX} are watched; all are protected"
-        );
-        landmarks.truncate(LANDMARKS_MAX);
-    }
-    Ok(landmarks)
 }
 
 fn absolute(path: &Path) -> Result<AbsolutePath, PrepareError> {
