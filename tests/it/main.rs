@@ -11,6 +11,7 @@
 mod bad_input;
 mod example;
 mod exec;
+mod leaks;
 mod link;
 mod lives;
 mod pi;
@@ -19,4 +20,5 @@ mod said;
 mod sandboxed;
 mod stranger;
 mod survive;
+mod violations;
 mod watch;

@@ -87,7 +87,9 @@ pub fn main() -> ExitCode {
 /// Keeps one session's program alive and its every byte on disk. Started by the daemon, with `--dir DIR`.
 fn shim(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     match (words.next(), words.next(), words.next()) {
-        (Some(option), Some(dir), None) if option == "--dir" => shim::run(Path::new(&dir)),
+        (Some(option), Some(dir), None) if option == "--dir" => {
+            shim::run(Path::new(&dir), crate::sandbox::look)
+        }
         _ => {
             eprintln!("usage: oqto-runner shim --dir DIR");
             ExitCode::from(2)

@@ -144,7 +144,7 @@ fn sandbox_run(args: RunArgs) -> ExitCode {
                     path.display()
                 ));
             }
-            if let Some(path) = left {
+            for path in left {
                 say(&format!("oqto-runner: {} could not be removed\n", path.display()));
             }
             ExitCode::from(code)

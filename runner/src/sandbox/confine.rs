@@ -130,10 +130,11 @@ pub(super) enum ConfineError {
 type Step = fn(&Entry, &[Enforced]) -> Result<(State, String), ConfineError>;
 
 /// The layers as `wrap` explains them, in its order.
-const STEPS: [(Layer, Step); 7] = [
+const STEPS: [(Layer, Step); 8] = [
     (Layer::Namespaces, |entry, _| enforced(namespaces(entry)?)),
     (Layer::Mounts, |entry, _| enforced(mounts(&entry.same)?)),
     (Layer::Privileges, |_, _| enforced(privileges()?)),
+    (Layer::Cgroup, |entry, _| grouped(entry)),
     (Layer::Limits, |entry, _| {
         enforced(rlimit::restrict(&entry.limits)?)
     }),
@@ -172,11 +173,19 @@ fn enforced(detail: String) -> Result<(State, String), ConfineError> {
     Ok((State::Enforced, detail))
 }
 
+/// Only the starter knows, and nobody who starts programs for a session fails to say it.
+fn grouped(entry: &Entry) -> Result<(State, String), ConfineError> {
+    let told = entry.cgroup.clone();
+    Ok(told.unwrap_or_else(|| (State::Absent, "nobody asked for one".to_owned())))
+}
+
 fn landlocked(entry: &Entry) -> Result<(State, String), ConfineError> {
-    match (landlock::restrict(&entry.rules), entry.layers.landlock) {
+    match (landlock::restrict(&entry.landlock), entry.layers.landlock) {
         (Err(error @ landlock::LandlockError::Missing), Need::IfAvailable) => {
             Ok((State::Absent, error.to_string()))
         }
+        // What the kernel knows of it holds by now; the rest is said.
+        (Err(error @ landlock::LandlockError::Old { .. }), Need::IfAvailable) => enforced(error.to_string()),
         (result, _) => enforced(result?),
     }
 }
@@ -355,7 +364,15 @@ mod tests {
             outside: Namespaces::own().unwrap(),
             network: Network::None,
             same: Vec::new(),
-            rules: Vec::new(),
+            landlock: crate::sandbox::entry::Landlock {
+                rules: Vec::new(),
+                ports: crate::policy::Ports::default(),
+                needed: crate::sandbox::entry::Needed {
+                    abi: 1,
+                    linux: String::new(),
+                    why: String::new(),
+                },
+            },
             filters: crate::sandbox::entry::Filters {
                 programs: Vec::new(),
                 detail: String::new(),
@@ -363,6 +380,7 @@ mod tests {
             limits: crate::policy::Limits::default(),
             layers: crate::policy::Layers::default(),
             without: std::collections::BTreeSet::new(),
+            cgroup: None,
             env: Vec::new(),
             cwd: PathBuf::from("/"),
         };

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::report::Layer;
-use crate::policy::{Layers, Limits, Network};
+use super::report::{Layer, State};
+use crate::policy::{Layers, Limits, Network, Ports};
 
 /// The longest entry, in bytes: a few hundred paths and system calls; past this something else is being read.
 pub(super) const LEN_MAX: u64 = 4 * 1024 * 1024;
@@ -22,9 +22,11 @@ pub(super) struct Entry {
     pub(super) outside: Namespaces,
     pub(super) network: Network,
     pub(super) same: Vec<Same>,
-    pub(super) rules: Vec<Rule>,
+    pub(super) landlock: Landlock,
     pub(super) filters: Filters,
     pub(super) limits: Limits,
+    /// What became of the group that it was born in, which only its starter knows.
+    pub(super) cgroup: Option<(State, String)>,
     pub(super) layers: Layers,
     pub(super) without: BTreeSet<Layer>,
     pub(super) env: Vec<(OsString, OsString)>,
@@ -86,6 +88,26 @@ pub(super) struct Filters {
 /// One instruction of a filter: its code, where to go if it holds and if it does not, its operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Instruction(pub(super) u16, pub(super) u8, pub(super) u8, pub(super) u32);
+
+/// What landlock has to hold.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Landlock {
+    pub(super) rules: Vec<Rule>,
+    pub(super) ports: Ports,
+    pub(super) needed: Needed,
+}
+
+/// The version of landlock's interface that a plan rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Needed {
+    pub(super) abi: i32,
+    /// The first kernel that has it.
+    pub(super) linux: String,
+    /// What of the plan needs it.
+    pub(super) why: String,
+}
 
 /// What landlock allows at a path and below it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd,
-    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus, NetPort,
+    PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError,
+    Scope,
 };
 
-use super::entry::{Rights, Rule};
+use super::entry::{Landlock, Needed, Rights, Rule};
+use crate::policy::{Network, Plan, Ports};
 
 /// The newest version of the interface whose rights are tested here. What a newer kernel adds is left alone
 /// until it is: a right nobody tested is one that breaks an agent.
@@ -22,6 +24,18 @@ pub(super) enum LandlockError {
         "the kernel has no landlock; it is in Linux 5.13 and later, and needs landlock in the lsm= list at boot"
     )]
     Missing,
+    /// The kernel's landlock is older than the plan.
+    #[error(
+        "the kernel's landlock is of version {has}, and the policy rests on version {} (Linux {}): {}; boot a newer \
+         kernel, or let the policy say landlock = \"if-available\" and do without",
+        .needed.abi, .needed.linux, .needed.why
+    )]
+    Old {
+        /// The version that the kernel has.
+        has: i32,
+        /// The one that is needed.
+        needed: Needed,
+    },
     /// A rule's path cannot be opened.
     #[error("no rule can be made for {path}")]
     Path {
@@ -39,39 +53,95 @@ pub(super) enum LandlockError {
     },
 }
 
-/// Allows this thread what the rules say and nothing else, for good. Answers how much of it the kernel knows.
-pub(super) fn restrict(rules: &[Rule]) -> Result<String, LandlockError> {
-    // Rights newer than the kernel are left out, and the report says so: which is all that "as far as the host goes"
-    // can mean. That it goes anywhere at all is checked below.
-    let ruleset = Ruleset::default()
+/// Nothing can be truncated that may only be read: the least that every plan rests on.
+fn least() -> Needed {
+    Needed {
+        abi: ABI::V3 as i32,
+        linux: "6.2".to_owned(),
+        why: "older ones let read-only files be truncated".to_owned(),
+    }
+}
+
+/// The version that a plan rests on.
+pub(super) fn needed(plan: &Plan) -> Needed {
+    let needed = |abi: ABI, linux: &str, why: &str| Needed {
+        abi: abi as i32,
+        linux: linux.to_owned(),
+        why: why.to_owned(),
+    };
+    if plan.network == Network::Host {
+        let why = "the host's network has abstract sockets of the host's programs";
+        needed(ABI::V6, "6.12", why)
+    } else if plan.ports != Ports::default() {
+        needed(ABI::V4, "6.7", "it names ports")
+    } else {
+        least()
+    }
+}
+
+/// Allows this thread what the rules say and nothing else, for good. Answers how much of it the kernel knows, which is
+/// at least what is needed.
+pub(super) fn restrict(landlock: &Landlock) -> Result<String, LandlockError> {
+    // Rights newer than the kernel are left out here, and everything that it knows is refused if it cannot be had; how
+    // old a kernel may be is checked below.
+    let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?;
-    let mut ruleset = ruleset.create()?;
-    for rule in rules {
-        let opened = PathFd::new(&rule.path).map_err(|source| LandlockError::Path {
-            path: rule.path.clone(),
-            source,
-        })?;
-        let mut rights = rights(rule.rights);
-        if fs::metadata(&rule.path).is_ok_and(|found| !found.is_dir()) {
-            rights &= AccessFs::from_file(NEWEST);
+    let Ports { connect, bind } = &landlock.ports;
+    let ports = [(connect, AccessNet::ConnectTcp), (bind, AccessNet::BindTcp)];
+    for (_, access) in ports.iter().filter(|(named, _)| named.is_some()) {
+        ruleset = ruleset.handle_access(*access)?;
+    }
+    let mut created = ruleset.create()?;
+    for rule in &landlock.rules {
+        created = beneath(created, rule)?;
+    }
+    for (named, access) in ports {
+        for port in named.iter().flatten() {
+            created = created.add_rule(NetPort::new(*port, access))?;
         }
-        ruleset = ruleset.add_rule(PathBeneath::new(opened, rights))?;
     }
-    let status = ruleset.restrict_self()?;
-    match (status.ruleset, status.landlock) {
-        (
-            RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced,
-            LandlockStatus::Available { effective_abi, .. },
-        ) => Ok(describe(effective_abi)),
-        _ => Err(LandlockError::Missing),
+    // The kernel tells its audit log of what this program is refused before it becomes another one, which is nothing.
+    let status = created.log_new_exec(true)?.restrict_self()?;
+    let LandlockStatus::Available { effective_abi, .. } = status.landlock else {
+        return Err(LandlockError::Missing);
+    };
+    sufficient(effective_abi, &landlock.needed)?;
+    Ok(describe(effective_abi, &landlock.ports))
+}
+
+fn sufficient(has: ABI, needed: &Needed) -> Result<(), LandlockError> {
+    let has = has as i32;
+    if has >= needed.abi {
+        return Ok(());
     }
+    Err(LandlockError::Old {
+        has,
+        needed: needed.clone(),
+    })
+}
+
+fn beneath(created: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, LandlockError> {
+    let opened = PathFd::new(&rule.path).map_err(|source| LandlockError::Path {
+        path: rule.path.clone(),
+        source,
+    })?;
+    let mut rights = rights(rule.rights);
+    if fs::metadata(&rule.path).is_ok_and(|found| !found.is_dir()) {
+        rights &= AccessFs::from_file(NEWEST);
+    }
+    Ok(created.add_rule(PathBeneath::new(opened, rights))?)
 }
 
 /// What the host has, tried on a thread that ends right after.
 pub(super) fn probe() -> Result<String, LandlockError> {
-    let tried = std::thread::spawn(|| restrict(&[]));
+    let nothing = || Landlock {
+        rules: Vec::new(),
+        ports: Ports::default(),
+        needed: least(),
+    };
+    let tried = std::thread::spawn(move || restrict(&nothing()));
     tried.join().unwrap_or(Err(LandlockError::Missing))
 }
 
@@ -90,16 +160,108 @@ fn rights(rights: Rights) -> BitFlags<AccessFs> {
     }
 }
 
-fn describe(abi: ABI) -> String {
+fn describe(abi: ABI, ports: &Ports) -> String {
     let lacks = [
         (ABI::V2, "moving between directories is refused altogether"),
         (ABI::V3, "truncation is not covered"),
+        (ABI::V4, "ports are not covered"),
         (ABI::V5, "device ioctls are not covered"),
         (ABI::V6, "signals and abstract sockets are not covered"),
+        (ABI::V7, "refusals are not logged"),
     ];
     let lacks = lacks
         .iter()
         .filter(|(since, _)| abi < *since)
         .map(|(_, lack)| format!(", {lack}"));
-    format!("abi {}{}", abi as i32, lacks.collect::<String>())
+    let named = [("connect to", &ports.connect), ("listen on", &ports.bind)];
+    let named = named
+        .iter()
+        .filter_map(|(what, ports)| Some(format!(", TCP ports to {what}: {}", ports.as_ref()?.len())));
+    format!(
+        "abi {}{}{}",
+        abi as i32,
+        named.collect::<String>(),
+        lacks.collect::<String>()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_older_than_the_policy_is_told_with_both_versions_and_the_reason() {
+        let needed = Needed {
+            abi: 4,
+            linux: "6.7".to_owned(),
+            why: "it names ports".to_owned(),
+        };
+        assert!(sufficient(ABI::V4, &needed).is_ok());
+        assert!(sufficient(ABI::V7, &needed).is_ok());
+        let error = sufficient(ABI::V3, &needed).unwrap_err().to_string();
+        assert!(error.contains("of version 3"), "{error}");
+        assert!(error.contains("version 4 (Linux 6.7): it names ports"), "{error}");
+    }
+
+    #[test]
+    fn a_report_says_what_the_version_does_not_cover() {
+        assert_eq!(describe(ABI::V7, &Ports::default()), "abi 7");
+        let ports = Ports {
+            connect: Some([80, 443].into()),
+            bind: None,
+        };
+        assert_eq!(
+            describe(ABI::V5, &ports),
+            "abi 5, TCP ports to connect to: 2, signals and abstract sockets are not covered, refusals are not logged"
+        );
+    }
+
+    #[test]
+    fn only_the_named_ports_are_reached_and_listened_on() {
+        use std::io::ErrorKind::PermissionDenied;
+        use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+        let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (named, other, free) = (listener(), listener(), listener());
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let (named, other) = (port(&named), port(&other));
+        let free = {
+            // Given back, so that it can be taken from under the rules.
+            let port = port(&free);
+            drop(free);
+            port
+        };
+        let landlock = Landlock {
+            rules: Vec::new(),
+            ports: Ports {
+                connect: Some([named].into()),
+                bind: Some([free].into()),
+            },
+            needed: least(),
+        };
+        let tried = std::thread::spawn(move || {
+            let held = restrict(&landlock).unwrap();
+            let connect =
+                |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(|error| error.kind());
+            let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| error.kind());
+            (
+                held,
+                connect(named).is_ok(),
+                connect(other).err(),
+                listen(free).is_ok(),
+                listen(0).err(),
+            )
+        });
+        let (held, named, other, free, any) = tried.join().unwrap();
+        if held.contains("ports are not covered") {
+            println!(
+                "NOT RUN: only_the_named_ports_are_reached_and_listened_on: the kernel's landlock has no ports"
+            );
+            return;
+        }
+        assert!(named, "{held}");
+        assert_eq!(other, Some(PermissionDenied));
+        assert!(free);
+        assert_eq!(any, Some(PermissionDenied));
+    }
 }

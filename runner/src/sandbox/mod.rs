@@ -9,6 +9,7 @@
 //! | namespaces, mounts | `view`, `bubblewrap` | bubblewrap, checked by `enter` |
 //! | no privileges | `confine` | bubblewrap drops, `enter` checks |
 //! | limits | `rlimit` | `enter` |
+//! | cgroup | `cgroup` | whoever prepares the session |
 //! | landlock | `landlock` | `enter` |
 //! | seccomp | `seccomp` | `enter` |
 //!
@@ -21,6 +22,7 @@
 //! What no mount can keep from happening (a protected path that does not exist yet is created) is in
 //! `sandbox-policies/README.md`; [`survey()`] finds it afterwards.
 
+pub mod cgroup;
 pub mod check;
 pub mod enter;
 pub mod explain;
@@ -36,18 +38,24 @@ mod confine;
 mod entry;
 mod expand;
 mod git;
+mod group;
+mod home;
 mod host;
 mod landlock;
+mod look;
 mod policies;
 mod rlimit;
 mod seccomp;
+mod survey;
 mod view;
 mod workspace_file;
 mod wrap;
 
 pub use confine::{Confined, exec_agent};
 pub use host::{Host, ReachError, reachable_exe};
+pub use look::look;
 pub use policies::{PoliciesError, catalog};
-pub use view::{Survey, ViewError, survey};
+pub use survey::{Survey, survey};
+pub use view::ViewError;
 pub use workspace_file::{WorkspaceFileError, workspace_file};
 pub use wrap::{HOME, RUNNER, WrapError, wrap};

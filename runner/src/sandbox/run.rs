@@ -12,16 +12,19 @@ use std::process::{Child, ExitStatus, Stdio};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::launch::{Arg, Launch, SpawnError, Spawned, spawn};
+use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
 use crate::policy::{AbsolutePath, BadPath, PolicyName, Request, ResolveError, resolve};
-use crate::sys;
 
+use super::cgroup::CgroupError;
+use super::group::Group;
+use super::home::Home;
 use super::host::{Host, ReachError, reachable_exe};
 use super::policies::{PoliciesError, catalog};
 use super::principal::{AssumeError, Principal, PrincipalError};
 use super::probe::{NoBubblewrap, bubblewrap};
 use super::report::{self, Enforced, Layer, Report, ReportError};
-use super::view::{ViewError, survey};
+use super::survey::survey;
+use super::view::ViewError;
 use super::workspace_file::{WorkspaceFileError, workspace_file};
 use super::wrap::{WrapError, wrap};
 
@@ -68,8 +71,8 @@ pub struct Outcome {
     pub changed: Vec<PathBuf>,
     /// Protected paths whose protection ended because somebody outside put something else in their place.
     pub unsealed: Vec<PathBuf>,
-    /// The temporary home, if it could not be removed.
-    pub left: Option<PathBuf>,
+    /// The temporary home and the group, as far as they could not be removed.
+    pub left: Vec<PathBuf>,
 }
 
 /// Why a program was not run, or why nobody knows how it ended.
@@ -143,6 +146,19 @@ pub enum RunError {
     /// No namespaces.
     #[error(transparent)]
     Bubblewrap(#[from] NoBubblewrap),
+    /// It has to be born in a group of its own, and cannot.
+    #[error("the layer cgroup failed")]
+    Cgroup {
+        /// Why not.
+        #[from]
+        source: CgroupError,
+    },
+    /// The group cannot be entered.
+    #[error("cannot step into the session's cgroup")]
+    Entrance {
+        /// Why not.
+        source: io::Error,
+    },
     /// The program cannot be wrapped.
     #[error("the program cannot be wrapped")]
     Wrap {
@@ -243,7 +259,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&workspace)?.into()])?;
     principal.assume()?;
 
-    let home = Home::make()?;
+    let home = Home::make().map_err(|(path, source)| RunError::Home { path, source })?;
     let asked = Asked {
         workspace: &workspace,
         principal: &principal,
@@ -251,10 +267,12 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         policy_dir: policy_dir.as_deref(),
         policy_at_most: policy_at_most.as_ref(),
     };
-    let request = asked.request(&home.path)?;
+    let request = asked.request(home.path())?;
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
+    let (group, state, detail) = Group::make(&plan)?;
     let host = Host {
+        cgroup: Some((state, detail)),
         bwrap,
         runner_exe,
         env,
@@ -267,7 +285,8 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         env: Vec::new(),
         cwd: workspace.into_os_string(),
     };
-    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?)?;
+    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?, group.entrance.as_ref())?;
+    let group_left = group.remove();
     let code = status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
@@ -278,7 +297,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         layers,
         changed: survey.changed(),
         unsealed: survey.unsealed(),
-        left: home.remove(),
+        left: home.remove().into_iter().chain(group_left).collect(),
     })
 }
 
@@ -309,8 +328,12 @@ impl Asked<'_> {
     }
 }
 
-fn start_and_wait(launch: &Launch) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
-    let Spawned { mut child, report } = spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit())?;
+fn start_and_wait(
+    launch: &Launch,
+    entrance: Option<&Entrance>,
+) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
+    let start = || spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
+    let Spawned { mut child, report } = Entrance::through(entrance, start)?;
     // Blocked after the start, since a child inherits what is blocked. None is missed: whoever ended before is
     // found without a signal, and a signal that ends this process here takes the sandbox along.
     let mut signals = SigSet::empty();
@@ -380,33 +403,4 @@ pub(super) fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// A home for one run.
-struct Home {
-    path: PathBuf,
-}
-
-impl Home {
-    fn make() -> Result<Self, RunError> {
-        let above = env::temp_dir();
-        let made = fs::canonicalize(&above)
-            .and_then(|above| Ok(nix::unistd::mkdtemp(&above.join("oqto-run-XXXXXX"))?));
-        made.map(|path| Self { path })
-            .map_err(|source| RunError::Home { path: above, source })
-    }
-
-    /// Answers the path if it could not be removed, which the program can bring about.
-    fn remove(self) -> Option<PathBuf> {
-        let path = self.path.clone();
-        drop(self);
-        path.exists().then_some(path)
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        // A start that failed says so already; the home is empty then.
-        let _ = sys::remove_tree(&self.path);
-    }
 }

@@ -1,6 +1,6 @@
 //! What the harness sees of the disk: a plan's paths, as they are on this host at this moment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,7 +10,7 @@ use crate::policy::{Network, Pattern, Plan};
 
 use super::entry::{Rights, Rule, Same};
 use super::expand::Expansion;
-use super::git;
+use super::survey::survey_of;
 use super::wrap::{HOME, WrapError};
 
 /// What stands at one path of the harness's root.
@@ -74,13 +74,13 @@ pub enum ViewError {
 }
 
 /// What a plan gives, as paths of this host.
-struct Given {
+pub(super) struct Given {
     read: Vec<PathBuf>,
-    write: Vec<PathBuf>,
+    pub(super) write: Vec<PathBuf>,
 }
 
 impl Given {
-    fn of(plan: &Plan, expansion: &mut Expansion) -> Result<Self, ViewError> {
+    pub(super) fn of(plan: &Plan, expansion: &mut Expansion) -> Result<Self, ViewError> {
         let mut read = Vec::new();
         for pattern in &plan.files.read {
             read.extend(expansion.paths(pattern)?);
@@ -137,8 +137,8 @@ impl View {
                 view.hide(&path)?;
             }
         }
-        for Sealed { path, .. } in survey_of(plan, &given.write, &mut expansion)?.sealed {
-            view.seal(&path)?;
+        for path in survey_of(plan, &given.write, &mut expansion)?.sealed() {
+            view.seal(path)?;
         }
         Ok(view)
     }
@@ -324,195 +324,6 @@ fn empty(path: &Path) -> Mount {
     }
 }
 
-/// The protected paths of a plan, as the disk has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Survey {
-    sealed: Vec<Sealed>,
-    open: Vec<Open>,
-    patterns: Vec<Fitting>,
-}
-
-/// A pattern of protected paths, and what of the writable fitted it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Fitting {
-    pattern: Pattern,
-    paths: BTreeSet<PathBuf>,
-}
-
-/// A protected path that exists, and which file or directory it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Sealed {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Sealed {
-    fn of(path: PathBuf) -> Result<Self, ViewError> {
-        let found = fs::symlink_metadata(&path).map_err(|source| unreadable(&path, source))?;
-        Ok(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            path,
-        })
-    }
-}
-
-/// A protected path that no mount can protect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Open {
-    path: PathBuf,
-    /// What the first link on its way points to; `None` where the path does not exist.
-    link: Option<PathBuf>,
-}
-
-impl Survey {
-    /// The protected paths that exist and cannot be changed.
-    #[must_use]
-    pub fn sealed(&self) -> Vec<&Path> {
-        self.sealed.iter().map(|sealed| sealed.path.as_path()).collect()
-    }
-
-    /// The sealed paths that somebody on the host has removed or put another file in the place of. The kernel takes
-    /// a mount away together with what it stood on, so since then the program could write there.
-    #[must_use]
-    pub fn unsealed(&self) -> Vec<PathBuf> {
-        let same = |sealed: &&Sealed| Sealed::of(sealed.path.clone()).is_ok_and(|now| now == **sealed);
-        let gone = self.sealed.iter().filter(|sealed| !same(sealed));
-        gone.map(|sealed| sealed.path.clone()).collect()
-    }
-
-    /// The paths that no mount could protect and that are not now what they were: to be told to the user, since a
-    /// program of his may obey them.
-    #[must_use]
-    pub fn changed(&self) -> Vec<PathBuf> {
-        let changed = |open: &&Open| match found(Path::new("/"), &open.path) {
-            Ok(Found::Absent) => open.link.is_some(),
-            Ok(Found::Link(target)) => open.link.as_ref() != Some(&target),
-            // What cannot be looked at any more is not what it was.
-            Ok(Found::There | Found::Blocked(_)) | Err(_) => true,
-        };
-        let known = self.open.iter().filter(changed).map(|open| open.path.clone());
-        let mut expansion = Expansion::default();
-        let fitting = self.patterns.iter().flat_map(|Fitting { pattern, paths }| {
-            // What cannot be looked at any more is not what it was.
-            let now = expansion
-                .paths(pattern)
-                .unwrap_or_else(|_| vec![pattern.base().as_path().to_owned()]);
-            let new = now.into_iter().filter(|path| !paths.contains(path));
-            let there = |path: PathBuf| match found(Path::new("/"), &path) {
-                Ok(Found::Absent) => None,
-                Ok(Found::Blocked(file)) => Some(file),
-                Ok(Found::There | Found::Link(_)) | Err(_) => Some(path),
-            };
-            new.filter_map(there).collect::<Vec<_>>()
-        });
-        let mut all: Vec<PathBuf> = known.chain(fitting).collect();
-        all.sort();
-        all.dedup();
-        all
-    }
-}
-
-/// Looks at the protected paths of a plan.
-///
-/// # Errors
-///
-/// One of them cannot be looked at.
-pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
-    let mut expansion = Expansion::default();
-    let given = Given::of(plan, &mut expansion)?;
-    survey_of(plan, &given.write, &mut expansion)
-}
-
-fn survey_of(plan: &Plan, roots: &[PathBuf], expansion: &mut Expansion) -> Result<Survey, ViewError> {
-    let mut survey = Survey::default();
-    let mut sealed = Vec::new();
-    for pattern in &plan.files.protect {
-        let mut fitting = BTreeSet::new();
-        for path in expansion.paths(pattern)? {
-            if let Some(root) = roots.iter().find(|root| path.starts_with(root)) {
-                let there = survey.add(root, &path, pattern, roots, &mut sealed)?;
-                fitting.extend(there.then_some(path));
-            }
-        }
-        if pattern.glob().is_some() {
-            survey.patterns.push(Fitting {
-                pattern: pattern.clone(),
-                paths: fitting,
-            });
-        }
-    }
-    survey.sealed = sealed.into_iter().map(Sealed::of).collect::<Result<_, _>>()?;
-    survey.sealed.sort();
-    survey.sealed.dedup();
-    Ok(survey)
-}
-
-impl Survey {
-    /// Notes one protected path below a writable root, and says whether anything is there.
-    fn add(
-        &mut self,
-        root: &Path,
-        path: &Path,
-        pattern: &Pattern,
-        roots: &[PathBuf],
-        sealed: &mut Vec<PathBuf>,
-    ) -> Result<bool, ViewError> {
-        let writable = |path: &PathBuf| roots.iter().any(|root| path.starts_with(root));
-        let open = |link| Open {
-            path: path.to_owned(),
-            link,
-        };
-        match found(root, path)? {
-            Found::There => sealed.push(path.to_owned()),
-            Found::Blocked(file) => {
-                for elsewhere in git::elsewhere(&file, path) {
-                    sealed.extend(resolved(&elsewhere)?.filter(writable));
-                }
-                sealed.push(file);
-            }
-            // A pattern finds by itself what appears later.
-            Found::Absent if pattern.glob().is_some() => return Ok(false),
-            Found::Absent => self.open.push(open(None)),
-            Found::Link(target) => {
-                self.open.push(open(Some(target)));
-                sealed.extend(resolved(path)?.filter(writable));
-            }
-        }
-        Ok(true)
-    }
-}
-
-enum Found {
-    There,
-    Absent,
-    /// A file stands where a directory would have to be, as `.git` does in a linked worktree: as long as it stands,
-    /// nothing can appear below, and what it says decides where others look instead.
-    Blocked(PathBuf),
-    Link(PathBuf),
-}
-
-/// Goes from `root` to `path` step by step, up to the first link.
-fn found(root: &Path, path: &Path) -> Result<Found, ViewError> {
-    let mut steps: Vec<&Path> = path.ancestors().take_while(|step| *step != root).collect();
-    steps.reverse();
-    for step in steps {
-        match fs::symlink_metadata(step) {
-            Ok(metadata) if metadata.is_symlink() => {
-                return fs::read_link(step)
-                    .map(Found::Link)
-                    .map_err(|source| unreadable(step, source));
-            }
-            Ok(metadata) if !metadata.is_dir() && step != path => return Ok(Found::Blocked(step.to_owned())),
-            Ok(_) => {}
-            Err(error) if is_absent(&error) => return Ok(Found::Absent),
-            Err(source) => return Err(unreadable(step, source)),
-        }
-    }
-    Ok(Found::There)
-}
-
 /// The path without links, or `None` if there is nothing.
 pub(super) fn resolved(path: &Path) -> Result<Option<PathBuf>, ViewError> {
     match fs::canonicalize(path) {
@@ -543,6 +354,7 @@ mod tests {
     use crate::policy::{AbsolutePath, Catalog, Request, resolve};
 
     use super::*;
+    use crate::sandbox::survey;
 
     /// A plan whose workspace is `w` below `above`.
     fn plan(above: &Path) -> Plan {

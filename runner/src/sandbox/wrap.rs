@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use crate::launch::{Arg, Launch};
 use crate::policy::{Architecture, Plan};
 
-use super::entry::{Entry, Namespaces, Rights, Rule};
+use super::entry::{Entry, Landlock, Namespaces, Rights, Rule};
 use super::host::Host;
 use super::report::Layer;
 use super::view::{View, ViewError};
-use super::{bubblewrap, seccomp};
+use super::{bubblewrap, landlock, seccomp};
 
 /// The harness's home, seen from inside. Its name says nothing of the user or of where the runner keeps it.
 pub const HOME: &str = "/home/agent";
@@ -103,9 +103,14 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
         outside: Namespaces::own().map_err(|source| WrapError::Namespaces { source })?,
         network: plan.network,
         same: view.same()?,
-        rules: rules(&view, &program, home),
+        landlock: Landlock {
+            rules: rules(&view, &program, home),
+            ports: plan.ports.clone(),
+            needed: landlock::needed(plan),
+        },
         filters: seccomp::filters(&plan.calls, Architecture::NATIVE)?,
         limits: plan.limits.clone(),
+        cgroup: host.cgroup.clone(),
         layers: plan.layers,
         without: host.without.clone(),
         env: environment(plan, env, host, home),

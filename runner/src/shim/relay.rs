@@ -17,6 +17,7 @@ use super::link::{Broken, Link};
 use super::tape::{Exit, Kind, Pulled, Writer};
 use super::wire::{self, FromShim, Refusal, Target, ToShim, WriteId};
 use crate::bounds::TAPE_BACKLOG_MAX;
+use crate::session::Fact;
 use crate::{clock, sys};
 
 /// How long a program may take to end after its input was closed because the shim was told to end.
@@ -40,6 +41,9 @@ pub(super) struct Source {
     pub(super) pipe: File,
 }
 
+/// Looks again at what an order wants to be watched.
+pub type Look = fn(&str) -> Vec<Fact>;
+
 /// Everything the loop needs to begin.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -49,6 +53,9 @@ pub(super) struct Parts {
     pub(super) sources: [Option<Source>; SOURCES],
     pub(super) listener: UnixListener,
     pub(super) signals: SignalFd,
+    /// What is looked at again when the program has ended.
+    pub(super) watch: Option<String>,
+    pub(super) look: Look,
 }
 
 pub(super) const SOURCES: usize = 3;
@@ -73,6 +80,8 @@ pub(super) struct Relay {
     ending: Ending,
     /// Set by a request to end: when the program is killed.
     kill_at: Option<Instant>,
+    /// What became of what is watched is on the tape.
+    looked: bool,
     released: bool,
 }
 
@@ -99,6 +108,7 @@ impl Relay {
             trouble: None,
             ending: Ending::Alive,
             kill_at: None,
+            looked: false,
             released: false,
         }
     }
@@ -380,10 +390,21 @@ impl Relay {
         if self.parts.tape.is_holding() || self.parts.sources.iter().any(Option::is_some) {
             return;
         }
-        let written = self
-            .parts
-            .tape
-            .append(Kind::Exit, clock::unix_ms(), &[&exit.to_bytes()]);
+        let Parts {
+            tape, watch, look, ..
+        } = &mut self.parts;
+        let now = clock::unix_ms();
+        // Before the exit, which is a tape's last record. What it left running is dead by now or about to be.
+        let watch = watch.as_deref().filter(|_| !self.looked);
+        let facts = watch.map(look).unwrap_or_default();
+        let noted = match facts.is_empty() {
+            true => Ok(()),
+            false => tape.append(Kind::Note, now, &[&Fact::note(&facts)]),
+        };
+        let written = noted.and_then(|()| {
+            self.looked = true;
+            tape.append(Kind::Exit, now, &[&exit.to_bytes()])
+        });
         self.tell_trouble(&written);
         if written.is_err() {
             return;

@@ -12,12 +12,13 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::hold;
 use super::input::Input;
-use super::relay::{Parts, Relay, SOURCES, Source};
+use super::relay::{Look, Parts, Relay, SOURCES, Source};
 use super::start::{ORDER_FILE, Order, READY, SOCKET_FILE};
 use super::tape::{self, Kind, Start, Writer};
 use super::wire;
-use crate::launch::{self, SpawnError, Spawned};
+use crate::launch::{self, Entrance, SpawnError, Spawned};
 use crate::{cause, clock, sys};
 
 /// The longest order. Its data are policies and arguments, and it was written by our own runner.
@@ -60,22 +61,29 @@ pub enum RunError {
     /// The terminal or the signals could not be left behind.
     #[error("cannot detach from the runner")]
     Detach(#[source] io::Error),
+    /// The lock that says that it lives could not be taken.
+    #[error("cannot take the lock of the session's directory")]
+    Hold(#[source] io::Error),
     /// The tape could not be begun.
     #[error("cannot begin the tape")]
     Tape(#[source] io::Error),
     /// The socket could not be made.
     #[error("cannot listen for the runner")]
     Socket(#[source] io::Error),
+    /// The session's group is not there.
+    #[error("cannot open the session's cgroup")]
+    Cgroup(#[source] io::Error),
     /// The program did not start.
     #[error("cannot start the session's program")]
     Spawn(#[source] SpawnError),
 }
 
-/// Runs a shim in `dir` until its program ended and the runner knows it. Whoever started it reads on its standard
+/// Runs a shim in `dir` until its program ended and the runner knows it; `look` is asked before the end is put on the
+/// tape. Whoever started it reads on its standard
 /// output whether it began, and after that nothing.
 #[must_use]
-pub fn run(dir: &Path) -> ExitCode {
-    let begun = begin(dir);
+pub fn run(dir: &Path, look: Look) -> ExitCode {
+    let begun = begin(dir, look);
     let text = match &begun {
         Ok(_) => READY.to_owned(),
         Err(error) => cause::chain(error),
@@ -104,14 +112,27 @@ fn leave_stdout() -> io::Result<()> {
     Ok(nix::unistd::dup2_stdout(&nowhere)?)
 }
 
-fn begin(dir: &Path) -> Result<Relay, RunError> {
+fn begin(dir: &Path, look: Look) -> Result<Relay, RunError> {
     sys::close_inherited().map_err(RunError::Detach)?;
+    // Before anything that would have to be ended again: who finds nobody listening looks here.
+    hold::take().map_err(RunError::Hold)?;
     // Names are relative from here on: an address longer than a socket's 108 bytes stays usable.
     std::env::set_current_dir(dir).map_err(|source| RunError::Directory {
         path: dir.to_owned(),
         source,
     })?;
-    let Order { launch, principal } = take_order()?;
+    let Order {
+        launch,
+        principal,
+        watch,
+        doorway,
+    } = take_order()?;
+    let entrance = doorway.as_ref().map(Entrance::open).transpose();
+    let entrance = entrance.map_err(RunError::Cgroup)?;
+    // For the kernel's records to tell this session's processes from others. Where it is not to be had (an unprivileged
+    // runner of somebody who is logged in, a kernel without audit) there is nobody to read the records either.
+    let uid = principal.map_or_else(sys::effective_uid, |principal| principal.uid);
+    let _without = sys::begin_audit_session(uid);
     if let Some(principal) = principal {
         sys::become_user(principal.uid, principal.gid).map_err(|source| RunError::Identity {
             uid: principal.uid,
@@ -121,7 +142,8 @@ fn begin(dir: &Path) -> Result<Relay, RunError> {
     let signals = detach().map_err(RunError::Detach)?;
     let mut tape = Writer::create(Path::new(tape::FILE_NAME)).map_err(RunError::Tape)?;
     let listener = listen().map_err(RunError::Socket)?;
-    let spawned = launch::spawn(&launch, Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let start = || launch::spawn(&launch, Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let spawned = Entrance::through(entrance.as_ref(), start);
     let Spawned { mut child, report } = spawned.map_err(RunError::Spawn)?;
     match record_start(&mut tape, &child).and_then(|()| pipes(&mut child, report)) {
         Ok((input, sources)) => Ok(Relay::new(Parts {
@@ -131,6 +153,8 @@ fn begin(dir: &Path) -> Result<Relay, RunError> {
             sources,
             listener,
             signals,
+            watch,
+            look,
         })),
         Err(source) => {
             // A program whose beginning is on no tape must not run.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
-use crate::launch::Launch;
+use crate::launch::{Doorway, Launch};
 
 /// What a shim is to do, in its directory until the shim took it.
 pub(super) const ORDER_FILE: &str = "launch.json";
@@ -22,8 +22,8 @@ pub(super) const SOCKET_FILE: &str = "shim.sock";
 /// What a shim says on its standard output once its program runs. Anything else is why it does not.
 pub(super) const READY: &str = "ready\n";
 
-/// Where a shim's last words go, in its directory.
-const ERROR_FILE: &str = "shim.err";
+/// Where a shim's last words go, in its directory. It holds a lock on it for its life.
+pub(super) const ERROR_FILE: &str = "shim.err";
 
 /// This program, also after its file was replaced by a newer one.
 pub const SELF: &str = "/proc/self/exe";
@@ -42,6 +42,11 @@ pub struct Order {
     pub launch: Launch,
     /// Whom it becomes before anything else. None: it stays who the runner is.
     pub principal: Option<Principal>,
+    /// What is looked at again when the program has ended, for whoever looks; nothing of it is understood here.
+    #[serde(default)]
+    pub watch: Option<String>,
+    /// The group that the program is born in, if it has one of its own.
+    pub doorway: Option<Doorway>,
 }
 
 /// A user of the host.

@@ -12,9 +12,15 @@
 //!
 //! Not here: who may ask for what (`daemon`).
 
+mod again;
+mod begin;
 mod create;
 mod driver;
+mod facts;
+mod farewell;
 mod fleet;
+mod forget;
+mod group;
 mod handle;
 mod installed;
 mod ledger;
@@ -23,6 +29,7 @@ mod prepare;
 mod record;
 mod seed;
 mod settings;
+mod witness;
 mod writes;
 
 pub use fleet::{OpenError, Supervisor};

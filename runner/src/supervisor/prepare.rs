@@ -13,6 +13,7 @@ use oqto_protocol::id::SessionId;
 use oqto_protocol::policy::{NetworkAccess, SandboxReport};
 use oqto_protocol::session::SessionConfig;
 
+use super::group;
 use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
@@ -54,6 +55,9 @@ pub enum PrepareError {
         /// What is missing.
         source: NotInstalled,
     },
+    /// It has to be born in a group of its own, and cannot.
+    #[error("the layer cgroup failed")]
+    Cgroup(#[from] sandbox::cgroup::CgroupError),
     /// The workspace is not there, or is no directory.
     #[error("cannot work in {path}")]
     Workspace {
@@ -106,6 +110,12 @@ pub enum PrepareError {
     /// The principal cannot run this program.
     #[error("the user of the harness cannot reach the runner's program")]
     Reach(#[from] sandbox::ReachError),
+    /// The protected paths cannot be looked at.
+    #[error("cannot look at the protected paths")]
+    Survey(#[from] sandbox::ViewError),
+    /// A protected path is no text.
+    #[error("cannot write down what is to be watched")]
+    Watch(#[source] serde_json::Error),
     /// The sandbox cannot be laid out.
     #[error("cannot lay out the sandbox")]
     Wrap(#[from] sandbox::WrapError),
@@ -135,6 +145,9 @@ impl PrepareError {
             | Self::Variable { .. }
             | Self::Bubblewrap(_)
             | Self::Reach(_)
+            | Self::Survey(_)
+            | Self::Cgroup(_)
+            | Self::Watch(_)
             | Self::Wrap(_) => FaultCode::Policy,
             Self::Directory { .. } | Self::Seed(_) => FaultCode::Storage,
         };
@@ -214,6 +227,7 @@ pub(super) fn prepare(
         seed::seed(&from, &session_home.join(PRIVATE_DIR), &principal)?;
     }
     seed::hand_over(&session_home, &principal)?;
+    let (leaf, state, detail) = group::make(id, &plan)?;
     let host = Host {
         bwrap: sandbox::probe::bubblewrap(&std::env::var_os("PATH").unwrap_or_default())?,
         runner_exe: sandbox::reachable_exe(
@@ -228,6 +242,7 @@ pub(super) fn prepare(
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         principal: principal.clone(),
+        cgroup: Some((state, detail)),
         without: BTreeSet::new(),
     };
     let inner = inner(&plan, &needs, program, &workspace);
@@ -242,6 +257,8 @@ pub(super) fn prepare(
         order: Order {
             launch,
             principal: (principal.uid() != ours).then_some(become_principal),
+            watch: Some(sandbox::survey(&plan)?.watch().map_err(PrepareError::Watch)?),
+            doorway: leaf.map(|leaf| leaf.doorway()),
         },
         workspace,
         sandbox: report(&plan),

@@ -34,6 +34,9 @@ pub(super) struct SessionRecord {
     pub(super) store: PathBuf,
     /// What was to hold it.
     pub(super) sandbox: SandboxReport,
+    /// What is looked at again when it has worked. Not there in those of before that was done.
+    #[serde(default)]
+    pub(super) watch: Option<String>,
 }
 
 /// A record that cannot be kept or read.

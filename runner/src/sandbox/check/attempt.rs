@@ -6,7 +6,7 @@ use std::io;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{AbsolutePath, Network, Plan, Probe};
+use crate::policy::{AbsolutePath, Network, Permit, Plan, Probe};
 use crate::sandbox::report::Layer;
 
 use super::bait::Bait;
@@ -30,7 +30,7 @@ pub(super) struct Attempt {
 pub(super) enum Forbidden {
     /// Whatever it says.
     Always,
-    /// When it protects this path of the workspace.
+    /// When it protects this path of the workspace, or lets nothing be written there.
     Protected(&'static str),
     /// When it gives no network.
     NoNetwork,
@@ -54,7 +54,7 @@ impl Forbidden {
             Self::NoNetwork => plan.network == Network::None,
             Self::Call(name) => {
                 let calls = &plan.calls;
-                let listed = |permit: &crate::policy::Permit| permit.call.name() == *name;
+                let listed = |permit: &Permit| permit.call.name() == *name;
                 calls.denied.iter().any(|denial| denial.call.name() == *name)
                     || calls
                         .allowed
