@@ -4,7 +4,8 @@
 //! doors start one and know nothing of sandboxes.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -49,6 +50,66 @@ pub struct Spawned {
     pub report: Option<OwnedFd>,
 }
 
+/// Where a program is born: a cgroup, which whoever starts it steps into and out of again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Doorway {
+    /// The group of the program.
+    pub inside: PathBuf,
+    /// The group of the one who starts it.
+    pub outside: PathBuf,
+}
+
+/// A [`Doorway`] that was opened. The kernel asks who opened it and not who uses it, so that whoever gave up being
+/// root since can still step through.
+#[derive(Debug)]
+pub struct Entrance {
+    inside: File,
+    outside: File,
+}
+
+impl Entrance {
+    /// Opens both groups.
+    ///
+    /// # Errors
+    /// When one of them is not there or not ours.
+    pub fn open(doorway: &Doorway) -> io::Result<Self> {
+        let open = |group: &Path| OpenOptions::new().write(true).open(group.join("cgroup.procs"));
+        Ok(Self {
+            inside: open(&doorway.inside)?,
+            outside: open(&doorway.outside)?,
+        })
+    }
+
+    /// Starts a program inside, if there is an inside: a child is born where its parent is, so it never was elsewhere.
+    ///
+    /// # Errors
+    /// When the start fails, or a step does; then nothing runs.
+    pub fn through(
+        entrance: Option<&Self>,
+        start: impl FnOnce() -> Result<Spawned, SpawnError>,
+    ) -> Result<Spawned, SpawnError> {
+        let Some(Self { inside, outside }) = entrance else {
+            return start();
+        };
+        let step = |mut group: &File| {
+            group
+                .write_all(b"0")
+                .map_err(|source| SpawnError::Cgroup { source })
+        };
+        step(inside)?;
+        let started = start();
+        if let Err(error) = step(outside) {
+            if let Ok(mut spawned) = started {
+                // Whoever starts programs must not stay inside; the error says that nothing runs.
+                let _killed = spawned.child.kill().and_then(|()| spawned.child.wait());
+            }
+            return Err(error);
+        }
+        started
+    }
+}
+
 /// Why a [`Launch`] did not become a process.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
@@ -63,6 +124,12 @@ pub enum SpawnError {
     Descriptor {
         /// Which argument, counted from zero.
         index: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Its group could not be entered or left.
+    #[error("cannot step into the program's cgroup and out again")]
+    Cgroup {
         /// What the kernel said.
         source: io::Error,
     },

@@ -31,6 +31,7 @@ fn order(script: &str) -> Order {
         launch,
         principal: None,
         watch: None,
+        doorway: None,
     }
 }
 

@@ -173,6 +173,7 @@ fn launches(bed: &Path) -> (Launch, Launch) {
         runner_exe: bed.join("oqto-runner"),
         env,
         principal,
+        cgroup: None,
         without: Default::default(),
     };
     let inner = Launch {

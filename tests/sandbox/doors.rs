@@ -78,6 +78,7 @@ fn what_was_enforced_is_said_layer_by_layer() {
             "namespaces",
             "mounts",
             "privileges",
+            "cgroup",
             "limits",
             "landlock",
             "seccomp",
@@ -283,6 +284,7 @@ impl ByHand {
             runner_exe: runner(),
             env: Default::default(),
             principal: Principal::choose(configured, &bed.workspace()).unwrap(),
+            cgroup: None,
             without: Default::default(),
         };
         Self { bed, host }

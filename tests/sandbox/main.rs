@@ -8,6 +8,7 @@
 )]
 
 mod bed;
+mod cgroup;
 mod check;
 
 mod doors;

@@ -130,10 +130,11 @@ pub(super) enum ConfineError {
 type Step = fn(&Entry, &[Enforced]) -> Result<(State, String), ConfineError>;
 
 /// The layers as `wrap` explains them, in its order.
-const STEPS: [(Layer, Step); 7] = [
+const STEPS: [(Layer, Step); 8] = [
     (Layer::Namespaces, |entry, _| enforced(namespaces(entry)?)),
     (Layer::Mounts, |entry, _| enforced(mounts(&entry.same)?)),
     (Layer::Privileges, |_, _| enforced(privileges()?)),
+    (Layer::Cgroup, |entry, _| grouped(entry)),
     (Layer::Limits, |entry, _| {
         enforced(rlimit::restrict(&entry.limits)?)
     }),
@@ -170,6 +171,12 @@ fn settle(entry: &Entry) -> Result<(), ConfineError> {
 
 fn enforced(detail: String) -> Result<(State, String), ConfineError> {
     Ok((State::Enforced, detail))
+}
+
+/// Only the starter knows, and nobody who starts programs for a session fails to say it.
+fn grouped(entry: &Entry) -> Result<(State, String), ConfineError> {
+    let told = entry.cgroup.clone();
+    Ok(told.unwrap_or_else(|| (State::Absent, "nobody asked for one".to_owned())))
 }
 
 fn landlocked(entry: &Entry) -> Result<(State, String), ConfineError> {
@@ -373,6 +380,7 @@ mod tests {
             limits: crate::policy::Limits::default(),
             layers: crate::policy::Layers::default(),
             without: std::collections::BTreeSet::new(),
+            cgroup: None,
             env: Vec::new(),
             cwd: PathBuf::from("/"),
         };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::report::Layer;
+use super::report::{Layer, State};
 use crate::policy::{Layers, Limits, Network, Ports};
 
 /// The longest entry, in bytes: a few hundred paths and system calls; past this something else is being read.
@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) landlock: Landlock,
     pub(super) filters: Filters,
     pub(super) limits: Limits,
+    /// What became of the group that it was born in, which only its starter knows.
+    pub(super) cgroup: Option<(State, String)>,
     pub(super) layers: Layers,
     pub(super) without: BTreeSet<Layer>,
     pub(super) env: Vec<(OsString, OsString)>,

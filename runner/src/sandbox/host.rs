@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use super::principal::Principal;
-use super::report::Layer;
+use super::report::{Layer, State};
 use crate::policy::Pattern;
 
 /// What the sandbox uses of the host.
@@ -22,6 +22,8 @@ pub struct Host {
     pub env: BTreeMap<OsString, OsString>,
     /// As whom the harness runs.
     pub principal: Principal,
+    /// What became of the group that the session is to be born in ([`cgroup`](super::cgroup)).
+    pub cgroup: Option<(State, String)>,
     /// Layers that are left out, so that a test can show that the others hold alone. No file, no variable and no option
     /// of the program reaches this, and a report says `off` for each.
     pub without: BTreeSet<Layer>,

@@ -9,6 +9,7 @@
 //! | namespaces, mounts | `view`, `bubblewrap` | bubblewrap, checked by `enter` |
 //! | no privileges | `confine` | bubblewrap drops, `enter` checks |
 //! | limits | `rlimit` | `enter` |
+//! | cgroup | `cgroup` | whoever prepares the session |
 //! | landlock | `landlock` | `enter` |
 //! | seccomp | `seccomp` | `enter` |
 //!
@@ -21,8 +22,10 @@
 //! What no mount can keep from happening (a protected path that does not exist yet is created) is in
 //! `sandbox-policies/README.md`; [`survey()`] finds it afterwards.
 
+pub mod cgroup;
 pub mod check;
 pub mod enter;
+pub mod explain;
 pub mod principal;
 pub mod probe;
 pub mod report;
@@ -35,6 +38,7 @@ mod confine;
 mod entry;
 mod expand;
 mod git;
+mod group;
 mod home;
 mod host;
 mod landlock;
@@ -44,6 +48,7 @@ mod rlimit;
 mod seccomp;
 mod survey;
 mod view;
+mod workspace_file;
 mod wrap;
 
 pub use confine::{Confined, exec_agent};
@@ -52,4 +57,5 @@ pub use look::look;
 pub use policies::{PoliciesError, catalog};
 pub use survey::{Survey, survey};
 pub use view::ViewError;
+pub use workspace_file::{WorkspaceFileError, workspace_file};
 pub use wrap::{HOME, RUNNER, WrapError, wrap};

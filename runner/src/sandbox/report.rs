@@ -71,6 +71,8 @@ pub enum Layer {
     Mounts,
     /// No privileges and no way to get any.
     Privileges,
+    /// A group of its own that limits it as a whole.
+    Cgroup,
     /// Resource limits.
     Limits,
     /// Landlock.
@@ -90,6 +92,7 @@ impl std::fmt::Display for Layer {
             Self::Namespaces => "namespaces",
             Self::Mounts => "mounts",
             Self::Privileges => "privileges",
+            Self::Cgroup => "cgroup",
             Self::Limits => "limits",
             Self::Landlock => "landlock",
             Self::Seccomp => "seccomp",

@@ -12,9 +12,11 @@ use std::process::{Child, ExitStatus, Stdio};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::launch::{Arg, Launch, SpawnError, Spawned, spawn};
+use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
 use crate::policy::{AbsolutePath, BadPath, PolicyName, Request, ResolveError, resolve};
 
+use super::cgroup::CgroupError;
+use super::group::Group;
 use super::home::Home;
 use super::host::{Host, ReachError, reachable_exe};
 use super::policies::{PoliciesError, catalog};
@@ -23,6 +25,7 @@ use super::probe::{NoBubblewrap, bubblewrap};
 use super::report::{self, Enforced, Layer, Report, ReportError};
 use super::survey::survey;
 use super::view::ViewError;
+use super::workspace_file::{WorkspaceFileError, workspace_file};
 use super::wrap::{WrapError, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
@@ -45,6 +48,8 @@ pub struct Job {
     pub policy: PolicyName,
     /// A directory of policies beside the shipped ones.
     pub policy_dir: Option<PathBuf>,
+    /// A policy that it must not go beyond.
+    pub policy_at_most: Option<PolicyName>,
     /// In which workspace.
     pub workspace: PathBuf,
     /// Which program.
@@ -66,8 +71,8 @@ pub struct Outcome {
     pub changed: Vec<PathBuf>,
     /// Protected paths whose protection ended because somebody outside put something else in their place.
     pub unsealed: Vec<PathBuf>,
-    /// The temporary home, if it could not be removed.
-    pub left: Option<PathBuf>,
+    /// The temporary home and the group, as far as they could not be removed.
+    pub left: Vec<PathBuf>,
 }
 
 /// Why a program was not run, or why nobody knows how it ended.
@@ -125,6 +130,9 @@ pub enum RunError {
         #[from]
         source: PoliciesError,
     },
+    /// The workspace's own policy cannot be read.
+    #[error(transparent)]
+    WorkspaceFile(#[from] WorkspaceFileError),
     /// The policy does not fit.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -138,6 +146,19 @@ pub enum RunError {
     /// No namespaces.
     #[error(transparent)]
     Bubblewrap(#[from] NoBubblewrap),
+    /// It has to be born in a group of its own, and cannot.
+    #[error("the layer cgroup failed")]
+    Cgroup {
+        /// Why not.
+        #[from]
+        source: CgroupError,
+    },
+    /// The group cannot be entered.
+    #[error("cannot step into the session's cgroup")]
+    Entrance {
+        /// Why not.
+        source: io::Error,
+    },
     /// The program cannot be wrapped.
     #[error("the program cannot be wrapped")]
     Wrap {
@@ -211,6 +232,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let Job {
         policy,
         policy_dir,
+        policy_at_most,
         workspace,
         program,
         args,
@@ -238,21 +260,19 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     principal.assume()?;
 
     let home = Home::make().map_err(|(path, source)| RunError::Home { path, source })?;
-    let request = Request {
-        workspace: absolute(&workspace)?,
-        user_home: absolute(
-            &fs::canonicalize(principal.home()).unwrap_or_else(|_| principal.home().to_owned()),
-        )?,
-        session_home: absolute(home.path())?,
-        read: Vec::new(),
-        closed: closed(&env, principal.home(), policy_dir.as_deref())?,
-        network_for: None,
-        policy_at_most: None,
-        workspace_file: None,
+    let asked = Asked {
+        workspace: &workspace,
+        principal: &principal,
+        env: &env,
+        policy_dir: policy_dir.as_deref(),
+        policy_at_most: policy_at_most.as_ref(),
     };
+    let request = asked.request(home.path())?;
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
+    let (group, state, detail) = Group::make(&plan)?;
     let host = Host {
+        cgroup: Some((state, detail)),
         bwrap,
         runner_exe,
         env,
@@ -265,7 +285,8 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         env: Vec::new(),
         cwd: workspace.into_os_string(),
     };
-    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?)?;
+    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?, group.entrance.as_ref())?;
+    let group_left = group.remove();
     let code = status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
@@ -276,12 +297,43 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         layers,
         changed: survey.changed(),
         unsealed: survey.unsealed(),
-        left: home.remove(),
+        left: home.remove().into_iter().chain(group_left).collect(),
     })
 }
 
-fn start_and_wait(launch: &Launch) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
-    let Spawned { mut child, report } = spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit())?;
+/// What a plan made by hand is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// Without links.
+    pub(super) workspace: &'a Path,
+    pub(super) principal: &'a Principal,
+    pub(super) env: &'a BTreeMap<OsString, OsString>,
+    pub(super) policy_dir: Option<&'a Path>,
+    pub(super) policy_at_most: Option<&'a PolicyName>,
+}
+
+impl Asked<'_> {
+    pub(super) fn request(self, session_home: &Path) -> Result<Request, RunError> {
+        let user_home = self.principal.home();
+        Ok(Request {
+            workspace: absolute(self.workspace)?,
+            user_home: absolute(&fs::canonicalize(user_home).unwrap_or_else(|_| user_home.to_owned()))?,
+            session_home: absolute(session_home)?,
+            read: Vec::new(),
+            closed: closed(self.env, user_home, self.policy_dir)?,
+            network_for: None,
+            policy_at_most: self.policy_at_most.cloned(),
+            workspace_file: workspace_file(self.workspace, self.principal)?,
+        })
+    }
+}
+
+fn start_and_wait(
+    launch: &Launch,
+    entrance: Option<&Entrance>,
+) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
+    let start = || spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
+    let Spawned { mut child, report } = Entrance::through(entrance, start)?;
     // Blocked after the start, since a child inherits what is blocked. None is missed: whoever ended before is
     // found without a signal, and a signal that ends this process here takes the sandbox along.
     let mut signals = SigSet::empty();

@@ -110,6 +110,7 @@ pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError
         },
         filters: seccomp::filters(&plan.calls, Architecture::NATIVE)?,
         limits: plan.limits.clone(),
+        cgroup: host.cgroup.clone(),
         layers: plan.layers,
         without: host.without.clone(),
         env: environment(plan, env, host, home),

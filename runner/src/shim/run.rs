@@ -18,7 +18,7 @@ use super::relay::{Look, Parts, Relay, SOURCES, Source};
 use super::start::{ORDER_FILE, Order, READY, SOCKET_FILE};
 use super::tape::{self, Kind, Start, Writer};
 use super::wire;
-use crate::launch::{self, SpawnError, Spawned};
+use crate::launch::{self, Entrance, SpawnError, Spawned};
 use crate::{cause, clock, sys};
 
 /// The longest order. Its data are policies and arguments, and it was written by our own runner.
@@ -70,6 +70,9 @@ pub enum RunError {
     /// The socket could not be made.
     #[error("cannot listen for the runner")]
     Socket(#[source] io::Error),
+    /// The session's group is not there.
+    #[error("cannot open the session's cgroup")]
+    Cgroup(#[source] io::Error),
     /// The program did not start.
     #[error("cannot start the session's program")]
     Spawn(#[source] SpawnError),
@@ -122,7 +125,10 @@ fn begin(dir: &Path, look: Look) -> Result<Relay, RunError> {
         launch,
         principal,
         watch,
+        doorway,
     } = take_order()?;
+    let entrance = doorway.as_ref().map(Entrance::open).transpose();
+    let entrance = entrance.map_err(RunError::Cgroup)?;
     // For the kernel's records to tell this session's processes from others. Where it is not to be had (an unprivileged
     // runner of somebody who is logged in, a kernel without audit) there is nobody to read the records either.
     let uid = principal.map_or_else(sys::effective_uid, |principal| principal.uid);
@@ -136,7 +142,8 @@ fn begin(dir: &Path, look: Look) -> Result<Relay, RunError> {
     let signals = detach().map_err(RunError::Detach)?;
     let mut tape = Writer::create(Path::new(tape::FILE_NAME)).map_err(RunError::Tape)?;
     let listener = listen().map_err(RunError::Socket)?;
-    let spawned = launch::spawn(&launch, Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let start = || launch::spawn(&launch, Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let spawned = Entrance::through(entrance.as_ref(), start);
     let Spawned { mut child, report } = spawned.map_err(RunError::Spawn)?;
     match record_start(&mut tape, &child).and_then(|()| pipes(&mut child, report)) {
         Ok((input, sources)) => Ok(Relay::new(Parts {

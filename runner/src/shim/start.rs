@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
-use crate::launch::Launch;
+use crate::launch::{Doorway, Launch};
 
 /// What a shim is to do, in its directory until the shim took it.
 pub(super) const ORDER_FILE: &str = "launch.json";
@@ -45,6 +45,8 @@ pub struct Order {
     /// What is looked at again when the program has ended, for whoever looks; nothing of it is understood here.
     #[serde(default)]
     pub watch: Option<String>,
+    /// The group that the program is born in, if it has one of its own.
+    pub doorway: Option<Doorway>,
 }
 
 /// A user of the host.

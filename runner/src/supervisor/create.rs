@@ -209,6 +209,7 @@ impl Supervisor {
         {
             tracing::warn!(session = %id, %error, "cannot forget a session that did not come to be");
         }
+        tokio::task::block_in_place(|| super::group::end(id.as_str()));
         rooms.remove();
         Err(fault)
     }

@@ -22,6 +22,7 @@ use oqto_protocol::session::SessionInfo;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::group;
 use super::handle::{Ask, Followed, Handle};
 use super::installed;
 use super::settings::Settings;
@@ -135,6 +136,8 @@ impl Supervisor {
         }
         // One that panics has left its session alone.
         while finding.join_next().await.is_some() {}
+        // Whatever may still live has its shim's directory, also when it could not be found again.
+        group::sweep(|id| dir.join(id).join("shim").exists());
         Ok(supervisor)
     }
 

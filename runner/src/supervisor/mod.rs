@@ -20,6 +20,7 @@ mod facts;
 mod farewell;
 mod fleet;
 mod forget;
+mod group;
 mod handle;
 mod installed;
 mod ledger;

@@ -13,6 +13,7 @@ use oqto_protocol::id::SessionId;
 use oqto_protocol::policy::{NetworkAccess, SandboxReport};
 use oqto_protocol::session::SessionConfig;
 
+use super::group;
 use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
@@ -54,6 +55,9 @@ pub enum PrepareError {
         /// What is missing.
         source: NotInstalled,
     },
+    /// It has to be born in a group of its own, and cannot.
+    #[error("the layer cgroup failed")]
+    Cgroup(#[from] sandbox::cgroup::CgroupError),
     /// The workspace is not there, or is no directory.
     #[error("cannot work in {path}")]
     Workspace {
@@ -79,6 +83,9 @@ pub enum PrepareError {
     /// The policies cannot be read.
     #[error("cannot read the policies")]
     Policies(#[from] sandbox::PoliciesError),
+    /// The workspace's own policy cannot be read.
+    #[error("the workspace narrows its policy in vain")]
+    WorkspaceFile(#[from] sandbox::WorkspaceFileError),
     /// What is called a policy cannot be one.
     #[error("there is no policy {name:?}")]
     PolicyName {
@@ -134,10 +141,12 @@ impl PrepareError {
             Self::Principal(_) => FaultCode::Denied,
             Self::Policy(_)
             | Self::Policies(_)
+            | Self::WorkspaceFile(_)
             | Self::Variable { .. }
             | Self::Bubblewrap(_)
             | Self::Reach(_)
             | Self::Survey(_)
+            | Self::Cgroup(_)
             | Self::Watch(_)
             | Self::Wrap(_) => FaultCode::Policy,
             Self::Directory { .. } | Self::Seed(_) => FaultCode::Storage,
@@ -200,8 +209,8 @@ pub(super) fn prepare(
             .map(|path| absolute(&path))
             .collect::<Result<_, _>>()?,
         network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
-        policy_at_most: None,
-        workspace_file: None,
+        policy_at_most: settings.policy_at_most.clone(),
+        workspace_file: sandbox::workspace_file(&workspace, &principal)?,
     };
     let plan = policy::resolve(&catalog, &name, &request)?;
     if let Some(name) = config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
@@ -218,6 +227,7 @@ pub(super) fn prepare(
         seed::seed(&from, &session_home.join(PRIVATE_DIR), &principal)?;
     }
     seed::hand_over(&session_home, &principal)?;
+    let (leaf, state, detail) = group::make(id, &plan)?;
     let host = Host {
         bwrap: sandbox::probe::bubblewrap(&std::env::var_os("PATH").unwrap_or_default())?,
         runner_exe: sandbox::reachable_exe(
@@ -232,6 +242,7 @@ pub(super) fn prepare(
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         principal: principal.clone(),
+        cgroup: Some((state, detail)),
         without: BTreeSet::new(),
     };
     let inner = inner(&plan, &needs, program, &workspace);
@@ -247,6 +258,7 @@ pub(super) fn prepare(
             launch,
             principal: (principal.uid() != ours).then_some(become_principal),
             watch: Some(sandbox::survey(&plan)?.watch().map_err(PrepareError::Watch)?),
+            doorway: leaf.map(|leaf| leaf.doorway()),
         },
         workspace,
         sandbox: report(&plan),

@@ -214,6 +214,7 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
         runner_exe,
         env: host_env,
         principal,
+        cgroup: None,
         without: job.without.clone(),
     };
     let (layers, lines) = attempts(&plan, &laid, &host)?;
