@@ -165,25 +165,34 @@ impl Victim {
     }
 
     fn find(&self, home: &Home) -> Process {
-        if let Self::Runner = self {
-            let words = String::new();
-            let pid = home.runner_pid().unwrap();
-            return Process { pid, words };
+        match self {
+            Self::Runner => Process {
+                pid: home.runner_pid().unwrap(),
+                words: String::new(),
+            },
+            Self::Shim => agent(home, "oqto-runner shim"),
+            Self::Launcher => child(&Self::Shim.find(home)),
+            Self::Init => child(&Self::Launcher.find(home)),
+            Self::Harness => agent(home, "/run/oqto/oqto-runner exec-agent"),
         }
-        let agents = home.agents();
-        let mut launchers: Vec<_> = agents.iter().filter(|it| it.words.contains("bwrap")).collect();
-        launchers.sort_by_key(|it| it.pid);
-        let found = match self {
-            Self::Runner => None,
-            Self::Shim => agents.iter().find(|it| it.words.starts_with("oqto-runner shim")),
-            Self::Launcher => launchers.first().copied(),
-            Self::Init => launchers.last().copied(),
-            Self::Harness => agents
-                .iter()
-                .find(|it| it.words.starts_with("/run/oqto/oqto-runner exec-agent")),
-        };
-        found.unwrap_or_else(|| panic!("not there: {agents:#?}")).clone()
     }
+}
+
+fn agent(home: &Home, words: &str) -> Process {
+    let agents = home.agents();
+    let found = agents.iter().find(|process| process.words.starts_with(words));
+    found.unwrap_or_else(|| panic!("no {words}: {agents:#?}")).clone()
+}
+
+/// The only child of a process.
+fn child(of: &Process) -> Process {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", of.pid)).unwrap();
+    let words = format!("child of {}", of.words);
+    let pid = children
+        .trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("{words}: {children:?}"));
+    Process { pid, words }
 }
 
 async fn after(victims: &[Victim]) {

@@ -80,8 +80,8 @@ pub(super) struct Relay {
     ending: Ending,
     /// Set by a request to end: when the program is killed.
     kill_at: Option<Instant>,
-    /// What became of what is watched is on the tape.
-    looked: bool,
+    /// The note of what was seen when the program had ended, once it was looked, until it is on the tape.
+    seen: Option<Option<Vec<u8>>>,
     released: bool,
 }
 
@@ -108,7 +108,7 @@ impl Relay {
             trouble: None,
             ending: Ending::Alive,
             kill_at: None,
-            looked: false,
+            seen: None,
             released: false,
         }
     }
@@ -394,15 +394,17 @@ impl Relay {
             tape, watch, look, ..
         } = &mut self.parts;
         let now = clock::unix_ms();
-        // Before the exit, which is a tape's last record. What it left running is dead by now or about to be.
-        let watch = watch.as_deref().filter(|_| !self.looked);
-        let facts = watch.map(look).unwrap_or_default();
-        let noted = match facts.is_empty() {
-            true => Ok(()),
-            false => tape.append(Kind::Note, now, &[&Fact::note(&facts)]),
+        // Before the exit, which is a tape's last record. It is looked once, however often the disk is full.
+        let note = self.seen.get_or_insert_with(|| {
+            let facts = watch.take().map(|watch| look(&watch)).unwrap_or_default();
+            (!facts.is_empty()).then(|| Fact::note(&facts))
+        });
+        let noted = match note {
+            Some(bytes) => tape.append(Kind::Note, now, &[bytes]),
+            None => Ok(()),
         };
         let written = noted.and_then(|()| {
-            self.looked = true;
+            *note = None;
             tape.append(Kind::Exit, now, &[&exit.to_bytes()])
         });
         self.tell_trouble(&written);
