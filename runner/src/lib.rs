@@ -1,14 +1,15 @@
 //! The agent daemon of one Linux host.
 //!
 //! Modules stand on floors; a module names only modules of lower floors, and shells never name each other:
-//! ground (`bounds` `cause` `clock` `launch` `sys`), core (`policy` `session` `harness`: no I/O, no clock, no tokio),
-//! record (`event_log`), shell (`sandbox` `shim` `identity` `transport`), house (`supervisor`), daemon, doors
+//! ground (`bounds` `cause` `clock` `landmark` `launch` `sys`), core (`policy` `session` `harness`: no I/O, no clock, no tokio),
+//! record (`event_log`), shell (`audit` `sandbox` `shim` `identity` `transport`), house (`supervisor`), daemon, doors
 //! (`cli`). `docs/ARCHITECTURE.md` has the whole picture.
 #![forbid(unsafe_code)]
 
 pub mod bounds;
 pub mod cause;
 pub mod clock;
+pub mod landmark;
 pub mod launch;
 pub mod sys;
 
@@ -18,6 +19,7 @@ pub mod session;
 
 pub mod event_log;
 
+pub mod audit;
 pub mod exec_agent;
 pub mod identity;
 pub mod sandbox;

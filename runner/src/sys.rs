@@ -134,6 +134,65 @@ pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Begins a new audit session for this process and all that it starts, as that of the user `uid`. The kernel allows it
+/// once to anybody, and again to `CAP_AUDIT_CONTROL`, so nothing inside a sandbox can leave its own.
+///
+/// # Errors
+/// When this process has a session and may not leave it, or the kernel was built without audit.
+pub fn begin_audit_session(uid: u32) -> io::Result<()> {
+    std::fs::write("/proc/self/loginuid", uid.to_string())
+}
+
+/// Locks a file that is open for writing, until this process ends or closes any descriptor of it. What it starts has
+/// no part in the lock.
+///
+/// # Errors
+/// When somebody else has locked it.
+pub fn lock(file: impl AsFd) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_SETLK(&whole_file()))?;
+    Ok(())
+}
+
+/// The process that holds a file by [`lock`], as the kernel knows it; `None` when none does.
+///
+/// # Errors
+/// When the file cannot be asked for locks.
+pub fn lock_holder(file: impl AsFd) -> io::Result<Option<i32>> {
+    let mut lock = whole_file();
+    fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
+    let is_free = i32::from(lock.l_type) == nix::libc::F_UNLCK;
+    Ok((!is_free).then_some(lock.l_pid))
+}
+
+fn whole_file() -> nix::libc::flock {
+    nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// The real user of a process; `None` when it is gone.
+///
+/// # Errors
+/// When `/proc` is not there or does not say.
+pub fn real_uid_of(pid: i32) -> io::Result<Option<u32>> {
+    let status = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound)
+                || error.raw_os_error() == Some(nix::libc::ESRCH) =>
+        {
+            return Ok(None);
+        }
+        status => status?,
+    };
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = uids.and_then(|uids| uids.split_ascii_whitespace().next()?.parse().ok());
+    uid.map(Some).ok_or(io::ErrorKind::InvalidData.into())
+}
+
 /// Kills and reaps every child of this process, and what they leave behind when it is a subreaper.
 ///
 /// For a process of one thread whose own children have all been waited for.

@@ -31,6 +31,7 @@ fn order(script: &str) -> Order {
         launch,
         principal: None,
         doorway: None,
+        landmarks: Vec::new(),
     }
 }
 

@@ -162,6 +162,8 @@ fn launches(bed: &Path) -> (Launch, Launch) {
         read: Vec::new(),
         closed: Vec::new(),
         network_for: None,
+        policy_at_most: None,
+        workspace_file: None,
     };
     let name = "workspace".parse().expect("a shipped policy");
     let plan = resolve(&catalog, &name, &request).expect("the shipped policy fits");

@@ -19,4 +19,5 @@ mod said;
 mod sandboxed;
 mod stranger;
 mod survive;
+mod violations;
 mod watch;

@@ -298,6 +298,8 @@ impl ByHand {
             read: Vec::new(),
             closed: Vec::new(),
             network_for: None,
+            policy_at_most: None,
+            workspace_file: None,
         };
         let plan = resolve(&Catalog::shipped(), &"workspace".parse().unwrap(), &request).unwrap();
         let inner = Launch {
@@ -383,7 +385,7 @@ fn a_program_in_a_directory_that_only_root_may_enter_is_copied_once() {
         reachable_exe(Path::new("/bin/sh"), &principal, &copies, &[]).unwrap(),
         Path::new("/bin/sh")
     );
-    let writable = [AbsolutePath::try_from(Path::new("/bin")).unwrap()];
+    let writable = [AbsolutePath::try_from(Path::new("/bin")).unwrap().into()];
     assert_eq!(
         reachable_exe(Path::new("/bin/sh"), &principal, &copies, &writable).unwrap(),
         copy,

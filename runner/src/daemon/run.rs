@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +47,23 @@ pub enum RunError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// Somebody else could look into it or change it.
+    #[error(
+        "the state directory {path} belongs to user {owner} and has mode {mode:03o}; it has to belong to user {wanted_owner} \
+         and nobody else may write or list it: chown {wanted_owner} {path} && chmod {wanted_mode:03o} {path}"
+    )]
+    StateDirOpen {
+        /// Which.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Its mode.
+        mode: u32,
+        /// Whose it has to be.
+        wanted_owner: u32,
+        /// The widest mode that it may have.
+        wanted_mode: u32,
     },
     /// Another runner uses it.
     #[error("another runner uses the state directory {path}")]
@@ -223,15 +240,25 @@ async fn idleness(daemon: &Daemon, limit: Option<Duration>) {
 
 fn make_state_dir(path: &Path) -> Result<(), RunError> {
     // The principals of sessions pass through it when the runner is root; what is secret has a mode of its own.
-    let mode = if crate::sys::effective_uid() == 0 {
-        0o711
-    } else {
-        0o700
-    };
-    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|source| RunError::StateDir {
+    let wanted_owner = crate::sys::effective_uid();
+    let wanted_mode = if wanted_owner == 0 { 0o711 } else { 0o700 };
+    let made = DirBuilder::new().recursive(true).mode(wanted_mode).create(path);
+    let found = made.and_then(|()| fs::metadata(path));
+    let found = found.map_err(|source| RunError::StateDir {
         path: path.to_owned(),
         source,
+    })?;
+    let (owner, mode) = (found.uid(), found.permissions().mode() & 0o7777);
+    if owner == wanted_owner && mode & !wanted_mode == 0 {
+        return Ok(());
+    }
+    // One that was there before could hold what somebody else put there. Its owner has to mend it and to know why.
+    Err(RunError::StateDirOpen {
+        path: path.to_owned(),
+        owner,
+        mode,
+        wanted_owner,
+        wanted_mode,
     })
 }
 

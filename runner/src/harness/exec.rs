@@ -25,6 +25,9 @@ const TAIL_LEN_MAX: usize = 64 * 1024;
 /// The name of the tool that a run is.
 const TOOL: &str = "exec";
 
+/// What a shell adds to the signal of a program.
+const CODE_OF_SIGNAL: i32 = 128;
+
 /// What the agent is told.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -285,6 +288,13 @@ impl Run {
             is_error: Some(is_error),
             ..Draft::new(Role::Tool, vec![only(said)])
         };
+        // A shell says in its code by which signal the program ended that it ran last.
+        let ended_by = signal.or_else(|| code.map(|code| code - CODE_OF_SIGNAL));
+        out.extend(
+            ended_by
+                .filter(|signal| *signal > 0)
+                .map(|signal| Fragment::EndedBy { signal }),
+        );
         let outcome = match signal {
             Some(signal) => Outcome::Failed {
                 error: format!("the command was ended by signal {signal}"),

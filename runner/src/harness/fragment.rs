@@ -81,6 +81,11 @@ pub enum Fragment {
         /// The answer.
         answer: Result<Option<ReplyData>, Fault>,
     },
+    /// A program that the harness ran was ended by a signal.
+    EndedBy {
+        /// Which.
+        signal: i32,
+    },
     /// The line is none of this dialect.
     Stray,
 }

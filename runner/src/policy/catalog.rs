@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::allow::AllowGroups;
 use super::document::{DocumentError, Policy};
 use super::seccomp::Groups;
 
@@ -68,6 +69,7 @@ impl fmt::Display for PolicyName {
 pub struct Catalog {
     texts: BTreeMap<PolicyName, Text>,
     groups: Text,
+    allow: Text,
 }
 
 #[derive(Clone, Debug)]
@@ -131,11 +133,16 @@ impl Catalog {
             )
         });
         let groups = include_str!("../../../sandbox-policies/seccomp.toml").to_owned();
+        let allow = include_str!("../../../sandbox-policies/seccomp-allow.toml").to_owned();
         Self {
             texts: texts.collect(),
             groups: Text {
                 file: "seccomp.toml".to_owned(),
                 text: groups,
+            },
+            allow: Text {
+                file: "seccomp-allow.toml".to_owned(),
+                text: allow,
             },
         }
     }
@@ -200,13 +207,29 @@ impl Catalog {
     pub fn groups(&self) -> Result<Groups, CatalogError> {
         Groups::parse(&self.groups.file, &self.groups.text).map_err(|source| CatalogError::Groups { source })
     }
+
+    /// The groups of system calls that policies may allow.
+    ///
+    /// # Errors
+    ///
+    /// Their text is wrong.
+    pub fn allow_groups(&self) -> Result<AllowGroups, CatalogError> {
+        AllowGroups::parse(&self.allow.file, &self.allow.text)
+            .map_err(|source| CatalogError::Groups { source })
+    }
 }
 
 const SHIPPED: &[(&str, &str)] = &[
+    ("offline", include_str!("../../../sandbox-policies/offline.toml")),
     (
         "open-net",
         include_str!("../../../sandbox-policies/open-net.toml"),
     ),
+    (
+        "read-only",
+        include_str!("../../../sandbox-policies/read-only.toml"),
+    ),
+    ("strict", include_str!("../../../sandbox-policies/strict.toml")),
     (
         "workspace",
         include_str!("../../../sandbox-policies/workspace.toml"),
@@ -226,6 +249,7 @@ mod tests {
                 .unwrap_or_else(|error| panic!("{name}: {error:?}"));
         }
         catalog.groups().unwrap();
+        catalog.allow_groups().unwrap();
     }
 
     #[test]
@@ -246,7 +270,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no policy workspase; there are open-net, workspace"
+            "there is no policy workspase; there are offline, open-net, read-only, strict, workspace"
         );
     }
 }

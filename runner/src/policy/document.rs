@@ -1,38 +1,44 @@
 //! A policy as written in TOML, and the errors of writing one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::catalog::PolicyName;
-use super::path::{BadPath, Template};
-use super::plan::{Limits, Need, Network};
+use super::path::BadPath;
+use super::pattern::Template;
+use super::plan::{Need, Network};
+use super::rule::{LayerName, Limit, Ruled, Source};
 
-/// One policy as meant, before it meets a request.
+/// One policy as meant, before it meets others and a request. What it does not say is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// What it is, for people.
     pub description: String,
     pub(super) extends: Option<PolicyName>,
-    pub(super) read: Vec<Template>,
-    pub(super) write: Vec<Template>,
-    pub(super) deny: Vec<Template>,
-    pub(super) mask: Vec<Template>,
-    pub(super) protect: Vec<Template>,
-    pub(super) set: BTreeMap<String, String>,
-    pub(super) pass: BTreeSet<String>,
-    pub(super) network: Option<Network>,
-    pub(super) groups: Vec<String>,
-    pub(super) limits: Limits,
-    pub(super) layers: LayersTable,
+    pub(super) read: Option<Vec<Ruled<Template>>>,
+    pub(super) write: Option<Vec<Ruled<Template>>>,
+    pub(super) deny: Vec<Ruled<Template>>,
+    pub(super) mask: Vec<Ruled<Template>>,
+    pub(super) protect: Vec<Ruled<Template>>,
+    pub(super) set: BTreeMap<String, Ruled<String>>,
+    pub(super) pass: Option<BTreeMap<String, Source>>,
+    pub(super) network: Option<Ruled<Network>>,
+    pub(super) connect: Option<Ruled<BTreeSet<u16>>>,
+    pub(super) bind: Option<Ruled<BTreeSet<u16>>>,
+    pub(super) groups: BTreeMap<String, Source>,
+    pub(super) allow: Option<BTreeMap<String, Source>>,
+    pub(super) limits: BTreeMap<Limit, Ruled<u64>>,
+    pub(super) layers: BTreeMap<LayerName, Ruled<Need>>,
 }
 
 /// What is wrong with the text of a policy. Each names the file and the line.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
     /// It is not TOML, or says something that is not in the language.
-    #[error("{file}:{line}: {}{}", message.trim_end(), nearest.map(|key| format!("; did you mean {key}?")).unwrap_or_default())]
+    #[error("{file}:{line}: {}{}", message.trim_end(), nearest.as_ref().map(|key| format!("; did you mean {key}?")).unwrap_or_default())]
     Syntax {
         /// Which file.
         file: String,
@@ -40,8 +46,8 @@ pub enum DocumentError {
         line: usize,
         /// What the parser says.
         message: String,
-        /// The key that was probably meant.
-        nearest: Option<&'static str>,
+        /// The key or value that was probably meant.
+        nearest: Option<Box<str>>,
     },
     /// A path is not one.
     #[error("{file}:{line}: the path {path} {why}; write it absolute, or below ~ or $WORKSPACE")]
@@ -96,7 +102,25 @@ impl Policy {
     ///
     /// The text is not TOML, or says something that is not in the language.
     pub fn parse(file: &str, text: &str) -> Result<Self, DocumentError> {
+        let policy = Self::parse_part(file, text)?;
+        match policy.description.is_empty() {
+            false => Ok(policy),
+            true => Err(DocumentError::Syntax {
+                file: file.to_owned(),
+                line: 1,
+                message: "description is missing, which says for people what the policy is".to_owned(),
+                nearest: None,
+            }),
+        }
+    }
+
+    /// Reads what narrows another policy, which does not have to say what it is.
+    pub(super) fn parse_part(file: &str, text: &str) -> Result<Self, DocumentError> {
         let document: Document = toml::from_str(text).map_err(|error| syntax(file, text, &error))?;
+        let at = At {
+            file: &Arc::from(file),
+            text,
+        };
         let Document {
             description,
             extends,
@@ -115,33 +139,42 @@ impl Policy {
             protect,
         } = filesystem;
         let EnvTable { set, pass } = env;
-        let paths = |written: Vec<Spanned<String>>| -> Result<Vec<Template>, DocumentError> {
-            written
-                .into_iter()
-                .map(|path| template(file, text, path))
-                .collect()
-        };
-        let pass = pass
-            .into_iter()
-            .map(|name| variable(file, text, name))
-            .collect::<Result<_, _>>()?;
+        let NetworkTable {
+            mode,
+            connect_tcp,
+            bind_tcp,
+        } = network;
+        let SeccompTable { groups, allow } = seccomp;
         let set = set
             .into_iter()
-            .map(|(name, value)| Ok((variable(file, text, name)?, value)));
+            .map(|(name, value)| {
+                let (name, source) = at.variable(name)?;
+                Ok((name, Ruled { value, source }))
+            })
+            .collect::<Result<_, DocumentError>>()?;
+        let pass = pass.map(|names| {
+            names
+                .into_iter()
+                .map(|name| at.variable(name))
+                .collect::<Result<_, _>>()
+        });
         Ok(Self {
-            description,
-            extends: extends.map(|name| policy_name(file, text, &name)).transpose()?,
-            read: paths(read)?,
-            write: paths(write)?,
-            deny: paths(deny)?,
-            mask: paths(mask)?,
-            protect: paths(protect)?,
-            set: set.collect::<Result<_, DocumentError>>()?,
-            pass,
-            network: network.map(|table| table.mode),
-            groups: seccomp.groups,
-            limits,
-            layers,
+            description: description.unwrap_or_default(),
+            extends: extends.map(|name| at.policy_name(&name)).transpose()?,
+            read: read.map(|paths| at.templates(paths)).transpose()?,
+            write: write.map(|paths| at.templates(paths)).transpose()?,
+            deny: at.templates(deny)?,
+            mask: at.templates(mask)?,
+            protect: at.templates(protect)?,
+            set,
+            pass: pass.transpose()?,
+            network: mode.map(|mode| at.ruled(mode)),
+            connect: connect_tcp.map(|ports| at.ruled(ports)),
+            bind: bind_tcp.map(|ports| at.ruled(ports)),
+            groups: at.names(groups),
+            allow: allow.map(|names| at.names(names)),
+            limits: at.table(limits),
+            layers: at.table(layers),
         })
     }
 }
@@ -149,26 +182,27 @@ impl Policy {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
-    description: String,
+    description: Option<String>,
     extends: Option<Spanned<String>>,
     #[serde(default)]
     filesystem: FilesystemTable,
     #[serde(default)]
     env: EnvTable,
-    network: Option<NetworkTable>,
+    #[serde(default)]
+    network: NetworkTable,
     #[serde(default)]
     seccomp: SeccompTable,
     #[serde(default)]
-    limits: Limits,
+    limits: BTreeMap<Spanned<Limit>, u64>,
     #[serde(default)]
-    layers: LayersTable,
+    layers: BTreeMap<Spanned<LayerName>, Need>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct FilesystemTable {
-    read: Vec<Spanned<String>>,
-    write: Vec<Spanned<String>>,
+    read: Option<Vec<Spanned<String>>>,
+    write: Option<Vec<Spanned<String>>>,
     deny: Vec<Spanned<String>>,
     mask: Vec<Spanned<String>>,
     protect: Vec<Spanned<String>>,
@@ -178,85 +212,127 @@ struct FilesystemTable {
 #[serde(default, deny_unknown_fields)]
 struct EnvTable {
     set: BTreeMap<Spanned<String>, String>,
-    pass: Vec<Spanned<String>>,
+    pass: Option<Vec<Spanned<String>>>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct NetworkTable {
-    mode: Network,
+    mode: Option<Spanned<Network>>,
+    connect_tcp: Option<Spanned<BTreeSet<u16>>>,
+    bind_tcp: Option<Spanned<BTreeSet<u16>>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct SeccompTable {
-    groups: Vec<String>,
+    groups: Vec<Spanned<String>>,
+    allow: Option<Vec<Spanned<String>>>,
 }
 
-/// The layers that a policy speaks of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct LayersTable {
-    pub(super) cgroup_namespace: Option<Need>,
-    pub(super) landlock: Option<Need>,
-    pub(super) seccomp: Option<Need>,
+/// A text, to tell on which line of it something stands.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    file: &'a Arc<str>,
+    text: &'a str,
 }
 
-/// Every key of the language, for the suggestion after a misspelt one.
-const KEYS: &[&str] = &[
-    "description",
-    "extends",
-    "filesystem",
-    "read",
-    "write",
-    "deny",
-    "mask",
-    "protect",
-    "env",
-    "set",
-    "pass",
-    "network",
-    "mode",
-    "seccomp",
-    "groups",
-    "limits",
-    "process_memory_mib",
-    "processes",
-    "open_files",
-    "process_cpu_seconds",
-    "file_size_mib",
-    "core_mib",
-    "tmp_mib",
-    "layers",
-    "cgroup_namespace",
-    "landlock",
-    "group",
-    "reason",
-    "call",
-    "why",
-    "refusal",
-    "when",
-    "arg",
-    "is",
-    "not",
-    "any_bit",
-    "given",
-];
+impl At<'_> {
+    fn line<T>(self, written: &Spanned<T>) -> usize {
+        line_of(self.text, written.span().start)
+    }
+
+    fn source<T>(self, written: &Spanned<T>) -> Source {
+        Source::Line {
+            file: Arc::clone(self.file),
+            line: self.line(written),
+        }
+    }
+
+    fn ruled<T>(self, written: Spanned<T>) -> Ruled<T> {
+        Ruled {
+            source: self.source(&written),
+            value: written.into_inner(),
+        }
+    }
+
+    fn names(self, written: Vec<Spanned<String>>) -> BTreeMap<String, Source> {
+        let names = written.into_iter().map(|name| self.ruled(name));
+        names.map(|name| (name.value, name.source)).collect()
+    }
+
+    fn table<K: Ord, V>(self, written: BTreeMap<Spanned<K>, V>) -> BTreeMap<K, Ruled<V>> {
+        let rules = written.into_iter().map(|(key, value)| {
+            let source = self.source(&key);
+            (key.into_inner(), Ruled { value, source })
+        });
+        rules.collect()
+    }
+
+    fn templates(self, written: Vec<Spanned<String>>) -> Result<Vec<Ruled<Template>>, DocumentError> {
+        let templates = written.into_iter().map(|path| {
+            let (line, source) = (self.line(&path), self.source(&path));
+            let path = path.into_inner();
+            match Template::parse(&path) {
+                Ok(value) => Ok(Ruled { value, source }),
+                Err(why) => Err(DocumentError::Path {
+                    file: self.file.to_string(),
+                    line,
+                    path,
+                    why,
+                }),
+            }
+        });
+        templates.collect()
+    }
+
+    fn variable(self, written: Spanned<String>) -> Result<(String, Source), DocumentError> {
+        let (line, source) = (self.line(&written), self.source(&written));
+        let name = written.into_inner();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if !name.is_empty() && name.bytes().all(plain) && !name.as_bytes()[0].is_ascii_digit() {
+            Ok((name, source))
+        } else {
+            Err(DocumentError::Variable {
+                file: self.file.to_string(),
+                line,
+                name,
+            })
+        }
+    }
+
+    fn policy_name(self, written: &Spanned<String>) -> Result<PolicyName, DocumentError> {
+        written.get_ref().parse().map_err(|_| DocumentError::Extends {
+            file: self.file.to_string(),
+            line: self.line(written),
+            name: written.get_ref().clone(),
+        })
+    }
+}
 
 pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> DocumentError {
     let span = error.span().unwrap_or_default();
-    let word = text.get(span.clone()).unwrap_or_default();
-    let misspelt = error.message().starts_with("unknown field") && !KEYS.contains(&word);
-    let nearest = KEYS
-        .iter()
-        .copied()
-        .filter(|key| misspelt && distance(word, key) <= 2);
+    let message = error.message().replace('\n', " ");
     DocumentError::Syntax {
         file: file.to_owned(),
         line: line_of(text, span.start),
-        message: error.message().replace('\n', " "),
-        nearest: nearest.min_by_key(|key| distance(word, key)),
+        nearest: meant(&message).map(String::into_boxed_str),
+        message,
     }
+}
+
+/// The parser says `unknown field` or `unknown variant`, what it read, and what it knows, each between backquotes.
+fn meant(message: &str) -> Option<String> {
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let mut quoted = message.split('`').skip(1).step_by(2).filter(|_| unknown);
+    let read = quoted.next()?;
+    nearest(read, quoted)
+}
+
+/// The word that was probably meant: at most two letters away.
+pub(super) fn nearest<'a>(read: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let near = known.filter(|word| distance(read, word) <= 2);
+    near.min_by_key(|word| distance(read, word)).map(str::to_owned)
 }
 
 /// The line, from 1, on which the byte `at` stands.
@@ -277,40 +353,6 @@ fn distance(from: &str, to: &str) -> usize {
         }
     }
     row[to.len()]
-}
-
-fn template(file: &str, text: &str, written: Spanned<String>) -> Result<Template, DocumentError> {
-    let line = line_of(text, written.span().start);
-    let path = written.into_inner();
-    Template::parse(&path).map_err(|why| DocumentError::Path {
-        file: file.to_owned(),
-        line,
-        path,
-        why,
-    })
-}
-
-fn variable(file: &str, text: &str, written: Spanned<String>) -> Result<String, DocumentError> {
-    let line = line_of(text, written.span().start);
-    let name = written.into_inner();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if !name.is_empty() && name.bytes().all(plain) && !name.as_bytes()[0].is_ascii_digit() {
-        Ok(name)
-    } else {
-        Err(DocumentError::Variable {
-            file: file.to_owned(),
-            line,
-            name,
-        })
-    }
-}
-
-fn policy_name(file: &str, text: &str, written: &Spanned<String>) -> Result<PolicyName, DocumentError> {
-    written.get_ref().parse().map_err(|_| DocumentError::Extends {
-        file: file.to_owned(),
-        line: line_of(text, written.span().start),
-        name: written.get_ref().clone(),
-    })
 }
 
 #[cfg(test)]
@@ -341,16 +383,28 @@ mod tests {
                 &["p.toml:3: ", "if-available"],
             ),
             (
-                "description = \"d\"\n[layers]\nnamespaces = \"if-available\"\n",
-                &["p.toml:3: ", "namespaces"],
+                "description = \"d\"\n[layers]\nnamespace = \"required\"\n",
+                &["p.toml:3: ", "did you mean namespaces?"],
+            ),
+            (
+                "description = \"d\"\n[limits]\nproceses = 3\n",
+                &["p.toml:3: ", "did you mean processes?"],
+            ),
+            (
+                "description = \"d\"\n[network]\nmode = \"hots\"\n",
+                &["p.toml:3: ", "did you mean host?"],
+            ),
+            (
+                "description = \"d\"\n[network]\nconnect_tcp = [443, 70000]\n",
+                &["p.toml:3: ", "70000"],
             ),
             (
                 "description = \"d\"\n[filesystem]\nread = [\n  \"/a\",\n  \"b\",\n]\n",
                 &["p.toml:5: ", "the path b is not absolute"],
             ),
             (
-                "description = \"d\"\n[filesystem]\ndeny = [\"~/*.key\"]\n",
-                &["p.toml:3: ", "wildcard"],
+                "description = \"d\"\n[filesystem]\ndeny = [\"~/[ab].key\"]\n",
+                &["p.toml:3: ", "[ab].key", "only wildcards are *, ? and **"],
             ),
             (
                 "description = \"d\"\n[env]\npass = [\"A B\"]\n",

@@ -8,19 +8,29 @@
 //! same request always give the same plan. A key that no code enforces does not exist in the language, so that a
 //! policy never says more than it does. Not here: whether the host can enforce it (`sandbox`).
 
+mod allow;
 mod catalog;
 mod document;
+mod meeting;
 mod path;
+mod pattern;
 mod plan;
 mod resolve;
+mod rule;
 mod seccomp;
 mod syscall;
 mod syscall_table;
+mod terms;
 
+pub use allow::AllowGroups;
 pub use catalog::{BadName, Catalog, CatalogError, PolicyName};
 pub use document::{DocumentError, Policy};
+pub use meeting::{Forbids, Widening};
 pub use path::{AbsolutePath, BadPath};
+pub(crate) use pattern::name_fits;
+pub use pattern::{Glob, Part, Pattern};
 pub use plan::{Calls, Environment, Files, Layers, Limits, Need, Network, Permit, Plan, Ports};
-pub use resolve::{Request, ResolveError, resolve};
+pub use resolve::{Request, ResolveError, Resolved, Sources, WorkspaceFile, resolve, trace};
+pub use rule::{LayerName, Limit, Rule, Source};
 pub use seccomp::{Condition, Denial, Groups, Refusal, Test, Verdict};
 pub use syscall::{Architecture, Syscall, UnknownSyscall};

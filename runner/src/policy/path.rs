@@ -25,12 +25,19 @@ pub enum BadPath {
     /// It has a control character in it or is not UTF-8.
     #[error("has a control character in it or is not UTF-8")]
     Unprintable,
-    /// It has a wildcard in it.
-    #[error("has a wildcard in it, and policies name paths one by one")]
+    /// It has brackets, braces or a dollar sign in it.
+    #[error("has [, ], {{, }} or $ in it, and the only wildcards are *, ? and **")]
     Wildcard,
+    /// It has two stars that are not a whole name.
+    #[error("has ** beside other letters, and ** stands for whole names only")]
+    Stars,
 }
 
 impl AbsolutePath {
+    pub(super) fn root() -> Self {
+        Self("/".to_owned())
+    }
+
     /// The path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -105,50 +112,6 @@ impl fmt::Display for AbsolutePath {
     }
 }
 
-/// A path as a policy writes it: absolute, or below the user's home (`~`) or the workspace (`$WORKSPACE`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template {
-    root: Root,
-    rest: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Root {
-    System,
-    Home,
-    Workspace,
-}
-
-impl Template {
-    pub(super) fn parse(text: &str) -> Result<Self, BadPath> {
-        let (root, rest) = match text.split_once('/') {
-            Some(("", rest)) => (Root::System, rest),
-            Some(("~", rest)) => (Root::Home, rest),
-            Some(("$WORKSPACE", rest)) => (Root::Workspace, rest),
-            None if text == "~" => (Root::Home, ""),
-            None if text == "$WORKSPACE" => (Root::Workspace, ""),
-            _ => return Err(BadPath::Relative),
-        };
-        if rest.contains(['*', '?', '[', '$']) {
-            return Err(BadPath::Wildcard);
-        }
-        AbsolutePath::try_from(format!("/{rest}"))?;
-        Ok(Self {
-            root,
-            rest: rest.to_owned(),
-        })
-    }
-
-    pub(super) fn expand(&self, home: &AbsolutePath, workspace: &AbsolutePath) -> AbsolutePath {
-        let joined = match self.root {
-            Root::System => AbsolutePath::try_from(format!("/{}", self.rest)),
-            Root::Home => home.join(&self.rest),
-            Root::Workspace => workspace.join(&self.rest),
-        };
-        joined.expect("both parts were checked when they were made")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,31 +141,5 @@ mod tests {
         assert!(path("/a/b").is_within(&path("/a")));
         assert!(path("/a").is_within(&path("/a")));
         assert!(!path("/ab").is_within(&path("/a")));
-    }
-
-    #[test]
-    fn templates_expand_below_home_and_workspace() {
-        let path = |text: &str| AbsolutePath::try_from(text.to_owned()).unwrap();
-        let (home, workspace) = (path("/home/a"), path("/srv/w"));
-        for (text, whole) in [
-            ("~/.ssh", "/home/a/.ssh"),
-            ("~", "/home/a"),
-            ("$WORKSPACE/.git/hooks", "/srv/w/.git/hooks"),
-            ("/usr", "/usr"),
-        ] {
-            assert_eq!(
-                Template::parse(text).unwrap().expand(&home, &workspace),
-                path(whole)
-            );
-        }
-        for (text, why) in [
-            ("usr", BadPath::Relative),
-            ("~bob/x", BadPath::Relative),
-            ("$HOME/x", BadPath::Relative),
-            ("~/*.key", BadPath::Wildcard),
-            ("$WORKSPACE/../x", BadPath::Dots),
-        ] {
-            assert_eq!(Template::parse(text), Err(why), "{text}");
-        }
     }
 }

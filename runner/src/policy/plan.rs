@@ -8,6 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::catalog::PolicyName;
 use super::path::AbsolutePath;
+use super::pattern::Pattern;
+use super::rule::{LayerName, Limit};
 use super::seccomp::{Condition, Denial};
 use super::syscall::Syscall;
 
@@ -38,7 +40,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Names this plan: equal plans have equal digests.
+    /// Names what this plan enforces. The session's own home is left out: it is another one each time, and the same policy
+    /// in the same workspace should have the same name.
     ///
     /// # Panics
     ///
@@ -46,23 +49,26 @@ impl Plan {
     #[must_use]
     pub fn digest(&self) -> Digest {
         // Fields stand in the order of the struct and maps are sorted, so there is one JSON for one plan.
-        let json = serde_json::to_vec(self).expect("a plan is texts and numbers");
+        let mut plan = self.clone();
+        plan.home = AbsolutePath::root();
+        let json = serde_json::to_vec(&plan).expect("a plan is texts and numbers");
         Digest(Sha256::digest(json).into())
     }
 }
 
-/// Which files the harness sees. Every path is the host's own and the same inside.
+/// Which files the harness sees. Every path is the host's own and the same inside. What fits a pattern is looked up when
+/// the sandbox is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Files {
     /// Readable and executable, with everything below. What the host does not have gives nothing.
-    pub read: Vec<AbsolutePath>,
+    pub read: Vec<Pattern>,
     /// Writable too.
-    pub write: Vec<AbsolutePath>,
+    pub write: Vec<Pattern>,
     /// Empty, although they lie below something given.
-    pub hidden: Vec<AbsolutePath>,
+    pub hidden: Vec<Pattern>,
     /// Never writable, although they lie below something writable.
-    pub protect: Vec<AbsolutePath>,
+    pub protect: Vec<Pattern>,
 }
 
 /// Which variables the harness gets besides those that the sandbox itself defines.
@@ -140,6 +146,37 @@ pub struct Limits {
     pub tmp_mib: Option<u64>,
 }
 
+impl Limits {
+    /// Those of a policy.
+    pub(super) fn of(said: impl Iterator<Item = (Limit, u64)>) -> Self {
+        let mut limits = Self::default();
+        for (limit, value) in said {
+            *limits.field(limit) = Some(value);
+        }
+        limits
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn limit(&self, limit: Limit) -> Option<u64> {
+        *self.clone().field(limit)
+    }
+
+    fn field(&mut self, limit: Limit) -> &mut Option<u64> {
+        match limit {
+            Limit::ProcessMemoryMib => &mut self.process_memory_mib,
+            Limit::MemoryMib => &mut self.memory_mib,
+            Limit::CpuPercent => &mut self.cpu_percent,
+            Limit::Processes => &mut self.processes,
+            Limit::OpenFiles => &mut self.open_files,
+            Limit::ProcessCpuSeconds => &mut self.process_cpu_seconds,
+            Limit::FileSizeMib => &mut self.file_size_mib,
+            Limit::CoreMib => &mut self.core_mib,
+            Limit::TmpMib => &mut self.tmp_mib,
+        }
+    }
+}
+
 /// What happens where the host lacks a layer. Layers not named here are always required.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -154,6 +191,33 @@ pub struct Layers {
     pub landlock: Need,
     /// Seccomp.
     pub seccomp: Need,
+}
+
+impl Layers {
+    /// Those of a policy.
+    pub(super) fn of(said: impl Iterator<Item = (LayerName, Need)>) -> Self {
+        let mut layers = Self::default();
+        for (layer, need) in said {
+            *layers.field(layer) = need;
+        }
+        layers
+    }
+
+    /// Whether one of them is needed.
+    #[must_use]
+    pub fn need(mut self, layer: LayerName) -> Need {
+        *self.field(layer)
+    }
+
+    fn field(&mut self, layer: LayerName) -> &mut Need {
+        match layer {
+            LayerName::Namespaces => &mut self.namespaces,
+            LayerName::Cgroup => &mut self.cgroup,
+            LayerName::CgroupNamespace => &mut self.cgroup_namespace,
+            LayerName::Landlock => &mut self.landlock,
+            LayerName::Seccomp => &mut self.seccomp,
+        }
+    }
 }
 
 /// Whether a session may start without a layer.

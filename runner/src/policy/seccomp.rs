@@ -193,7 +193,7 @@ fn not_permitted() -> Refusal {
 /// A condition as written: exactly one of the tests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+pub(super) struct Written {
     arg: u8,
     is: Option<Vec<u32>>,
     not: Option<Vec<u32>>,
@@ -217,7 +217,7 @@ impl Entry {
 }
 
 impl Written {
-    fn condition(self) -> Option<Condition> {
+    pub(super) fn condition(self) -> Option<Condition> {
         let Self {
             arg,
             is,

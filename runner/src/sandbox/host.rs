@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::principal::Principal;
 use super::report::{Layer, State};
-use crate::policy::AbsolutePath;
+use crate::policy::Pattern;
 
 /// What the sandbox uses of the host.
 #[derive(Clone, Debug)]
@@ -79,9 +79,9 @@ pub fn reachable_exe(
     exe: &Path,
     principal: &Principal,
     bin_dir: &Path,
-    writable: &[AbsolutePath],
+    writable: &[Pattern],
 ) -> Result<PathBuf, ReachError> {
-    let exposed = writable.iter().any(|root| exe.starts_with(root.as_path()));
+    let exposed = writable.iter().any(|root| root.covers_path(exe));
     if !exposed && nix::unistd::geteuid().as_raw() == principal.uid() {
         return Ok(exe.to_owned());
     }

@@ -14,15 +14,16 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
 use crate::policy::{AbsolutePath, BadPath, Plan, PolicyName, Request, ResolveError, resolve};
-use crate::sys;
 
 use super::cgroup::{self, CgroupError, Leaf};
+use super::home::Home;
 use super::host::{Host, ReachError, reachable_exe};
 use super::policies::{PoliciesError, catalog};
 use super::principal::{AssumeError, Principal, PrincipalError};
 use super::probe::{NoBubblewrap, bubblewrap};
 use super::report::{self, Enforced, Layer, Report, ReportError, State};
-use super::view::{ViewError, survey};
+use super::survey::survey;
+use super::view::ViewError;
 use super::wrap::{WrapError, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
@@ -250,19 +251,21 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         path: "/proc/self/exe".into(),
         source,
     })?;
-    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&workspace)?])?;
+    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&workspace)?.into()])?;
     principal.assume()?;
 
-    let home = Home::make()?;
+    let home = Home::make().map_err(|(path, source)| RunError::Home { path, source })?;
     let request = Request {
         workspace: absolute(&workspace)?,
         user_home: absolute(
             &fs::canonicalize(principal.home()).unwrap_or_else(|_| principal.home().to_owned()),
         )?,
-        session_home: absolute(&home.path)?,
+        session_home: absolute(home.path())?,
         read: Vec::new(),
         closed: closed(&env, principal.home(), policy_dir.as_deref())?,
         network_for: None,
+        policy_at_most: None,
+        workspace_file: None,
     };
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
@@ -412,34 +415,5 @@ impl Drop for Group {
     fn drop(&mut self) {
         // A start that failed says so already, and the next run finds what is left.
         let _ = self.leaf.as_ref().map(Leaf::remove);
-    }
-}
-
-/// A home for one run.
-struct Home {
-    path: PathBuf,
-}
-
-impl Home {
-    fn make() -> Result<Self, RunError> {
-        let above = env::temp_dir();
-        let made = fs::canonicalize(&above)
-            .and_then(|above| Ok(nix::unistd::mkdtemp(&above.join("oqto-run-XXXXXX"))?));
-        made.map(|path| Self { path })
-            .map_err(|source| RunError::Home { path: above, source })
-    }
-
-    /// Answers the path if it could not be removed, which the program can bring about.
-    fn remove(self) -> Option<PathBuf> {
-        let path = self.path.clone();
-        drop(self);
-        path.exists().then_some(path)
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        // A start that failed says so already; the home is empty then.
-        let _ = sys::remove_tree(&self.path);
     }
 }

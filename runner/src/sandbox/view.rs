@@ -6,10 +6,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::policy::{AbsolutePath, Network, Plan};
+use crate::policy::{Network, Pattern, Plan};
 
 use super::entry::{Rights, Rule, Same};
-use super::git;
+use super::expand::Expansion;
+use super::survey::survey_of;
 use super::wrap::{HOME, WrapError};
 
 /// What stands at one path of the harness's root.
@@ -54,6 +55,47 @@ pub enum ViewError {
         /// Which path.
         path: PathBuf,
     },
+    /// A pattern stands for too much to hold it to its word.
+    #[error("more than {bound} {what}: the pattern {pattern}; write it narrower")]
+    TooMany {
+        /// Which pattern.
+        pattern: Pattern,
+        /// How many there may be.
+        bound: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// A pattern of what may be written stands for nothing.
+    #[error("nothing fits the pattern {pattern}, and what may be written has to exist")]
+    Nothing {
+        /// Which pattern.
+        pattern: Pattern,
+    },
+}
+
+/// What a plan gives, as paths of this host.
+pub(super) struct Given {
+    read: Vec<PathBuf>,
+    pub(super) write: Vec<PathBuf>,
+}
+
+impl Given {
+    pub(super) fn of(plan: &Plan, expansion: &mut Expansion) -> Result<Self, ViewError> {
+        let mut read = Vec::new();
+        for pattern in &plan.files.read {
+            read.extend(expansion.paths(pattern)?);
+        }
+        let mut write = Vec::new();
+        for pattern in &plan.files.write {
+            let paths = expansion.paths(pattern)?;
+            if paths.is_empty() {
+                let pattern = pattern.clone();
+                return Err(ViewError::Nothing { pattern });
+            }
+            write.extend(paths);
+        }
+        Ok(Self { read, write })
+    }
 }
 
 /// Directories in memory that every harness has.
@@ -76,41 +118,39 @@ impl View {
             PathBuf::from(HOME),
             Mount::Writable(plan.home.as_path().to_owned()),
         );
-        for path in &plan.files.read {
-            view.read(plan, path)?;
+        let mut expansion = Expansion::default();
+        let given = Given::of(plan, &mut expansion)?;
+        for path in &given.read {
+            view.read(&given, path)?;
         }
         if plan.network == Network::Host {
-            view.resolver(plan)?;
+            view.resolver(&given)?;
         }
-        for path in &plan.files.write {
-            let Some(from) = resolved(path.as_path())? else {
-                let source = io::ErrorKind::NotFound.into();
-                return Err(ViewError::Unreadable {
-                    path: path.as_path().to_owned(),
-                    source,
-                });
+        for path in &given.write {
+            let Some(from) = resolved(path)? else {
+                return Err(unreadable(path, io::ErrorKind::NotFound.into()));
             };
-            view.mounts
-                .insert(path.as_path().to_owned(), Mount::Writable(from));
+            view.mounts.insert(path.clone(), Mount::Writable(from));
         }
-        for path in &plan.files.hidden {
-            view.hide(path.as_path())?;
+        for pattern in &plan.files.hidden {
+            for path in expansion.paths(pattern)? {
+                view.hide(&path)?;
+            }
         }
-        for Sealed { path, .. } in survey(plan)?.sealed {
-            view.seal(&path)?;
+        for path in survey_of(plan, &given.write, &mut expansion)?.sealed() {
+            view.seal(path)?;
         }
         Ok(view)
     }
 
     /// A path that may be a link, as `/bin` is on most hosts: kept as one where its target is in view anyway.
-    fn read(&mut self, plan: &Plan, path: &AbsolutePath) -> Result<(), ViewError> {
-        let path = path.as_path();
+    fn read(&mut self, given: &Given, path: &Path) -> Result<(), ViewError> {
         let Some(from) = resolved(path)? else {
             return Ok(());
         };
-        let given = |given: &AbsolutePath| given.as_path() != path && from.starts_with(given.as_path());
+        let shows = |given: &PathBuf| given != path && from.starts_with(given);
         let mount = match fs::read_link(path) {
-            Ok(target) if plan.files.read.iter().chain(&plan.files.write).any(given) => Mount::Link(target),
+            Ok(target) if given.read.iter().chain(&given.write).any(shows) => Mount::Link(target),
             Ok(_) | Err(_) => Mount::ReadOnly(from),
         };
         self.mounts.insert(path.to_owned(), mount);
@@ -118,31 +158,33 @@ impl View {
     }
 
     /// Names have to be looked up somewhere: the list of resolvers is often a link out of `/etc`.
-    fn resolver(&mut self, plan: &Plan) -> Result<(), ViewError> {
+    fn resolver(&mut self, given: &Given) -> Result<(), ViewError> {
         let Some(from) = resolved(Path::new("/etc/resolv.conf"))? else {
             return Ok(());
         };
-        if !plan
-            .files
-            .read
-            .iter()
-            .any(|given| from.starts_with(given.as_path()))
-        {
+        if !given.read.iter().any(|given| from.starts_with(given)) {
             self.mounts.insert(from.clone(), Mount::ReadOnly(from));
         }
         Ok(())
     }
 
-    /// Covers a path of the host that would be in view.
+    /// Covers a path of the host that would be in view, and whatever else shows a part of it.
     fn hide(&mut self, path: &Path) -> Result<(), ViewError> {
         let Some(real) = resolved(path)? else {
             return Ok(());
         };
-        let empty = if real.is_dir() {
-            Mount::EmptyDirectory
-        } else {
-            Mount::EmptyFile
-        };
+        for (at, mount) in &mut self.mounts {
+            match mount {
+                // The session's own home lies in the runner's state, which is closed to everybody else.
+                Mount::ReadOnly(from) | Mount::Writable(from)
+                    if from.starts_with(&real) && at != Path::new(HOME) =>
+                {
+                    *mount = empty(from);
+                }
+                _ => {}
+            }
+        }
+        let empty = empty(&real);
         for path in self.shown(&real) {
             self.pin(&path);
             self.mounts.insert(path, empty.clone());
@@ -265,148 +307,17 @@ impl View {
     }
 }
 
-/// The protected paths of a plan, as the disk has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Survey {
-    sealed: Vec<Sealed>,
-    open: Vec<Open>,
-}
-
-/// A protected path that exists, and which file or directory it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Sealed {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Sealed {
-    fn of(path: PathBuf) -> Result<Self, ViewError> {
-        let found = fs::symlink_metadata(&path).map_err(|source| unreadable(&path, source))?;
-        Ok(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            path,
-        })
+/// Nothing, in the place of a file or directory.
+fn empty(path: &Path) -> Mount {
+    if path.is_dir() {
+        Mount::EmptyDirectory
+    } else {
+        Mount::EmptyFile
     }
-}
-
-/// A protected path that no mount can protect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Open {
-    path: PathBuf,
-    /// What the first link on its way points to; `None` where the path does not exist.
-    link: Option<PathBuf>,
-}
-
-impl Survey {
-    /// The protected paths that exist and cannot be changed.
-    #[must_use]
-    pub fn sealed(&self) -> Vec<&Path> {
-        self.sealed.iter().map(|sealed| sealed.path.as_path()).collect()
-    }
-
-    /// The sealed paths that somebody on the host has removed or put another file in the place of. The kernel takes
-    /// a mount away together with what it stood on, so since then the program could write there.
-    #[must_use]
-    pub fn unsealed(&self) -> Vec<PathBuf> {
-        let same = |sealed: &&Sealed| Sealed::of(sealed.path.clone()).is_ok_and(|now| now == **sealed);
-        let gone = self.sealed.iter().filter(|sealed| !same(sealed));
-        gone.map(|sealed| sealed.path.clone()).collect()
-    }
-
-    /// The paths that no mount could protect and that are not now what they were: to be told to the user, since a
-    /// program of his may obey them.
-    #[must_use]
-    pub fn changed(&self) -> Vec<PathBuf> {
-        let changed = |open: &&Open| match found(Path::new("/"), &open.path) {
-            Ok(Found::Absent) => open.link.is_some(),
-            Ok(Found::Link(target)) => open.link.as_ref() != Some(&target),
-            // What cannot be looked at any more is not what it was.
-            Ok(Found::There | Found::Blocked(_)) | Err(_) => true,
-        };
-        self.open
-            .iter()
-            .filter(changed)
-            .map(|open| open.path.clone())
-            .collect()
-    }
-}
-
-/// Looks at the protected paths of a plan.
-///
-/// # Errors
-///
-/// One of them cannot be looked at.
-pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
-    let writable = |path: &Path| {
-        let roots = plan.files.write.iter().map(AbsolutePath::as_path);
-        roots.into_iter().find(|root| path.starts_with(root))
-    };
-    let mut survey = Survey::default();
-    let mut sealed = Vec::new();
-    for path in &plan.files.protect {
-        let path = path.as_path();
-        let Some(root) = writable(path) else { continue };
-        match found(root, path)? {
-            Found::There => sealed.push(path.to_owned()),
-            Found::Blocked(file) => {
-                for elsewhere in git::elsewhere(&file, path) {
-                    let real = resolved(&elsewhere)?.filter(|real| writable(real).is_some());
-                    sealed.extend(real);
-                }
-                sealed.push(file);
-            }
-            Found::Absent => survey.open.push(Open {
-                path: path.to_owned(),
-                link: None,
-            }),
-            Found::Link(target) => {
-                survey.open.push(Open {
-                    path: path.to_owned(),
-                    link: Some(target),
-                });
-                sealed.extend(resolved(path)?.filter(|real| writable(real).is_some()));
-            }
-        }
-    }
-    survey.sealed = sealed.into_iter().map(Sealed::of).collect::<Result<_, _>>()?;
-    survey.sealed.sort();
-    survey.sealed.dedup();
-    Ok(survey)
-}
-
-enum Found {
-    There,
-    Absent,
-    /// A file stands where a directory would have to be, as `.git` does in a linked worktree: as long as it stands,
-    /// nothing can appear below, and what it says decides where others look instead.
-    Blocked(PathBuf),
-    Link(PathBuf),
-}
-
-/// Goes from `root` to `path` step by step, up to the first link.
-fn found(root: &Path, path: &Path) -> Result<Found, ViewError> {
-    let mut steps: Vec<&Path> = path.ancestors().take_while(|step| *step != root).collect();
-    steps.reverse();
-    for step in steps {
-        match fs::symlink_metadata(step) {
-            Ok(metadata) if metadata.is_symlink() => {
-                return fs::read_link(step)
-                    .map(Found::Link)
-                    .map_err(|source| unreadable(step, source));
-            }
-            Ok(metadata) if !metadata.is_dir() && step != path => return Ok(Found::Blocked(step.to_owned())),
-            Ok(_) => {}
-            Err(error) if is_absent(&error) => return Ok(Found::Absent),
-            Err(source) => return Err(unreadable(step, source)),
-        }
-    }
-    Ok(Found::There)
 }
 
 /// The path without links, or `None` if there is nothing.
-fn resolved(path: &Path) -> Result<Option<PathBuf>, ViewError> {
+pub(super) fn resolved(path: &Path) -> Result<Option<PathBuf>, ViewError> {
     match fs::canonicalize(path) {
         Ok(real) => Ok(Some(real)),
         Err(error) if is_absent(&error) => Ok(None),
@@ -414,14 +325,14 @@ fn resolved(path: &Path) -> Result<Option<PathBuf>, ViewError> {
     }
 }
 
-fn is_absent(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     )
 }
 
-fn unreadable(path: &Path, source: io::Error) -> ViewError {
+pub(super) fn unreadable(path: &Path, source: io::Error) -> ViewError {
     ViewError::Unreadable {
         path: path.to_owned(),
         source,
@@ -432,9 +343,10 @@ fn unreadable(path: &Path, source: io::Error) -> ViewError {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use crate::policy::{Catalog, Request, resolve};
+    use crate::policy::{AbsolutePath, Catalog, Request, resolve};
 
     use super::*;
+    use crate::sandbox::survey;
 
     /// A plan whose workspace is `w` below `above`.
     fn plan(above: &Path) -> Plan {
@@ -449,6 +361,8 @@ mod tests {
             read: Vec::new(),
             closed: Vec::new(),
             network_for: None,
+            policy_at_most: None,
+            workspace_file: None,
         };
         resolve(&Catalog::shipped(), &"workspace".parse().unwrap(), &request).unwrap()
     }

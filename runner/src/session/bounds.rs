@@ -53,6 +53,13 @@ pub(super) const PARTIAL_PARTS_MAX: usize = 1024;
 /// How much output is held back until the sandbox's report arrives, in bytes. Both come at once, from two pipes.
 pub(super) const EARLY_LEN_MAX: usize = 1024 * 1024;
 
+/// How many different violations of its sandbox a session tells. An agent that was stopped so often was told to try,
+/// and who reads has understood; each costs eight bytes of every snapshot.
+pub(super) const VIOLATIONS_MAX: usize = 128;
+
+/// How many facts are held back until the sandbox's report arrives. Hardly one can be there before.
+pub(super) const EARLY_FACTS_MAX: usize = 16;
+
 /// How much of what a harness wrote to its standard error is kept to explain its end, in bytes.
 pub(super) const STDERR_LEN_MAX: usize = 2 * 1024;
 

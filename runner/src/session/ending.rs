@@ -61,6 +61,9 @@ impl Session {
     /// The harness's process has ended.
     pub(super) fn exited(&mut self, status: ExitStatus, out: &mut Vec<Action>) {
         let harness = self.setup.harness;
+        if self.sandbox.is_some() && !matches!(self.stage, Stage::Closed) {
+            self.ended_by(status.signal(), out);
+        }
         match &self.stage {
             Stage::Closed => {}
             Stage::Stopping(Stopping {

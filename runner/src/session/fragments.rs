@@ -83,6 +83,7 @@ impl Session {
             Fragment::Ended(outcome) => self.ended(outcome, out),
             Fragment::Answer { id, answer } => self.answered(id, answer, out),
             Fragment::Stray => self.stray("", out),
+            Fragment::EndedBy { signal } => self.ended_by(signal, out),
             Fragment::Text { .. }
             | Fragment::Thought { .. }
             | Fragment::CallStarted { .. }

@@ -6,6 +6,8 @@ use oqto_protocol::command::CommandEnvelope;
 use oqto_protocol::policy::LayerReport;
 use serde::{Deserialize, Serialize};
 
+use super::fact::Fact;
+
 /// What a session is told.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
@@ -17,6 +19,8 @@ pub enum Input<'a> {
     Command(&'a CommandEnvelope),
     /// What the sandbox's last stage said before it became the harness.
     Report(&'a Report),
+    /// What was seen of the session from outside, as a note on the tape says.
+    Seen(&'a Fact),
     /// The harness's process has ended.
     Exited(ExitStatus),
     /// The tape cannot be read any further, for this reason. Not on the tape.
@@ -33,6 +37,20 @@ pub enum ExitStatus {
     Code(i32),
     /// By a signal.
     Signal(i32),
+}
+
+impl ExitStatus {
+    /// What a launcher or a shell adds to the signal that ended a program, when it ends with a code itself.
+    const CODE_OF_SIGNAL: i32 = 128;
+
+    /// The signal that ended the process, or that its code says to have ended what it ran. No signal has the number 0
+    /// or less.
+    pub(super) fn signal(self) -> i32 {
+        match self {
+            Self::Signal(signal) => signal,
+            Self::Code(code) => code - Self::CODE_OF_SIGNAL,
+        }
+    }
 }
 
 impl fmt::Display for ExitStatus {

@@ -9,6 +9,7 @@ use oqto_protocol::session::{SessionInfo, SessionState, SessionStatus};
 
 use super::action::{Action, WriteId};
 use super::bounds::{DEADLINE_SLACK_MS, EARLY_LEN_MAX, START_MS, STDERR_LEN_MAX};
+use super::fact::Violations;
 use super::input::{Input, Report};
 use super::replies::Replies;
 use super::setup::Setup;
@@ -38,6 +39,7 @@ pub struct Session {
     /// What the harness works at, as was said last; nothing while it is idle.
     pub(super) working: Option<Phase>,
     pub(super) strays: Strays,
+    pub(super) violations: Violations,
     /// The end of what the harness wrote to its standard error.
     pub(super) stderr: Vec<u8>,
     /// The newest event.
@@ -61,6 +63,7 @@ impl Session {
         let stage = Stage::Starting(Starting {
             until: now_ms + START_MS,
             early: Vec::new(),
+            early_facts: Vec::new(),
             waiting: Vec::new(),
         });
         Self {
@@ -76,6 +79,7 @@ impl Session {
             asked: Vec::new(),
             working: None,
             strays: Strays::default(),
+            violations: Violations::default(),
             stderr: Vec::new(),
             cursor: setup.cursor,
             own_writes: 0,
@@ -99,6 +103,7 @@ impl Session {
             Input::Command(envelope) => self.command(envelope, out),
             Input::Report(Report::Confined { layers }) => self.confined(layers, out),
             Input::Report(Report::Failed { layer, error }) => self.unconfined(layer, error, out),
+            Input::Seen(fact) => self.seen(fact, out),
             Input::Exited(status) => self.exited(*status, out),
             Input::Lost(why) => self.lost(why, out),
             Input::Deadline => {}
@@ -277,6 +282,9 @@ impl Session {
         self.probe(out);
         if let Stage::Starting(starting) = &mut self.stage {
             let early = std::mem::take(&mut starting.early);
+            for fact in std::mem::take(&mut starting.early_facts) {
+                self.seen(&fact, out);
+            }
             self.listen(&early, out);
         }
     }

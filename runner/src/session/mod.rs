@@ -22,6 +22,7 @@ mod bounds;
 mod commands;
 mod deadlines;
 mod ending;
+mod fact;
 mod fragments;
 mod input;
 mod machine;
@@ -33,6 +34,7 @@ mod strays;
 mod transcript;
 
 pub use action::{Action, WriteId};
+pub use fact::{BadFacts, Fact};
 pub use input::{BadReport, ExitStatus, Input, Report};
 pub use machine::Session;
 pub use setup::Setup;

@@ -6,6 +6,7 @@ use oqto_protocol::policy::SandboxReport;
 use oqto_protocol::reply::Reply;
 use serde::{Deserialize, Serialize};
 
+use super::fact::Violations;
 use super::machine::Session;
 use super::setup::Setup;
 use super::stage::Stage;
@@ -32,6 +33,9 @@ pub struct Snapshot {
     /// In their form on the wire, which keeps free-form values as they came.
     replies: Vec<Blob>,
     strays: Strays,
+    /// Not there in those of before violations were told.
+    #[serde(default)]
+    violations: Violations,
     stderr: Vec<u8>,
 }
 
@@ -77,6 +81,7 @@ impl Session {
             spoken: self.transcript.spoken().to_vec(),
             replies: self.replies.kept().map(encoded).collect(),
             strays: self.strays,
+            violations: self.violations.clone(),
             stderr: self.stderr.clone(),
         })
     }
@@ -98,6 +103,7 @@ impl Session {
             spoken,
             replies,
             strays,
+            violations,
             stderr,
         } = snapshot;
         if version != VERSION {
@@ -114,6 +120,7 @@ impl Session {
             sandbox,
             transcript: Transcript::new(next_idx, spoken),
             strays,
+            violations,
             stderr,
             cursor,
             own_writes,

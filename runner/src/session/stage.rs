@@ -4,6 +4,8 @@ use oqto_protocol::command::CommandEnvelope;
 use oqto_protocol::id::CommandId;
 use oqto_protocol::session::SessionState;
 
+use super::fact::Fact;
+
 /// Where a session is.
 #[derive(Debug)]
 pub(super) enum Stage {
@@ -30,6 +32,8 @@ pub(super) struct Starting {
     pub(super) until: u64,
     /// What it printed before the sandbox's report arrived.
     pub(super) early: Vec<u8>,
+    /// What was seen of it before that.
+    pub(super) early_facts: Vec<Fact>,
     /// What it was told before it could listen.
     pub(super) waiting: Vec<CommandEnvelope>,
 }

@@ -14,9 +14,12 @@ use nix::sys::signalfd::SignalFd;
 
 use super::input::Input;
 use super::link::{Broken, Link};
+use super::look::look;
 use super::tape::{Exit, Kind, Pulled, Writer};
 use super::wire::{self, FromShim, Refusal, Target, ToShim, WriteId};
 use crate::bounds::TAPE_BACKLOG_MAX;
+use crate::landmark::Landmark;
+use crate::session::Fact;
 use crate::{clock, sys};
 
 /// How long a program may take to end after its input was closed because the shim was told to end.
@@ -49,6 +52,8 @@ pub(super) struct Parts {
     pub(super) sources: [Option<Source>; SOURCES],
     pub(super) listener: UnixListener,
     pub(super) signals: SignalFd,
+    /// What is looked at again when the program has ended.
+    pub(super) landmarks: Vec<Landmark>,
 }
 
 pub(super) const SOURCES: usize = 3;
@@ -73,6 +78,8 @@ pub(super) struct Relay {
     ending: Ending,
     /// Set by a request to end: when the program is killed.
     kill_at: Option<Instant>,
+    /// What became of the landmarks is on the tape.
+    looked: bool,
     released: bool,
 }
 
@@ -99,6 +106,7 @@ impl Relay {
             trouble: None,
             ending: Ending::Alive,
             kill_at: None,
+            looked: false,
             released: false,
         }
     }
@@ -380,10 +388,18 @@ impl Relay {
         if self.parts.tape.is_holding() || self.parts.sources.iter().any(Option::is_some) {
             return;
         }
-        let written = self
-            .parts
-            .tape
-            .append(Kind::Exit, clock::unix_ms(), &[&exit.to_bytes()]);
+        let Parts { tape, landmarks, .. } = &mut self.parts;
+        let now = clock::unix_ms();
+        // Before the exit, which is a tape's last record. What it left running is dead by now or about to be.
+        let facts = if self.looked { Vec::new() } else { look(landmarks) };
+        let noted = match facts.is_empty() {
+            true => Ok(()),
+            false => tape.append(Kind::Note, now, &[&Fact::note(&facts)]),
+        };
+        let written = noted.and_then(|()| {
+            self.looked = true;
+            tape.append(Kind::Exit, now, &[&exit.to_bytes()])
+        });
         self.tell_trouble(&written);
         if written.is_err() {
             return;

@@ -12,6 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::hold;
 use super::input::Input;
 use super::relay::{Parts, Relay, SOURCES, Source};
 use super::start::{ORDER_FILE, Order, READY, SOCKET_FILE};
@@ -60,6 +61,9 @@ pub enum RunError {
     /// The terminal or the signals could not be left behind.
     #[error("cannot detach from the runner")]
     Detach(#[source] io::Error),
+    /// The lock that says that it lives could not be taken.
+    #[error("cannot take the lock of the session's directory")]
+    Hold(#[source] io::Error),
     /// The tape could not be begun.
     #[error("cannot begin the tape")]
     Tape(#[source] io::Error),
@@ -109,6 +113,8 @@ fn leave_stdout() -> io::Result<()> {
 
 fn begin(dir: &Path) -> Result<Relay, RunError> {
     sys::close_inherited().map_err(RunError::Detach)?;
+    // Before anything that would have to be ended again: who finds nobody listening looks here.
+    hold::take().map_err(RunError::Hold)?;
     // Names are relative from here on: an address longer than a socket's 108 bytes stays usable.
     std::env::set_current_dir(dir).map_err(|source| RunError::Directory {
         path: dir.to_owned(),
@@ -117,10 +123,16 @@ fn begin(dir: &Path) -> Result<Relay, RunError> {
     let Order {
         launch,
         principal,
+        landmarks,
         doorway,
     } = take_order()?;
+    // Opened before anybody else is become: see [`Entrance`].
     let entrance = doorway.as_ref().map(Entrance::open).transpose();
     let entrance = entrance.map_err(RunError::Cgroup)?;
+    // For the kernel's records to tell this session's processes from others. Where it is not to be had (an unprivileged
+    // runner of somebody who is logged in, a kernel without audit) there is nobody to read the records either.
+    let uid = principal.map_or_else(sys::effective_uid, |principal| principal.uid);
+    let _without = sys::begin_audit_session(uid);
     if let Some(principal) = principal {
         sys::become_user(principal.uid, principal.gid).map_err(|source| RunError::Identity {
             uid: principal.uid,
@@ -141,6 +153,7 @@ fn begin(dir: &Path) -> Result<Relay, RunError> {
             sources,
             listener,
             signals,
+            landmarks,
         })),
         Err(source) => {
             // A program whose beginning is on no tape must not run.

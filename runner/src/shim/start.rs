@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
+use crate::landmark::Landmark;
 use crate::launch::{Doorway, Launch};
 
 /// What a shim is to do, in its directory until the shim took it.
@@ -22,8 +23,8 @@ pub(super) const SOCKET_FILE: &str = "shim.sock";
 /// What a shim says on its standard output once its program runs. Anything else is why it does not.
 pub(super) const READY: &str = "ready\n";
 
-/// Where a shim's last words go, in its directory.
-const ERROR_FILE: &str = "shim.err";
+/// Where a shim's last words go, in its directory. It holds a lock on it for its life.
+pub(super) const ERROR_FILE: &str = "shim.err";
 
 /// This program, also after its file was replaced by a newer one.
 pub const SELF: &str = "/proc/self/exe";
@@ -44,6 +45,9 @@ pub struct Order {
     pub principal: Option<Principal>,
     /// The group that the program is born in, if it has one of its own.
     pub doorway: Option<Doorway>,
+    /// What it looks at again when the program has ended.
+    #[serde(default)]
+    pub landmarks: Vec<Landmark>,
 }
 
 /// A user of the host.

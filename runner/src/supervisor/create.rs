@@ -1,41 +1,31 @@
-//! How a session comes to be, is found again after the runner was gone, and is forgotten.
+//! How a session comes to be.
 
-use std::collections::{HashMap, VecDeque};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use oqto_protocol::command::{Command, CommandEnvelope, SessionClose};
-use oqto_protocol::cursor::Cursor;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::{CommandId, SessionId};
 use oqto_protocol::reply::Created;
-use oqto_protocol::session::{SessionConfig, SessionInfo, SessionState};
-use tokio::sync::{mpsc, oneshot, watch};
+use oqto_protocol::session::{SessionConfig, SessionInfo};
+use tokio::sync::oneshot;
 
-use super::driver::Driver;
+use super::begin::setup;
 use super::fleet::{Entry, Supervisor};
-use super::handle::{Handle, cursor};
-use super::ledger::Ledger;
-use super::mind::{Mark, Mind};
+use super::handle::cursor;
 use super::prepare::{PrepareError, prepare};
 use super::record::{RecordError, SessionRecord};
 use super::settings::Settings;
-use super::writes::Writes;
-use crate::event_log::{self, SessionLog};
-use crate::harness::{Harness, UnknownHarness};
-use crate::session::{Session, Setup};
+use crate::event_log;
+use crate::session::Session;
 use crate::shim::start::{SELF, StartError};
 use crate::shim::tape::ReadError;
-use crate::shim::{self, Client, TapeReader};
+use crate::shim::{self, Client, Hold, TapeReader};
 use crate::{cause, clock, sys};
-
-/// Commands that wait for a session's driver.
-const ASKS_MAX: usize = 16;
 
 /// Why a session was not made.
 #[derive(Debug, thiserror::Error)]
@@ -53,25 +43,6 @@ enum CreateError {
     #[error("cannot reach the session's shim")]
     Connect(#[from] shim::client::ConnectError),
     #[error("cannot read the session's tape")]
-    Tape(#[from] ReadError),
-}
-
-/// Why a session was not found again.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum FindError {
-    #[error("its record cannot be used")]
-    Record(#[from] RecordError),
-    #[error("its event log cannot be opened")]
-    Store(#[from] event_log::OpenError),
-    #[error("its event log does not know it")]
-    NoLog,
-    #[error("what its event log has of it cannot be removed")]
-    Forget(#[from] event_log::ChangeError),
-    #[error("its harness is not known")]
-    Harness(#[from] UnknownHarness),
-    #[error("its shim may live and cannot be talked to")]
-    Shim(#[source] shim::client::ConnectError),
-    #[error("its tape cannot be read")]
     Tape(#[from] ReadError),
 }
 
@@ -275,6 +246,7 @@ impl Supervisor {
             workspace: prepared.workspace,
             store: store_path,
             sandbox: prepared.sandbox,
+            landmarks: prepared.order.landmarks.clone(),
         };
         // Before the log: what a runner that dies here leaves is known by it.
         record.keep(dir)?;
@@ -283,9 +255,12 @@ impl Supervisor {
             let shim_dir = dir.join("shim");
             let child = shim::start(Path::new(SELF), &shim_dir, &prepared.order).await?;
             reap(child);
-            let client = Client::connect(&shim_dir).await?;
-            let tape = TapeReader::open(&shim_dir, 0)?;
-            Ok::<_, CreateError>((client, tape))
+            let reached = reach(&shim_dir).await;
+            if reached.is_err() {
+                // It began, and nobody would ever end it.
+                end(&shim_dir).await;
+            }
+            reached
         };
         match begun.await {
             Ok((client, tape)) => {
@@ -303,279 +278,6 @@ impl Supervisor {
             }
         }
     }
-
-    /// Gives a session to a task of its own.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one thing that a session is made of"
-    )]
-    fn drive(
-        self: &Arc<Self>,
-        record: SessionRecord,
-        dir: &Path,
-        log: SessionLog,
-        core: Session,
-        shim: Option<Client>,
-        tape: TapeReader,
-        born: Option<oneshot::Sender<Result<(), Fault>>>,
-        seq: u64,
-    ) {
-        let is_new = born.is_some();
-        let reason = Arc::new(OnceLock::new());
-        let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (info, watched) = watch::channel(core.info());
-        let (ended, end) = watch::channel(false);
-        let tape_len = match &shim {
-            Some(client) => client.greeting().tape_len,
-            None => tape.file_len().unwrap_or(0),
-        };
-        let now = cursor(&log);
-        let mind = Mind {
-            core,
-            ledger: Ledger::new(now.epoch, seq, now.seq),
-            log: log.clone(),
-            waiting: HashMap::new(),
-            born,
-            actions: Vec::new(),
-            replies: Vec::new(),
-            outcome: None,
-            last_error: None,
-            reason: reason.clone(),
-            rested: false,
-        };
-        let shim_dir = dir.join("shim");
-        let driver = Driver {
-            mind,
-            shim,
-            tape,
-            tape_len,
-            asks: asked,
-            info,
-            ended,
-            shim_dir,
-            writes: Writes::default(),
-            retry_at: None,
-            replay_end: tape_len,
-            appended: 0,
-            marks: VecDeque::new(),
-            needed: 0,
-            told: (0, 0),
-        };
-        let handle = Handle {
-            record,
-            dir: dir.to_owned(),
-            log,
-            asks: Some(asks),
-            info: watched,
-            ended: end,
-            reason,
-        };
-        let (id, by, handle) = (
-            handle.record.id.clone(),
-            handle.record.created_by,
-            Box::new(handle),
-        );
-        let entry = if is_new {
-            Entry::Making(by, Some(handle))
-        } else {
-            Entry::Made(handle)
-        };
-        self.lock().insert(id, entry);
-        self.live.send_modify(|live| *live += 1);
-        let supervisor = Arc::downgrade(self);
-        let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
-        while drivers.try_join_next().is_some() {}
-        drivers.spawn(async move {
-            driver.run().await;
-            if let Some(supervisor) = supervisor.upgrade() {
-                supervisor.live.send_modify(|live| *live = live.saturating_sub(1));
-            }
-        });
-    }
-
-    /// Finds a session that an earlier runner left: it goes on when its shim lives; else what its tape still says is
-    /// told, and it is over.
-    pub(super) async fn find_again(self: &Arc<Self>, dir: &Path) -> Result<(), FindError> {
-        let record = match SessionRecord::open(dir) {
-            Ok(record) => record,
-            Err(RecordError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                tracing::info!(dir = %dir.display(), "removed what was never a session");
-                remove(dir);
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let store = self.store(&record.store).await?;
-        let harness: Harness = record.config.harness.parse()?;
-        let shim_dir = dir.join("shim");
-        let (log, begun) = (store.session(record.id.as_str()), shim_dir.exists());
-        let log = match log {
-            Some(log) => log,
-            None if begun => return Err(FindError::NoLog),
-            None => {
-                // Its record comes before its log and goes after it: it was being made, or deleted.
-                tracing::info!(session = %record.id, "removed what is no session any more");
-                remove(dir);
-                return Ok(());
-            }
-        };
-        if !begun {
-            self.remember(record, harness, dir, log);
-            return Ok(());
-        }
-        let shim = match Client::connect(&shim_dir).await {
-            Ok(client) => Some(client),
-            Err(error) if error.nobody_listens() => {
-                tracing::warn!(session = %record.id, error = %cause::chain(&error), "its shim is gone");
-                None
-            }
-            Err(error) => return Err(FindError::Shim(error)),
-        };
-        if shim.is_none() && !shim_dir.join(shim::tape::FILE_NAME).exists() {
-            // Its program never ran, or all that it said was told; what it was to run with may be a secret.
-            remove(&shim_dir);
-            if log.last_seq() > 0 {
-                self.remember(record, harness, dir, log);
-            } else {
-                store.delete_session(record.id.as_str()).await?;
-                remove(dir);
-            }
-            return Ok(());
-        }
-        let mark = log
-            .mark()
-            .and_then(|mark| serde_json::from_slice::<Mark>(&mark).ok());
-        // Who is answered follows on in the epoch that holds now.
-        let before = Cursor {
-            seq: 0,
-            ..cursor(&log)
-        };
-        let from_start = || Session::new(setup(&record, harness, before, 0), record.created_at);
-        let (core, seq, offset) = match mark {
-            Some(Mark { tape, seq, snapshot }) => {
-                match Session::restore(snapshot, setup(&record, harness, before, 0)) {
-                    Ok(core) => (core, seq, tape),
-                    Err(_) => (from_start(), 0, 0),
-                }
-            }
-            None => (from_start(), 0, 0),
-        };
-        let tape = TapeReader::open(&shim_dir, offset)?;
-        tracing::info!(session = %record.id, alive = shim.is_some(), "found again");
-        self.drive(record, dir, log, core, shim, tape, None, seq);
-        Ok(())
-    }
-
-    /// Holds a session that is over.
-    fn remember(&self, record: SessionRecord, harness: Harness, dir: &Path, log: SessionLog) {
-        let setup = setup(&record, harness, cursor(&log), log.next_idx());
-        let core = Session::new(setup, record.created_at);
-        let mut info = core.info();
-        info.state = SessionState::Closed;
-        let (_, info) = watch::channel(info);
-        let (_, ended) = watch::channel(true);
-        let handle = Handle {
-            record,
-            dir: dir.to_owned(),
-            log,
-            asks: None,
-            info,
-            ended,
-            reason: Arc::default(),
-        };
-        self.lock()
-            .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
-    }
-
-    /// Ends a session and forgets it.
-    pub(super) async fn delete(self: &Arc<Self>, id: &SessionId, command: CommandId) -> Result<(), Fault> {
-        let handle = {
-            let mut sessions = self.lock();
-            match sessions.get_mut(id) {
-                Some(entry @ Entry::Made(_)) => std::mem::replace(entry, Entry::Leaving),
-                _ => {
-                    drop(sessions);
-                    return self.handle(id).map(drop);
-                }
-            }
-        };
-        let Entry::Made(handle) = handle else {
-            return Ok(());
-        };
-        // On a task of its own, like the making of one.
-        let (supervisor, id) = (self.clone(), id.clone());
-        let deleted = tokio::spawn(async move {
-            let forgotten = supervisor.forget(&handle, command).await;
-            match forgotten {
-                Ok(()) => supervisor.lock().remove(&id),
-                Err(_) => supervisor.lock().insert(id, Entry::Made(handle)),
-            };
-            forgotten
-        });
-        deleted
-            .await
-            .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?
-    }
-
-    async fn forget(&self, handle: &Handle, command: CommandId) -> Result<(), Fault> {
-        let id = &handle.record.id;
-        let mut ended = handle.ended.clone();
-        if let Some(asks) = &handle.asks
-            && !*ended.borrow()
-        {
-            let close = Command::SessionClose(SessionClose {});
-            let envelope = CommandEnvelope {
-                id: command,
-                session_id: id.clone(),
-                runner_id: None,
-                command: close,
-            };
-            let (reply, _unheard) = oneshot::channel();
-            // A driver that is gone has ended its session.
-            let _ = asks
-                .send(super::handle::Ask::Command(Box::new(envelope), reply))
-                .await;
-            let _ = ended.wait_for(|ended| *ended).await;
-        }
-        let storage = |error: &dyn std::error::Error| Fault::new(FaultCode::Storage, cause::chain(error));
-        let store = self
-            .store(&handle.record.store)
-            .await
-            .map_err(|error| storage(&error))?;
-        match store.delete_session(id.as_str()).await {
-            // A deletion that was cut off left only directories.
-            Ok(()) | Err(event_log::ChangeError::Unknown) => {}
-            Err(error) => return Err(storage(&error)),
-        }
-        remove(&handle.dir);
-        remove(&self.settings.workspace_dir(id));
-        Ok(())
-    }
-}
-
-fn setup(record: &SessionRecord, harness: Harness, cursor: Cursor, next_idx: u64) -> Setup {
-    let SessionRecord {
-        id,
-        created_at,
-        config,
-        workspace,
-        sandbox,
-        ..
-    } = record;
-    Setup {
-        session_id: id.clone(),
-        harness,
-        cwd: workspace.display().to_string(),
-        sandbox: sandbox.clone(),
-        resumed: config.continue_session.is_some(),
-        title: config.title.clone(),
-        provider: config.provider.clone(),
-        model: config.model.clone(),
-        labels: config.labels.clone(),
-        created_at: *created_at,
-        cursor,
-        next_idx,
-    }
 }
 
 /// The file of a workspace's event log: named by its path, which may be longer than a file's name.
@@ -587,6 +289,25 @@ fn store_name(workspace: &Path) -> PathBuf {
     PathBuf::from(name).join("events.sqlite")
 }
 
+async fn reach(shim_dir: &Path) -> Result<(Client, TapeReader), CreateError> {
+    let client = Client::connect(shim_dir).await?;
+    Ok((client, TapeReader::open(shim_dir, 0)?))
+}
+
+/// Ends a shim and what it runs, whatever state it is in.
+async fn end(shim_dir: &Path) {
+    let ended = match Hold::of(shim_dir) {
+        Ok(Some(hold)) => hold.kill().await,
+        Ok(None) => Ok(true),
+        Err(error) => Err(error),
+    };
+    match ended {
+        Ok(true) => {}
+        Ok(false) => tracing::error!(dir = %shim_dir.display(), "the shim does not die"),
+        Err(error) => tracing::error!(dir = %shim_dir.display(), %error, "the shim cannot be ended"),
+    }
+}
+
 /// Waits for a shim's end, so that nothing of it is left in the table of processes.
 fn reap(mut child: tokio::process::Child) {
     tokio::spawn(async move {
@@ -595,7 +316,8 @@ fn reap(mut child: tokio::process::Child) {
     });
 }
 
-fn remove(dir: &Path) {
+/// Removes what is a session's own and nobody uses any more.
+pub(super) fn remove(dir: &Path) {
     if let Err(error) = sys::remove_tree(dir)
         && error.kind() != io::ErrorKind::NotFound
     {

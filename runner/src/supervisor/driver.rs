@@ -17,15 +17,17 @@ use oqto_protocol::reply::Reply;
 use oqto_protocol::session::{SessionInfo, SessionState};
 use tokio::sync::{mpsc, watch};
 
+use super::facts::Facts;
+use super::farewell::Tape;
 use super::handle::Ask;
 use super::mind::{Deed, Mind};
 use super::writes::Writes;
 use crate::bounds::WRITE_LEN_MAX;
+use crate::clock;
 use crate::event_log::{AppendError, BadBatch, Batch, Health, Pending};
-use crate::session::{ExitStatus, Input};
+use crate::session::{ExitStatus, Fact, Input};
 use crate::shim::tape::ReadError;
-use crate::shim::{Client, Notice, Refusal, TapeReader, Target};
-use crate::{clock, sys};
+use crate::shim::{Client, Hold, Notice, Refusal, TapeReader, Target};
 
 /// How much of the tape is read before anything else gets its turn, bytes.
 const TURN_LEN: u64 = 1024 * 1024;
@@ -42,9 +44,6 @@ const COMMANDS_MAX: usize = 64;
 
 /// How long a write that there was no room for waits before it is tried again, in milliseconds.
 const RETRY_MS: u64 = 50;
-
-/// How long a released shim may take to end.
-const RELEASE_MAX: Duration = Duration::from_secs(5);
 
 /// Why a session could not be driven to its end.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +71,12 @@ pub(super) struct Driver {
     pub(super) ended: watch::Sender<bool>,
     /// The shim's directory, which goes with the session's end.
     pub(super) shim_dir: PathBuf,
+    /// By which the shim is ended when it does not listen.
+    pub(super) hold: Option<Hold>,
+    /// What is seen of the session from outside.
+    pub(super) facts: Facts,
+    /// It has worked since the landmarks were looked at.
+    pub(super) worked: bool,
     /// Writes that the shim has not confirmed.
     pub(super) writes: Writes,
     /// When those that there was no room for are tried again.
@@ -86,14 +91,6 @@ pub(super) struct Driver {
     pub(super) needed: u64,
     /// What the shim was told: how far the tape was read, and from where on it is needed.
     pub(super) told: (u64, u64),
-}
-
-/// What becomes of a tape.
-enum Tape {
-    /// All of it is in the log.
-    Told,
-    /// It could not be read to its end, and somebody may want to know why.
-    SetAside,
 }
 
 /// What a sender is told whose command cannot be kept.
@@ -145,6 +142,7 @@ impl Driver {
                 let now = clock::unix_ms();
                 self.mind.ledger.catch_up();
                 // There is nobody left to do anything to.
+                let _deeds = self.mind.see(&self.facts.look().await, now);
                 let _deeds = self.mind.step(&Input::Exited(ExitStatus::Signal(9)), now);
                 self.flush(None).await?;
                 return Ok(());
@@ -156,11 +154,13 @@ impl Driver {
     /// Reads some of the tape; whether there is more.
     async fn read_tape(&mut self) -> Result<bool, DriveError> {
         let start = self.tape.offset();
-        let mut mark = None;
+        let (mut mark, mut rested) = (None, false);
         while let Some(record) = self.tape.next(self.tape_len)? {
             let (fed, end) = (self.mind.feed(&record).map_err(DriveError::Note)?, record.end);
+            self.worked |= self.mind.core.state() != SessionState::Idle;
             if self.mind.rested {
                 self.mind.rested = false;
+                rested = true;
                 mark = self.mind.mark(end).map(|mark| (end, mark));
             }
             if let Some(id) = fed.done {
@@ -176,7 +176,20 @@ impl Driver {
         }
         self.flush(mark).await?;
         self.tell_consumed().await;
-        Ok(self.tape.offset() < self.tape_len)
+        let more = self.tape.offset() < self.tape_len;
+        if rested && self.worked && !more && self.tape.offset() >= self.replay_end {
+            self.worked = false;
+            let facts = self.facts.look().await;
+            self.note_facts(facts);
+        }
+        Ok(more)
+    }
+
+    /// Has facts put on the tape, from where they come back to be told.
+    fn note_facts(&mut self, facts: Vec<Fact>) {
+        for note in self.facts.news(facts) {
+            self.writes.push(note.id, Target::Note, note.bytes);
+        }
     }
 
     /// Tells the shim how far the tape was read, and below what it is not needed again: where a replay would begin
@@ -225,6 +238,7 @@ impl Driver {
                 }
             }
             notice = shim.next() => self.notice(notice).await,
+            Some(fact) = self.facts.hear() => self.note_facts(vec![fact]),
             () = std::future::ready(()), if more => {}
             () = tokio::time::sleep(until(retry_at)), if retry_at.is_some() => {}
             () = tokio::time::sleep(until(deadline)), if deadline.is_some() => {
@@ -244,7 +258,10 @@ impl Driver {
                 id,
                 why: why @ (Refusal::Busy | Refusal::NoSpace),
             } => match self.writes.refused(id) {
-                Some(note) => self.refuse_unkept(&note.bytes, why).await,
+                Some(note) => {
+                    self.facts.lost(note.id);
+                    self.refuse_unkept(&note.bytes, why).await;
+                }
                 None => {
                     self.retry_at.get_or_insert(clock::unix_ms() + RETRY_MS);
                 }
@@ -465,45 +482,5 @@ impl Driver {
             }
         });
         Ok(())
-    }
-
-    /// Lets the shim go, once all that its tape told is committed.
-    async fn end(mut self, tape: Tape) {
-        if self.appended > 0 && self.mind.log.wait_past(self.appended - 1).await.is_err() {
-            tracing::warn!(session = self.mind.log.id(), "left to the next runner");
-            return;
-        }
-        if let Some(mut shim) = self.shim.take() {
-            shim.release().await;
-            let gone = async {
-                loop {
-                    match shim.next().await {
-                        Notice::Gone => return,
-                        // Before its program's end is on the tape a shim lets nobody send it away.
-                        Notice::Exited { .. } => shim.release().await,
-                        Notice::Grown { .. }
-                        | Notice::Wrote { .. }
-                        | Notice::Refused { .. }
-                        | Notice::Trouble { .. }
-                        | Notice::Recovered => {}
-                    }
-                }
-            };
-            if tokio::time::timeout(RELEASE_MAX, gone).await.is_err() {
-                tracing::warn!(session = self.mind.log.id(), "the shim does not end");
-            }
-        }
-        let put_away = match tape {
-            Tape::Told => sys::remove_tree(&self.shim_dir),
-            Tape::SetAside => std::fs::rename(&self.shim_dir, self.shim_dir.with_extension("damaged")),
-        };
-        if let Err(error) = put_away {
-            tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot put the shim's directory away");
-        }
-        tokio::task::block_in_place(|| super::group::end(self.mind.log.id()));
-        self.info.send_replace(self.mind.core.info());
-        // Who follows leaves when the session has ended and all that is committed was read.
-        self.ended.send_replace(true);
-        tracing::info!(session = self.mind.log.id(), "session ended");
     }
 }

@@ -26,10 +26,14 @@ use super::group;
 use super::handle::{Ask, Followed, Handle};
 use super::installed;
 use super::settings::Settings;
+use super::witness::Witness;
 use crate::event_log::EventLog;
 use crate::harness::{Harness, Program, Start};
 use crate::sandbox;
 use crate::{cause, clock};
+
+/// How many sessions are looked for at once when a runner begins: each takes a few descriptors meanwhile.
+const FINDING_MAX: usize = 64;
 
 /// How many messages are answered at once.
 const MESSAGES_MAX: u32 = 256;
@@ -52,6 +56,8 @@ pub struct Supervisor {
     pub(super) live: watch::Sender<u32>,
     /// Nothing new is begun.
     pub(super) stopping: AtomicBool,
+    /// Who knows what the kernel says of sessions.
+    pub(super) witness: Arc<Witness>,
     transients: broadcast::Sender<Transient>,
 }
 
@@ -101,10 +107,13 @@ impl Supervisor {
             drivers: Mutex::default(),
             live: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
+            witness: Witness::begin(),
             transients: broadcast::Sender::new(TRANSIENTS_MAX),
         });
         let dir = supervisor.settings.sessions_dir();
         let entries = std::fs::read_dir(&dir);
+        // At once, so that a shim that has to be waited for holds up no other.
+        let mut finding = JoinSet::new();
         for entry in entries.map_err(|source| OpenError::Directory {
             path: dir.clone(),
             source,
@@ -115,10 +124,18 @@ impl Supervisor {
                     source,
                 })?
                 .path();
-            if let Err(error) = supervisor.find_again(&path).await {
-                tracing::error!(dir = %path.display(), error = %cause::chain(&error), "session left alone");
+            if finding.len() == FINDING_MAX {
+                finding.join_next().await;
             }
+            let supervisor = supervisor.clone();
+            finding.spawn(async move {
+                if let Err(error) = supervisor.find_again(&path).await {
+                    tracing::error!(dir = %path.display(), error = %cause::chain(&error), "session left alone");
+                }
+            });
         }
+        // One that panics has left its session alone.
+        while finding.join_next().await.is_some() {}
         // Whatever may still live has its shim's directory, also when it could not be found again.
         group::sweep(|id| dir.join(id).join("shim").exists());
         Ok(supervisor)

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::ledger::Ledger;
 use crate::event_log::SessionLog;
-use crate::session::{Action, ExitStatus, Input, Report, Session, Snapshot};
+use crate::session::{Action, ExitStatus, Fact, Input, Report, Session, Snapshot};
 use crate::shim::{Exit, Kind, Record, WriteId};
 
 /// Where a replay begins, kept with the events that came before it.
@@ -70,11 +70,19 @@ impl Mind {
         let deeds = match record.kind {
             Kind::Out => self.step(&Input::Out(payload), now),
             Kind::Err => self.step(&Input::Err(payload), now),
-            Kind::Note => {
-                let envelope: CommandEnvelope = decode_all(payload)?;
-                done = Some(envelope.id.0);
-                self.step(&Input::Command(&envelope), now)
-            }
+            Kind::Note => match Fact::parse(payload) {
+                None => {
+                    let envelope: CommandEnvelope = decode_all(payload)?;
+                    done = Some(envelope.id.0);
+                    self.step(&Input::Command(&envelope), now)
+                }
+                Some(Ok(facts)) => self.see(&facts, now),
+                // Of a newer runner, perhaps. The session goes on without.
+                Some(Err(error)) => {
+                    tracing::error!(session = self.log.id(), error = %crate::cause::chain(&error), "facts are left out");
+                    Vec::new()
+                }
+            },
             Kind::Report => self.report(payload, now),
             Kind::Exit => {
                 let status = match record.exit() {
@@ -93,6 +101,12 @@ impl Mind {
             Kind::Start => Vec::new(),
         };
         Ok(Fed { deeds, done })
+    }
+
+    /// Gives what was seen from outside to the core.
+    pub(super) fn see(&mut self, facts: &[Fact], now: u64) -> Vec<Deed> {
+        let steps = facts.iter().flat_map(|fact| self.step(&Input::Seen(fact), now));
+        steps.collect()
     }
 
     /// Gives what the sandbox's last stage reported to the core.

@@ -12,9 +12,14 @@
 //!
 //! Not here: who may ask for what (`daemon`).
 
+mod again;
+mod begin;
 mod create;
 mod driver;
+mod facts;
+mod farewell;
 mod fleet;
+mod forget;
 mod group;
 mod handle;
 mod installed;
@@ -24,6 +29,7 @@ mod prepare;
 mod record;
 mod seed;
 mod settings;
+mod witness;
 mod writes;
 
 pub use fleet::{OpenError, Supervisor};

@@ -18,6 +18,7 @@ use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
 use crate::harness::{Harness, Needs, Network as NeedsNetwork, PrivateDir, Program, Start, UnknownHarness};
+use crate::landmark::Landmark;
 use crate::launch::{Arg, Launch};
 use crate::policy::{self, AbsolutePath, BadPath, Network, Plan, PolicyName};
 use crate::sandbox::{self, Host};
@@ -25,6 +26,10 @@ use crate::shim::{Order, Principal};
 
 /// The policy of a session that names none.
 const POLICY_DEFAULT: &str = "workspace";
+
+/// How many protected paths are looked at again. Looking takes microseconds each, and happens whenever the session comes
+/// to rest; a policy names tens.
+const LANDMARKS_MAX: usize = 4096;
 
 /// The harness's private directory below its home.
 const PRIVATE_DIR: &str = ".agent";
@@ -107,6 +112,9 @@ pub enum PrepareError {
     /// The principal cannot run this program.
     #[error("the user of the harness cannot reach the runner's program")]
     Reach(#[from] sandbox::ReachError),
+    /// The protected paths cannot be looked at.
+    #[error("cannot look at the protected paths")]
+    Survey(#[from] sandbox::ViewError),
     /// The sandbox cannot be laid out.
     #[error("cannot lay out the sandbox")]
     Wrap(#[from] sandbox::WrapError),
@@ -136,6 +144,7 @@ impl PrepareError {
             | Self::Bubblewrap(_)
             | Self::Reach(_)
             | Self::Cgroup(_)
+            | Self::Survey(_)
             | Self::Wrap(_) => FaultCode::Policy,
             Self::Directory { .. } | Self::Seed(_) => FaultCode::Storage,
         };
@@ -197,6 +206,8 @@ pub(super) fn prepare(
             .map(|path| absolute(&path))
             .collect::<Result<_, _>>()?,
         network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
+        policy_at_most: None,
+        workspace_file: None,
     };
     let plan = policy::resolve(&catalog, &name, &request)?;
     if let Some(name) = config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
@@ -244,6 +255,7 @@ pub(super) fn prepare(
             launch,
             principal: (principal.uid() != ours).then_some(become_principal),
             doorway: leaf.map(|leaf| leaf.doorway()),
+            landmarks: landmarks(&plan)?,
         },
         workspace,
         sandbox: report(&plan),
@@ -269,6 +281,19 @@ fn workspace(settings: &Settings, id: &SessionId, cwd: Option<&str>) -> Result<P
     } else {
         Err(failed(io::ErrorKind::NotADirectory.into()))
     }
+}
+
+/// What is looked at again when the session has worked: the protected paths, as they are before it begins.
+fn landmarks(plan: &Plan) -> Result<Vec<Landmark>, PrepareError> {
+    let mut landmarks = sandbox::survey(plan)?.landmarks().to_vec();
+    if landmarks.len() > LANDMARKS_MAX {
+        tracing::warn!(
+            paths = landmarks.len(),
+            "of the protected paths only the first {LANDMARKS_MAX} are watched; all are protected"
+        );
+        landmarks.truncate(LANDMARKS_MAX);
+    }
+    Ok(landmarks)
 }
 
 fn absolute(path: &Path) -> Result<AbsolutePath, PrepareError> {

@@ -6,7 +6,7 @@ use std::io;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Network, Plan};
+use crate::policy::{Network, Pattern, Permit, Plan};
 use crate::sandbox::report::Layer;
 
 use super::bait::Bait;
@@ -30,7 +30,7 @@ pub(super) struct Attempt {
 pub(super) enum Forbidden {
     /// Whatever it says.
     Always,
-    /// When it protects this path of the workspace.
+    /// When it protects this path of the workspace, or lets nothing be written there.
     Protected(&'static str),
     /// When it gives no network.
     NoNetwork,
@@ -47,14 +47,14 @@ impl Forbidden {
             Self::Always => true,
             Self::Protected(path) => {
                 let path = plan.workspace.as_path().join(path);
-                let covers = |protected: &crate::policy::AbsolutePath| path.starts_with(protected.as_path());
-                plan.files.protect.iter().any(covers)
+                let covers = |pattern: &Pattern| pattern.covers_path(&path);
+                plan.files.protect.iter().any(covers) || !plan.files.write.iter().any(covers)
             }
             Self::OpenFiles => plan.limits.open_files.is_some(),
             Self::NoNetwork => plan.network == Network::None,
             Self::Call(name) => {
                 let calls = &plan.calls;
-                let listed = |permit: &crate::policy::Permit| permit.call.name() == *name;
+                let listed = |permit: &Permit| permit.call.name() == *name;
                 calls.denied.iter().any(|denial| denial.call.name() == *name)
                     || calls
                         .allowed

@@ -192,7 +192,7 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
             source,
         })
     })?;
-    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&scratch.path)?])
+    let runner_exe = reachable_exe(&exe, &principal, &bin_dir(), &[absolute(&scratch.path)?.into()])
         .map_err(CheckError::prepare)?;
     principal.assume().map_err(CheckError::prepare)?;
 
@@ -205,6 +205,8 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
         closed: closed(&host_env, principal.home(), job.policy_dir.as_deref())
             .map_err(CheckError::prepare)?,
         network_for: None,
+        policy_at_most: None,
+        workspace_file: None,
     };
     let plan = resolve(&catalog, &job.policy, &request).map_err(CheckError::prepare)?;
     let host = Host {

@@ -1,0 +1,178 @@
+//! How a session is found again after its runner was gone: it goes on, or what it still said is told and it is over.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oqto_protocol::cursor::Cursor;
+use oqto_protocol::session::SessionState;
+use tokio::sync::watch;
+
+use super::begin::setup;
+use super::create::remove;
+use super::fleet::{Entry, Supervisor};
+use super::handle::{Handle, cursor};
+use super::mind::Mark;
+use super::record::{RecordError, SessionRecord};
+use crate::event_log::{self, SessionLog};
+use crate::harness::{Harness, UnknownHarness};
+use crate::session::Session;
+use crate::shim::tape::ReadError;
+use crate::shim::{self, Client, Hold, TapeReader};
+use crate::{cause, clock};
+
+/// How long a shim may live without listening: it begins or ends within milliseconds.
+const BEGIN_MAX: Duration = Duration::from_secs(5);
+
+/// How often such a shim is asked again.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Why a session was not found again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FindError {
+    #[error("its record cannot be used")]
+    Record(#[from] RecordError),
+    #[error("its event log cannot be opened")]
+    Store(#[from] event_log::OpenError),
+    #[error("its event log does not know it")]
+    NoLog,
+    #[error("what its event log has of it cannot be removed")]
+    Forget(#[from] event_log::ChangeError),
+    #[error("its harness is not known")]
+    Harness(#[from] UnknownHarness),
+    #[error("its shim may live and cannot be talked to")]
+    Shim(#[source] shim::client::ConnectError),
+    #[error("whether its shim lives cannot be told")]
+    Hold(#[source] io::Error),
+    #[error("its shim does not answer, and does not die when it is killed; it hangs in the kernel")]
+    Hangs,
+    #[error("its tape cannot be read")]
+    Tape(#[from] ReadError),
+}
+
+impl Supervisor {
+    /// Finds a session that an earlier runner left: it goes on when its shim lives; else what its tape still says is
+    /// told, and it is over.
+    pub(super) async fn find_again(self: &Arc<Self>, dir: &Path) -> Result<(), FindError> {
+        let record = match SessionRecord::open(dir) {
+            Ok(record) => record,
+            Err(RecordError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(dir = %dir.display(), "removed what was never a session");
+                remove(dir);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let store = self.store(&record.store).await?;
+        let harness: Harness = record.config.harness.parse()?;
+        let shim_dir = dir.join("shim");
+        let (log, begun) = (store.session(record.id.as_str()), shim_dir.exists());
+        let log = match log {
+            Some(log) => log,
+            None if begun => return Err(FindError::NoLog),
+            None => {
+                // Its record comes before its log and goes after it: it was being made, or deleted.
+                tracing::info!(session = %record.id, "removed what is no session any more");
+                remove(dir);
+                return Ok(());
+            }
+        };
+        if !begun {
+            self.remember(record, harness, dir, log);
+            return Ok(());
+        }
+        let shim = reach(&shim_dir).await?;
+        if shim.is_none() && !shim_dir.join(shim::tape::FILE_NAME).exists() {
+            // Its program never ran, or all that it said was told; what it was to run with may be a secret.
+            remove(&shim_dir);
+            if log.last_seq() > 0 {
+                self.remember(record, harness, dir, log);
+            } else {
+                store.delete_session(record.id.as_str()).await?;
+                remove(dir);
+            }
+            return Ok(());
+        }
+        let mark = log
+            .mark()
+            .and_then(|mark| serde_json::from_slice::<Mark>(&mark).ok());
+        // Who is answered follows on in the epoch that holds now.
+        let before = Cursor {
+            seq: 0,
+            ..cursor(&log)
+        };
+        let from_start = || Session::new(setup(&record, harness, before, 0), record.created_at);
+        let (core, seq, offset) = match mark {
+            Some(Mark { tape, seq, snapshot }) => {
+                match Session::restore(snapshot, setup(&record, harness, before, 0)) {
+                    Ok(core) => (core, seq, tape),
+                    Err(_) => (from_start(), 0, 0),
+                }
+            }
+            None => (from_start(), 0, 0),
+        };
+        let tape = TapeReader::open(&shim_dir, offset)?;
+        tracing::info!(session = %record.id, alive = shim.is_some(), "found again");
+        self.drive(record, dir, log, core, shim, tape, None, seq);
+        Ok(())
+    }
+
+    /// Holds a session that is over.
+    fn remember(&self, record: SessionRecord, harness: Harness, dir: &Path, log: SessionLog) {
+        let setup = setup(&record, harness, cursor(&log), log.next_idx());
+        let core = Session::new(setup, record.created_at);
+        let mut info = core.info();
+        info.state = SessionState::Closed;
+        let (_, info) = watch::channel(info);
+        let (_, ended) = watch::channel(true);
+        let handle = Handle {
+            record,
+            dir: dir.to_owned(),
+            log,
+            asks: None,
+            info,
+            ended,
+            reason: Arc::default(),
+        };
+        self.lock()
+            .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
+    }
+}
+
+/// Connects with the shim in `dir`; `None` when there is none, or none any more.
+///
+/// A shim that lives and cannot be talked to is ended, and what it runs with it: nobody could ever tell it anything
+/// again, and what it runs would go on with nobody watching.
+async fn reach(dir: &Path) -> Result<Option<Client>, FindError> {
+    let hold = Hold::of(dir).map_err(FindError::Hold)?;
+    let until = clock::instant() + BEGIN_MAX;
+    loop {
+        let error = match Client::connect(dir).await {
+            Ok(client) => return Ok(Some(client)),
+            Err(error) => error,
+        };
+        let holder = hold.as_ref().map_or(Ok(None), Hold::holder);
+        match (&hold, holder.map_err(FindError::Hold)?) {
+            (Some(hold), Some(pid)) => {
+                // One that only begins does not listen yet, and one that ends does not any more.
+                if error.nobody_listens() && clock::instant() < until {
+                    hold.let_go(LOOK).await.map_err(FindError::Hold)?;
+                    continue;
+                }
+                tracing::error!(dir = %dir.display(), pid, error = %cause::chain(&error), "killing a shim that does not answer");
+                return match hold.kill().await {
+                    Ok(true) => Ok(None),
+                    Ok(false) => Err(FindError::Hangs),
+                    Err(error) => Err(FindError::Hold(error)),
+                };
+            }
+            _ if error.nobody_listens() => {
+                tracing::warn!(dir = %dir.display(), error = %cause::chain(&error), "the shim is gone");
+                return Ok(None);
+            }
+            // Somebody listens, without the lock that shims of this version have.
+            _ => return Err(FindError::Shim(error)),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! How a session is given to a task of its own, newly made or found again.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use oqto_protocol::cursor::Cursor;
+use oqto_protocol::fault::Fault;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::driver::Driver;
+use super::facts::Facts;
+use super::fleet::{Entry, Supervisor};
+use super::handle::{Handle, cursor};
+use super::ledger::Ledger;
+use super::mind::Mind;
+use super::record::SessionRecord;
+use super::writes::Writes;
+use crate::event_log::SessionLog;
+use crate::harness::Harness;
+use crate::session::{Session, Setup};
+use crate::shim::{Client, Hold, TapeReader};
+
+/// Commands that wait for a session's driver.
+const ASKS_MAX: usize = 16;
+
+impl Supervisor {
+    /// Gives a session to a task of its own.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing that a session is made of"
+    )]
+    pub(super) fn drive(
+        self: &Arc<Self>,
+        record: SessionRecord,
+        dir: &Path,
+        log: SessionLog,
+        core: Session,
+        shim: Option<Client>,
+        tape: TapeReader,
+        born: Option<oneshot::Sender<Result<(), Fault>>>,
+        seq: u64,
+    ) {
+        let is_new = born.is_some();
+        let reason = Arc::new(OnceLock::new());
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (info, watched) = watch::channel(core.info());
+        let (ended, end) = watch::channel(false);
+        let tape_len = match &shim {
+            Some(client) => client.greeting().tape_len,
+            None => tape.file_len().unwrap_or(0),
+        };
+        let now = cursor(&log);
+        let mind = Mind {
+            core,
+            ledger: Ledger::new(now.epoch, seq, now.seq),
+            log: log.clone(),
+            waiting: HashMap::new(),
+            born,
+            actions: Vec::new(),
+            replies: Vec::new(),
+            outcome: None,
+            last_error: None,
+            reason: reason.clone(),
+            rested: false,
+        };
+        let shim_dir = dir.join("shim");
+        // Without it the shim cannot be ended by force, nor what the kernel says of it be known: less, but not nothing.
+        let hold = Hold::of(&shim_dir).unwrap_or_else(|error| {
+            tracing::error!(session = %record.id, %error, "the shim's lock cannot be used");
+            None
+        });
+        let shim_pid = hold.as_ref().and_then(|hold| hold.holder().ok().flatten());
+        let facts = Facts::new(&record.landmarks, self.witness.attend(shim_pid));
+        let driver = Driver {
+            mind,
+            shim,
+            tape,
+            tape_len,
+            asks: asked,
+            info,
+            ended,
+            shim_dir,
+            hold,
+            facts,
+            worked: false,
+            writes: Writes::default(),
+            retry_at: None,
+            replay_end: tape_len,
+            appended: 0,
+            marks: VecDeque::new(),
+            needed: 0,
+            told: (0, 0),
+        };
+        let handle = Handle {
+            record,
+            dir: dir.to_owned(),
+            log,
+            asks: Some(asks),
+            info: watched,
+            ended: end,
+            reason,
+        };
+        let (id, by, handle) = (
+            handle.record.id.clone(),
+            handle.record.created_by,
+            Box::new(handle),
+        );
+        let entry = if is_new {
+            Entry::Making(by, Some(handle))
+        } else {
+            Entry::Made(handle)
+        };
+        self.lock().insert(id, entry);
+        self.live.send_modify(|live| *live += 1);
+        let supervisor = Arc::downgrade(self);
+        let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+        while drivers.try_join_next().is_some() {}
+        drivers.spawn(async move {
+            driver.run().await;
+            if let Some(supervisor) = supervisor.upgrade() {
+                supervisor.live.send_modify(|live| *live = live.saturating_sub(1));
+            }
+        });
+    }
+}
+
+/// What a session's core is made of.
+pub(super) fn setup(record: &SessionRecord, harness: Harness, cursor: Cursor, next_idx: u64) -> Setup {
+    let SessionRecord {
+        id,
+        created_at,
+        config,
+        workspace,
+        sandbox,
+        ..
+    } = record;
+    Setup {
+        session_id: id.clone(),
+        harness,
+        cwd: workspace.display().to_string(),
+        sandbox: sandbox.clone(),
+        resumed: config.continue_session.is_some(),
+        title: config.title.clone(),
+        provider: config.provider.clone(),
+        model: config.model.clone(),
+        labels: config.labels.clone(),
+        created_at: *created_at,
+        cursor,
+        next_idx,
+    }
+}

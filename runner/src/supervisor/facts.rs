@@ -1,0 +1,108 @@
+//! What a driver learns of its session from outside, on its way to the tape: each once, and not without end.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use crate::landmark::Landmark;
+use crate::session::Fact;
+use crate::shim::{self, WriteId};
+
+/// How many different facts one runner notes on a tape: twice what a session tells, so that it can say that there are
+/// more, and an agent that makes them by the thousand fills no disk.
+const NOTED_MAX: usize = 256;
+
+/// What a driver learns of its session from outside.
+pub(super) struct Facts {
+    landmarks: Arc<[Landmark]>,
+    heard: mpsc::Receiver<Fact>,
+    noted: HashSet<WriteId>,
+}
+
+/// A note that is to stand on the tape.
+pub(super) struct Note {
+    pub(super) id: WriteId,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Facts {
+    pub(super) fn new(landmarks: &[Landmark], heard: mpsc::Receiver<Fact>) -> Self {
+        Self {
+            landmarks: landmarks.into(),
+            heard,
+            noted: HashSet::new(),
+        }
+    }
+
+    /// What somebody saw who watches the kernel; `None` when nobody does.
+    pub(super) async fn hear(&mut self) -> Option<Fact> {
+        self.heard.recv().await
+    }
+
+    /// Looks at the landmarks.
+    pub(super) async fn look(&self) -> Vec<Fact> {
+        if self.landmarks.is_empty() {
+            return Vec::new();
+        }
+        let landmarks = self.landmarks.clone();
+        // The workspace may lie on a file system that takes its time. A look that panics has seen nothing.
+        let looked = tokio::task::spawn_blocking(move || shim::look(&landmarks));
+        looked.await.unwrap_or_default()
+    }
+
+    /// The notes of what this runner has not noted yet.
+    pub(super) fn news(&mut self, facts: Vec<Fact>) -> Vec<Note> {
+        let mut notes = Vec::new();
+        for fact in facts {
+            let bytes = Fact::note(&[fact]);
+            let id = name(&bytes);
+            if self.noted.len() < NOTED_MAX && self.noted.insert(id) {
+                notes.push(Note { id, bytes });
+            }
+        }
+        notes
+    }
+
+    /// It is not on the tape after all; seen again, it is noted again.
+    pub(super) fn lost(&mut self, id: WriteId) {
+        self.noted.remove(&id);
+    }
+}
+
+/// The same fact has the same name, so that a shim leaves out what a runner before has noted.
+fn name(note: &[u8]) -> WriteId {
+    let digest = Sha256::new().chain_update("fact").chain_update(note).finalize();
+    let mut name = [0; 16];
+    name.copy_from_slice(&digest[..16]);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use oqto_protocol::event::{SandboxViolation, ViolationDecision};
+
+    use super::*;
+
+    fn fact(n: usize) -> Fact {
+        Fact::Violation(SandboxViolation {
+            layer: "mounts".to_owned(),
+            operation: "create".to_owned(),
+            target: Some(n.to_string()),
+            decision: ViolationDecision::Logged,
+        })
+    }
+
+    #[test]
+    fn a_fact_is_noted_once_unless_it_was_lost_and_a_flood_is_cut() {
+        let mut facts = Facts::new(&[], mpsc::channel(1).1);
+        let first = facts.news(vec![fact(0), fact(0)]);
+        assert_eq!(first.len(), 1);
+        assert!(facts.news(vec![fact(0)]).is_empty());
+        facts.lost(first[0].id);
+        assert_eq!(facts.news(vec![fact(0)])[0].id, first[0].id);
+        let flood = facts.news((0..10_000).map(fact).collect());
+        assert_eq!(flood.len(), NOTED_MAX - 1);
+    }
+}

@@ -1,0 +1,78 @@
+//! How a session is ended and forgotten.
+
+use std::sync::Arc;
+
+use oqto_protocol::command::{Command, CommandEnvelope, SessionClose};
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::id::{CommandId, SessionId};
+use tokio::sync::oneshot;
+
+use super::create::remove;
+use super::fleet::{Entry, Supervisor};
+use super::handle::{Ask, Handle};
+use crate::{cause, event_log};
+
+impl Supervisor {
+    /// Ends a session and forgets it.
+    pub(super) async fn delete(self: &Arc<Self>, id: &SessionId, command: CommandId) -> Result<(), Fault> {
+        let handle = {
+            let mut sessions = self.lock();
+            match sessions.get_mut(id) {
+                Some(entry @ Entry::Made(_)) => std::mem::replace(entry, Entry::Leaving),
+                _ => {
+                    drop(sessions);
+                    return self.handle(id).map(drop);
+                }
+            }
+        };
+        let Entry::Made(handle) = handle else {
+            return Ok(());
+        };
+        // On a task of its own, like the making of one.
+        let (supervisor, id) = (self.clone(), id.clone());
+        let deleted = tokio::spawn(async move {
+            let forgotten = supervisor.forget(&handle, command).await;
+            match forgotten {
+                Ok(()) => supervisor.lock().remove(&id),
+                Err(_) => supervisor.lock().insert(id, Entry::Made(handle)),
+            };
+            forgotten
+        });
+        deleted
+            .await
+            .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?
+    }
+
+    async fn forget(&self, handle: &Handle, command: CommandId) -> Result<(), Fault> {
+        let id = &handle.record.id;
+        let mut ended = handle.ended.clone();
+        if let Some(asks) = &handle.asks
+            && !*ended.borrow()
+        {
+            let close = Command::SessionClose(SessionClose {});
+            let envelope = CommandEnvelope {
+                id: command,
+                session_id: id.clone(),
+                runner_id: None,
+                command: close,
+            };
+            let (reply, _unheard) = oneshot::channel();
+            // A driver that is gone has ended its session.
+            let _ = asks.send(Ask::Command(Box::new(envelope), reply)).await;
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+        let storage = |error: &dyn std::error::Error| Fault::new(FaultCode::Storage, cause::chain(error));
+        let store = self
+            .store(&handle.record.store)
+            .await
+            .map_err(|error| storage(&error))?;
+        match store.delete_session(id.as_str()).await {
+            // A deletion that was cut off left only directories.
+            Ok(()) | Err(event_log::ChangeError::Unknown) => {}
+            Err(error) => return Err(storage(&error)),
+        }
+        remove(&handle.dir);
+        remove(&self.settings.workspace_dir(id));
+        Ok(())
+    }
+}
