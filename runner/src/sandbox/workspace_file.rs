@@ -82,3 +82,90 @@ pub fn workspace_file(
         Err(source) => Err(WorkspaceFileError::Text { path, source }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::{Gid, Uid, geteuid};
+
+    use super::*;
+
+    fn read(workspace: &Path) -> Result<Option<WorkspaceFile>, WorkspaceFileError> {
+        let somebody = (Uid::from_raw(61_234), Gid::from_raw(61_234));
+        let principal = Principal::choose(geteuid().is_root().then_some(somebody), workspace).unwrap();
+        workspace_file(workspace, &principal)
+    }
+
+    #[test]
+    fn a_plain_file_is_read_and_none_is_none() {
+        let above = tempfile::tempdir().unwrap();
+        assert_eq!(read(above.path()).unwrap(), None);
+        fs::create_dir(above.path().join(".oqto")).unwrap();
+        assert_eq!(read(above.path()).unwrap(), None);
+        let file = above.path().join(".oqto/sandbox.toml");
+        fs::write(&file, "[limits]\nprocesses = 3\n").unwrap();
+        let found = read(above.path()).unwrap().unwrap();
+        assert_eq!(found.file, file.display().to_string());
+        assert_eq!(found.text, "[limits]\nprocesses = 3\n");
+    }
+
+    #[test]
+    fn what_is_no_plain_readable_text_stops_the_session() {
+        let above = tempfile::tempdir().unwrap();
+        let (directory, file) = (
+            above.path().join(".oqto"),
+            above.path().join(".oqto/sandbox.toml"),
+        );
+        fs::create_dir(&directory).unwrap();
+        let io = |what: &str| {
+            let result = read(above.path());
+            assert!(
+                matches!(result, Err(WorkspaceFileError::Io { .. })),
+                "{what}: {result:?}"
+            );
+        };
+        fs::write(above.path().join("real"), "").unwrap();
+        symlink(above.path().join("real"), &file).unwrap();
+        io("a link");
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, Mode::S_IRWXU).unwrap();
+        io("a pipe");
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        io("a directory");
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, [0xff, 0xfe]).unwrap();
+        assert!(matches!(read(above.path()), Err(WorkspaceFileError::Text { .. })));
+        fs::write(&file, "#".repeat(256 * 1024 + 1)).unwrap();
+        assert!(matches!(
+            read(above.path()),
+            Err(WorkspaceFileError::TooLong { .. })
+        ));
+        fs::remove_file(&file).unwrap();
+        fs::rename(&directory, above.path().join("elsewhere")).unwrap();
+        symlink(above.path().join("elsewhere"), &directory).unwrap();
+        io("a link on the way");
+        fs::remove_file(&directory).unwrap();
+        fs::write(&directory, "").unwrap();
+        io("a file on the way");
+    }
+
+    #[test]
+    fn what_the_principal_could_not_read_is_not_told() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let above = tempfile::tempdir().unwrap();
+        fs::create_dir(above.path().join(".oqto")).unwrap();
+        let file = above.path().join(".oqto/sandbox.toml");
+        fs::write(&file, "secret").unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(matches!(
+            read(above.path()),
+            Err(WorkspaceFileError::Foreign { .. })
+        ));
+    }
+}
