@@ -82,8 +82,13 @@ impl Survey {
                 .paths(pattern)
                 .unwrap_or_else(|_| vec![pattern.base().as_path().to_owned()]);
             let new = now.into_iter().filter(|path| !paths.contains(path));
-            let there = |path: &PathBuf| !matches!(found(Path::new("/"), path), Ok(Found::Absent));
-            new.filter(there).collect::<Vec<_>>()
+            let there = |path: PathBuf| match found(Path::new("/"), &path) {
+                Ok(Found::Absent) => None,
+                // Once, and not for each path that would lie below it.
+                Ok(Found::Blocked(file)) => Some(file),
+                Ok(Found::There | Found::Link(_)) | Err(_) => Some(path),
+            };
+            new.filter_map(there).collect::<Vec<_>>()
         });
         fitting.collect()
     }
