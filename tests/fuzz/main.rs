@@ -4,6 +4,7 @@
 //! `README.md`. What it finds becomes a file here.
 #![expect(clippy::unwrap_used, reason = "a helper of a test may end it")]
 
+mod runner;
 mod targets;
 
 use std::fs;
@@ -110,9 +111,13 @@ impl Drop for Tried<'_> {
     }
 }
 
+fn all() -> impl Iterator<Item = &'static Target> {
+    TARGETS.iter().chain(runner::TARGETS)
+}
+
 #[test]
 fn no_decoder_breaks_its_promise() {
-    for target in TARGETS {
+    for target in all() {
         let seeds = seeds(target);
         assert!(!seeds.is_empty(), "{} has no seeds", target.name);
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
@@ -138,12 +143,12 @@ fn no_decoder_breaks_its_promise() {
 fn every_directory_of_the_corpus_is_of_a_target() {
     for directory in fs::read_dir(here("fuzz/corpus")).unwrap() {
         let name = directory.unwrap().file_name();
-        assert!(TARGETS.iter().any(|target| name == target.name), "{name:?}");
+        assert!(all().any(|target| name == target.name), "{name:?}");
     }
     let Some(to) = std::env::var_os("FUZZ_SEEDS") else {
         return;
     };
-    for target in TARGETS {
+    for target in all() {
         let directory = Path::new(&to).join(target.name);
         fs::create_dir_all(&directory).unwrap();
         for (index, seed) in seeds(target).iter().enumerate() {

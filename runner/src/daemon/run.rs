@@ -28,6 +28,13 @@ const WORKERS: usize = 2;
 /// How long the log of a runner in the background may be at its start, bytes; a longer one is set aside, once.
 const LOG_LEN_MAX: u64 = 4 * 1024 * 1024;
 
+/// How long a runner that was killed may hold its state: to others it is dead when the first of its threads is, and the
+/// lock goes with the last.
+const DYING_MAX: Duration = Duration::from_secs(2);
+
+/// How often that is looked at.
+const DYING_LOOK: Duration = Duration::from_millis(10);
+
 /// How this start differs from any other.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -277,15 +284,28 @@ fn lock(state_dir: &Path) -> Result<Flock<File>, RunError> {
         path: path.clone(),
         source,
     })?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::Error::EWOULDBLOCK)) => Err(RunError::Taken {
-            path: state_dir.to_owned(),
-        }),
-        Err((_, error)) => Err(RunError::StateDir {
-            path,
-            source: error.into(),
-        }),
+    let mut file = file;
+    let until = Instant::now() + DYING_MAX;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            // Nothing waits for a lock with a bound, and a runner that lives keeps it for ever.
+            Err((same, nix::Error::EWOULDBLOCK)) if Instant::now() < until => {
+                file = same;
+                std::thread::sleep(DYING_LOOK);
+            }
+            Err((_, nix::Error::EWOULDBLOCK)) => {
+                return Err(RunError::Taken {
+                    path: state_dir.to_owned(),
+                });
+            }
+            Err((_, error)) => {
+                return Err(RunError::StateDir {
+                    path,
+                    source: error.into(),
+                });
+            }
+        }
     }
 }
 
