@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use oqto_tests::{not_run, wait_until};
 
-use crate::bed::{Bed, SOMEBODY, is_root, runner, weak};
+use crate::bed::{Bed, SOMEBODY, end, is_root, runner, weak};
 
 /// A group that belongs to the harness's user, as systemd delegates one.
 struct Delegated {
@@ -38,13 +38,17 @@ impl Delegated {
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("/bin/sh");
         let user = SOMEBODY.to_string();
+        // Once a group limits others nothing can be put into it; systemd too starts a service in a group below then
+        // (DelegateSubgroup=runner).
+        let below = self.path.join("runner");
+        let group = if below.exists() { &below } else { &self.path };
         command
             .args([
                 "-c",
-                "echo 0 >\"$1/cgroup.procs\"; shift; exec setpriv \"$@\"",
+                "echo 0 >\"$1/cgroup.procs\" || exit 99; shift; exec setpriv \"$@\"",
                 "sh",
             ])
-            .arg(&self.path)
+            .arg(group)
             .args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"])
             .arg(program);
         command
@@ -182,11 +186,32 @@ fn a_group_limits_the_session_as_a_whole() {
         return;
     }
     let bed = Bed::new();
-    let (mut child, _out) = waiting(sandbox_run(&bed, &group, &runner()));
+    let policies = bed.directory("policies");
+    let text = "description = \"small\"\nextends = \"workspace\"\n[limits]\nmemory_mib = 128\ncpu_percent = 50\n\
+                processes = 40\n[layers]\ncgroup = \"required\"\n";
+    bed.file("policies/small.toml", text);
+    let small = || {
+        let mut command = sandbox_run(&bed, &group, &runner());
+        command.args(["--policy", "small", "--policy-dir"]).arg(&policies);
+        command
+    };
+    let (mut child, _out) = waiting(small());
     let run = group.runs().pop().unwrap();
-    let read = |name: &str| fs::read_to_string(run.join(name)).unwrap();
-    assert_ne!(read("pids.max").trim(), "max");
-    assert_eq!(read("memory.oom.group").trim(), "1");
+    let read = |name: &str| fs::read_to_string(run.join(name)).unwrap().trim().to_owned();
+    let names = [
+        "memory.max",
+        "memory.swap.max",
+        "memory.oom.group",
+        "pids.max",
+        "cpu.max",
+    ];
+    assert_eq!(names.map(read), ["134217728", "0", "1", "40", "50000 100000"]);
     child.stdin.take().unwrap().write_all(b"go\n").unwrap();
     assert!(child.wait().unwrap().success());
+    // Together they are too large, and neither is by itself: the session ends as a whole.
+    let hog = "import time; held = b'x' * (80 << 20); time.sleep(100)";
+    let script = format!("python3 -c \"{hog}\" & python3 -c \"{hog}\"; wait");
+    let ended = end(small().args(["--", "sh", "-c", &script]));
+    assert_eq!(ended.code, 137, "{}", ended.err);
+    assert_eq!(group.runs(), Vec::<PathBuf>::new());
 }
