@@ -20,4 +20,4 @@ mod kernel;
 mod network;
 mod table;
 mod weak;
-mod works;
+mod workloads;
