@@ -34,7 +34,8 @@ root=$PWD
 somebody=61234
 started=$SECONDS
 scratch=$(mktemp -d /tmp/oqto-run-XXXXXX)
-trap 'rm -rf "$scratch"' EXIT
+beds=
+trap 'rm -rf "$scratch" ${beds:+"$beds"}' EXIT
 chmod 755 "$scratch"
 export OQTO_TEST_NOT_RUN=$scratch/not-run
 touch "$OQTO_TEST_NOT_RUN"
@@ -131,6 +132,9 @@ run_tests() {
 # The tests that depend on who runs them, from copies of the programs in a place that somebody can reach.
 run_as_somebody() {
   local there=$scratch/as-somebody name
+  # Not below /tmp, of which every sandbox has one of its own.
+  beds=$(mktemp -d /home/oqto-beds-XXXXXX)
+  chown "$somebody:$somebody" "$beds"
   mkdir -p "$there/target/deps" "$there/target/examples" "$there/home" "$there/tests"
   cp -r tests/tools "$there/tests/"
   cp target/debug/oqto-runner target/debug/oqtoctl target/debug/oqto-weak-sandbox "$there/target/"
@@ -142,7 +146,7 @@ run_as_somebody() {
   chmod -R go+rX "$there"
   for name in sandbox it; do
     (cd "$there/home" && as_somebody env -i PATH="$PATH" HOME="$there/home" LANG=C.UTF-8 \
-      OQTO_TEST_DIR="$there/tests" OQTO_TEST_AGENTS="$OQTO_TEST_AGENTS" OQTO_TEST_NOT_RUN="$OQTO_TEST_NOT_RUN" \
+      OQTO_TEST_DIR="$there/tests" OQTO_TEST_BEDS="$beds" OQTO_TEST_AGENTS="$OQTO_TEST_AGENTS" OQTO_TEST_NOT_RUN="$OQTO_TEST_NOT_RUN" \
       "../target/deps/$name" --test-threads 4)
   done
 }

@@ -108,7 +108,12 @@ impl Bed {
 }
 
 pub(crate) fn end(command: &mut Command) -> Ended {
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    end_from(command, Stdio::null())
+}
+
+/// Runs a program to its end with that as its standard input.
+pub(crate) fn end_from(command: &mut Command, input: impl Into<Stdio>) -> Ended {
+    let output = command.stdin(input).output().unwrap();
     Ended {
         code: output
             .status
@@ -133,7 +138,8 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-fn own(path: &Path) {
+/// Gives a path to the harness's user.
+pub(crate) fn own(path: &Path) {
     if is_root() {
         chown(path, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
     }

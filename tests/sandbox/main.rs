@@ -7,13 +7,17 @@
     reason = "a bed that cannot be made is a test that failed"
 )]
 
+mod attempt;
+mod bait;
 mod bed;
 mod cgroup;
 mod check;
 
 mod doors;
+mod escapes;
 mod files;
 mod kernel;
 mod network;
+mod table;
 mod weak;
-mod works;
+mod workloads;
