@@ -17,7 +17,7 @@ use nix::unistd::User;
 use oqto_runner::launch::{Arg, Launch, spawn};
 use oqto_runner::policy::{AbsolutePath, Request, resolve};
 use oqto_runner::sandbox::principal::Principal;
-use oqto_runner::sandbox::probe::bubblewrap;
+use oqto_runner::sandbox::probe::{Outer, bubblewrap};
 use oqto_runner::sandbox::{Host, catalog, wrap};
 use oqto_tests::bench::{Effort, RunnerProgram, Spread, Table, open_bed, ratio};
 
@@ -169,7 +169,7 @@ fn launches(bed: &Path) -> (Launch, Launch) {
     let plan = resolve(&catalog, &name, &request).expect("the shipped policy fits");
     let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     let host = Host {
-        bwrap: bubblewrap(&env[&OsString::from("PATH")]).expect("bubblewrap"),
+        outer: Outer::Bubblewrap(bubblewrap(&env[&OsString::from("PATH")]).expect("bubblewrap")),
         runner_exe: bed.join("oqto-runner"),
         env,
         principal,

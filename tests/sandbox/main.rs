@@ -11,6 +11,7 @@ mod bed;
 mod cgroup;
 mod check;
 
+mod direct;
 mod doors;
 mod files;
 mod kernel;

@@ -18,7 +18,7 @@ use crate::policy::{Plan, PolicyName, Request, resolve};
 use crate::sandbox::host::{Host, reachable_exe};
 use crate::sandbox::policies::catalog;
 use crate::sandbox::principal::Principal;
-use crate::sandbox::probe::bubblewrap;
+use crate::sandbox::probe::{Outer, bubblewrap};
 use crate::sandbox::report::{self, Enforced, Layer, Report, ReportError};
 use crate::sandbox::run::{RunError, absolute, bin_dir, closed};
 use crate::sandbox::wrap::{RUNNER, wrap};
@@ -210,7 +210,7 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
     };
     let plan = resolve(&catalog, &job.policy, &request).map_err(CheckError::prepare)?;
     let host = Host {
-        bwrap,
+        outer: Outer::Bubblewrap(bwrap),
         runner_exe,
         env: host_env,
         principal,
