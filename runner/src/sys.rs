@@ -226,6 +226,38 @@ pub fn read_bounded(path: &Path, len_max: u64) -> io::Result<Option<Vec<u8>>> {
     Ok((bytes.len() as u64 <= len_max).then_some(bytes))
 }
 
+/// What a plain file below `directory` is and holds, reached by these names without following a link; `None` when it
+/// or a directory on the way is not there, and no bytes when it is longer than `len_max`.
+///
+/// # Errors
+/// When there is a link on the way, or it is no plain file, or cannot be read.
+pub fn read_below(
+    directory: &Path,
+    names: &[&str],
+    len_max: u64,
+) -> io::Result<Option<(std::fs::Metadata, Option<Vec<u8>>)>> {
+    let held = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let plain = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = openat(AT_FDCWD, directory, held, Mode::empty())?;
+    for (step, name) in names.iter().enumerate() {
+        let flags = if step + 1 == names.len() { plain } else { held };
+        at = match openat(&at, *name, flags, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+    }
+    let file = File::from(at);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(len_max + 1).read_to_end(&mut bytes)?;
+    let whole = bytes.len() as u64 <= len_max;
+    Ok(Some((metadata, whole.then_some(bytes))))
+}
+
 /// Removes a directory with everything in it, whoever filled it.
 ///
 /// It follows no link, opens directories that their owner closed, and needs a handful of descriptors and the same

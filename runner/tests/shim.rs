@@ -30,8 +30,8 @@ fn order(script: &str) -> Order {
     Order {
         launch,
         principal: None,
+        watch: None,
         doorway: None,
-        landmarks: Vec::new(),
     }
 }
 

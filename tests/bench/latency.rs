@@ -136,8 +136,8 @@ async fn through_shim(plan: Plan, program: &Path) -> Vec<f64> {
     let order = Order {
         launch,
         principal: None,
+        watch: None,
         doorway: None,
-        landmarks: Vec::new(),
     };
     let mut process = shim::start(program, &dir, &order).await.expect("a shim");
     let mut client = Client::connect(&dir).await.expect("our own shim");

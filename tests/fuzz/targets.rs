@@ -17,6 +17,8 @@ use oqto_protocol::query::{Answer, Query};
 use oqto_protocol::reply::{Reply, ReplyData};
 use oqto_protocol::stream::{Ack, Subscribe, Subscribed};
 use oqto_protocol::terminal::{TerminalExit, TerminalInput, TerminalOutput, TerminalResize};
+use oqto_runner::audit::Record;
+use oqto_runner::session::Fact;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -41,11 +43,13 @@ use Golden::{Json, Wire as Bytes};
 pub(crate) const TARGETS: &[Target] = &[
     target("answer", wire::<Answer>, Some(Bytes("answer"))),
     target("answer_json", json::<Answer>, Some(Json("answer"))),
+    target("audit_record", audit_record, None),
     target("command", wire::<Command>, Some(Bytes("command"))),
     target("command_json", json::<Command>, Some(Json("command"))),
     target("envelope_json", json::<Envelope>, None),
     target("event", wire::<Event>, Some(Bytes("event"))),
     target("event_json", json::<Event>, Some(Json("event"))),
+    target("facts", facts, None),
     target("frame", frames, Some(Bytes("frame"))),
     target("id", ids, None),
     target(
@@ -152,6 +156,26 @@ fn event(bytes: &[u8]) {
             ts: 0,
             event,
         });
+    }
+}
+
+/// Texts of a record are no longer than the record.
+fn audit_record(bytes: &[u8]) {
+    let (text, other) = match oqto_runner::audit::parse(bytes) {
+        Ok(Some(Record::Seccomp { program, .. })) => (program, None),
+        Ok(Some(Record::Landlock { rights, target, .. })) => (target, Some(rights)),
+        Ok(_) | Err(_) => (None, None),
+    };
+    // A byte that is no text becomes three.
+    assert!(text.unwrap_or_default().len() <= 3 * bytes.len());
+    assert!(other.unwrap_or_default().len() <= bytes.len());
+}
+
+/// What can be read is written the same way again.
+fn facts(bytes: &[u8]) {
+    if let Some(Ok(facts)) = Fact::parse(bytes) {
+        let again = Fact::parse(&Fact::note(&facts));
+        assert!(matches!(again, Some(Ok(again)) if again == facts), "{facts:?}");
     }
 }
 

@@ -1,18 +1,16 @@
-//! What sessions survive, and what of them is left: runners that die, shims that hang, tapes that are damaged, peers
-//! that ask too much.
+//! What sessions survive, and what of them is left: runners that die, tapes that are damaged, peers that ask too much.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use oqto_control::{CommandError, Control, Event, Runner, Session, SessionConfig};
 use oqto_protocol::command::{Command, GetStats, SessionClose, SessionCreate};
 use oqto_protocol::fault::FaultCode;
 use oqto_protocol::id::SessionId;
 use oqto_protocol::session::SessionState;
-use oqto_tests::{Home, Process, signal, wait_until};
+use oqto_tests::{Home, Process, wait_until};
 
 /// A pi that says it is there and begins every prompt, and answers nothing else. What it was told is in `heard`.
 const MUTE_PI: &str = r#"#!/usr/bin/python3
@@ -77,14 +75,6 @@ fn session_dir(home: &Home, id: &SessionId) -> PathBuf {
     home.state().join("sessions").join(id.as_str())
 }
 
-fn shim(home: &Home) -> Process {
-    let found = home.agents();
-    found
-        .into_iter()
-        .find(|process| process.words.starts_with("oqto-runner shim"))
-        .unwrap()
-}
-
 fn code(error: &CommandError) -> FaultCode {
     match error {
         CommandError::Refused { source, .. } => source.0.code,
@@ -142,23 +132,6 @@ async fn what_a_runner_left_half_made_is_removed_and_what_cannot_be_read_is_kept
     let refused = runner.command(&damaged, create(&home)).await.unwrap_err();
     assert_eq!(code(&refused), FaultCode::Exists, "{refused:?}");
     assert!(session_dir(&home, &damaged).join("session.json").exists());
-    control.close().await;
-}
-
-#[tokio::test]
-async fn a_shim_that_hangs_is_not_taken_for_dead() {
-    let home = Home::new();
-    let control = home.control();
-    let runner = control.local().await.unwrap();
-    let session = runner.create(exec(&home)).await.unwrap();
-    let shim = shim(&home);
-    signal(shim.pid, Signal::SIGSTOP);
-    kill_runner(&home, &control).await;
-    signal(shim.pid, Signal::SIGCONT);
-    let runner = kill_runner(&home, &control).await;
-    let session = runner.session(session.id().clone());
-    assert_eq!(session.state().await.unwrap().info.state, SessionState::Idle);
-    session.close().await.unwrap();
     control.close().await;
 }
 

@@ -11,6 +11,7 @@
 mod bad_input;
 mod example;
 mod exec;
+mod leaks;
 mod link;
 mod lives;
 mod pi;

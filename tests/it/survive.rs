@@ -1,6 +1,8 @@
 //! What survives what: the runner's death in the middle of a session, a second runner, an orderly end.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -198,6 +200,32 @@ fn a_second_runner_of_the_same_state_is_refused() {
     ended.failed(125, &["another runner uses the state directory"]);
     assert_eq!(home.sh("echo still").ok(), "still\n");
     assert_eq!(home.runner_pid(), runner);
+}
+
+#[test]
+fn a_state_directory_that_others_could_look_into_is_refused_with_the_step_that_mends_it() {
+    let home = Home::new();
+    fs::create_dir_all(home.state()).unwrap();
+    fs::set_permissions(home.state(), fs::Permissions::from_mode(0o777)).unwrap();
+    let serve = || {
+        let mut command = home.environment(&home.runner_program());
+        command.args(["serve", "--state-dir"]).arg(home.state());
+        end(&mut command)
+    };
+    let refused = serve();
+    let step = refused
+        .err
+        .split("nobody else may write or list it: ")
+        .nth(1)
+        .expect("a step");
+    refused.failed(125, &["mode 777"]);
+    assert_eq!(
+        end(Command::new("sh").args(["-c", step.trim()])).code,
+        0,
+        "{step}"
+    );
+    // What stops it now is that nobody has signed it.
+    serve().failed(125, &["this runner has no certificate yet"]);
 }
 
 #[test]

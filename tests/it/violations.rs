@@ -72,13 +72,18 @@ async fn a_protected_path_that_appears_is_told_once_when_the_turn_is_over() {
     let control = home.control();
     let runner = control.local().await.unwrap();
     let session = runner.create(config(&home)).await.unwrap();
-    session.prompt("touch .envrc").await.unwrap();
-    let told = until_told(&session, 1).await;
-    assert_eq!(violations(&told), [watched(&home, "create", ".envrc")]);
+    // The second fits a pattern, since a repository may lie in the workspace.
+    session
+        .prompt("touch .envrc; mkdir -p lib/.git/hooks")
+        .await
+        .unwrap();
+    let told = until_told(&session, 2).await;
+    let expected = [".envrc", "lib/.git/hooks"].map(|name| watched(&home, "create", name));
+    assert_eq!(violations(&told), expected);
     session.prompt("true").await.unwrap();
     session.close().await.unwrap();
     home.no_agents();
-    assert_eq!(violations(&story(&session).await).len(), 1);
+    assert_eq!(violations(&story(&session).await).len(), 2);
     control.close().await;
 }
 

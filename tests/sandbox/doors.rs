@@ -90,7 +90,7 @@ fn what_was_enforced_is_said_layer_by_layer() {
             .as_array()
             .unwrap()
             .iter()
-            // A group of its own is what few hosts give, and the shipped policies can do without.
+            // A host that delegates no cgroup is no reason to refuse, and the report says so.
             .all(|layer| layer["state"] == "enforced" || layer["layer"] == "cgroup"),
         "{layers}"
     );

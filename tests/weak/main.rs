@@ -119,6 +119,7 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Option<(Job, bool)> {
     let job = Job {
         policy: policy?,
         policy_dir,
+        policy_at_most: None,
         workspace: cwd?,
         program: words.next()?,
         args: words.collect(),

@@ -280,6 +280,24 @@ mod tests {
     }
 
     #[test]
+    fn a_call_by_the_door_for_32_bits_is_understood() {
+        let said = "audit(1795402732.929:489): auid=4294967295 uid=61234 gid=61234 ses=4294967295 pid=17728 \
+                    comm=\"python3\" exe=\"/usr/bin/python3.11\" sig=31 arch=40000003 syscall=20 compat=1 \
+                    ip=0x7faf9cecc007 code=0x80000000";
+        let record = parse(&message(1326, said)).unwrap().unwrap();
+        let Record::Seccomp {
+            session,
+            architecture,
+            number,
+            ..
+        } = record
+        else {
+            panic!("{record:?}")
+        };
+        assert_eq!((session, architecture, number), (None, 0x4000_0003, 20));
+    }
+
+    #[test]
     fn an_access_that_landlock_denied_is_understood_and_its_domain_named() {
         let said = "audit(1729738800.268:30): domain=195ba459b blockers=fs.write_file path=2F746D702F612062 dev=\"tmpfs\" ino=7";
         let denied = parse(&message(1423, said)).unwrap().unwrap();

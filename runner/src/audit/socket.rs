@@ -27,7 +27,8 @@ pub enum OpenError {
     NotPermitted,
     /// The runner is in a container.
     #[error(
-        "this process is not in the host's own process namespace, so audit records are not of its processes"
+        "this process is not in the host's own process and network namespaces, which audit records are told in; run the \
+         runner on the host itself"
     )]
     Container,
     /// The kernel has none, or said no for another reason.
@@ -107,8 +108,14 @@ fn reader() -> Result<OwnedFd, OpenError> {
         Err(Errno::EPERM) => return Err(OpenError::NotPermitted),
         Err(error) => return Err(error.into()),
     }
-    let namespace = std::fs::read_link("/proc/self/ns/pid").map_err(OpenError::Namespace)?;
-    if namespace == Path::new(HOST_PROCESSES) {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}"));
+    let processes = namespace("self/ns/pid").map_err(OpenError::Namespace)?;
+    // The kernel tells nobody in another network namespace, and lets everybody ask. Whose is whose only root may see.
+    let elsewhere = match (namespace("self/ns/net"), namespace("1/ns/net")) {
+        (Ok(own), Ok(host)) => own != host,
+        (Err(_), _) | (_, Err(_)) => false,
+    };
+    if processes == Path::new(HOST_PROCESSES) && !elsewhere {
         Ok(fd)
     } else {
         Err(OpenError::Container)

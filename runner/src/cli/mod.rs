@@ -2,6 +2,7 @@
 //!
 //! Floor: doors.
 
+mod explain;
 mod heap;
 mod sandbox;
 mod serve;
@@ -44,6 +45,7 @@ const HELP: &str = "Examples:
   oqto-runner doctor                            what this host can enforce
   oqto-runner sandbox check                     whether a sandbox holds here
   oqto-runner sandbox run -- make test          any program, no daemon
+  oqto-runner sandbox explain .env              what a policy allows, and which line says so
   oqto-runner serve                             the daemon, as a systemd unit starts it
 
 Exit codes: 0 done, 1 not usable (doctor) or not stopped (sandbox check), 2 usage, 125 the runner failed; `sandbox run` ends with the program's
@@ -85,7 +87,9 @@ pub fn main() -> ExitCode {
 /// Keeps one session's program alive and its every byte on disk. Started by the daemon, with `--dir DIR`.
 fn shim(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     match (words.next(), words.next(), words.next()) {
-        (Some(option), Some(dir), None) if option == "--dir" => shim::run(Path::new(&dir)),
+        (Some(option), Some(dir), None) if option == "--dir" => {
+            shim::run(Path::new(&dir), crate::sandbox::look)
+        }
         _ => {
             eprintln!("usage: oqto-runner shim --dir DIR");
             ExitCode::from(2)

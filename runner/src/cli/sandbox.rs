@@ -21,6 +21,8 @@ pub(super) enum SandboxCommand {
     Run(RunArgs),
     /// Make a sandbox here and try from inside what it must stop
     Check(CheckArgs),
+    /// Say what a policy allows here, and which line of which file says so
+    Explain(super::explain::ExplainArgs),
 }
 
 /// `sandbox check`.
@@ -46,6 +48,9 @@ pub(super) struct RunArgs {
     /// A directory of policies beside the shipped ones
     #[arg(long, value_name = "DIR")]
     pub policy_dir: Option<PathBuf>,
+    /// A policy that must not be gone beyond: what asks for more is refused
+    #[arg(long, value_name = "NAME")]
+    pub at_most: Option<PolicyName>,
     /// The workspace, which is also where the program starts
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub cwd: PathBuf,
@@ -71,6 +76,7 @@ pub(super) fn sandbox(command: SandboxCommand) -> ExitCode {
     match command {
         SandboxCommand::Run(args) => sandbox_run(args),
         SandboxCommand::Check(args) => sandbox_check(args),
+        SandboxCommand::Explain(args) => super::explain::explain(args),
     }
 }
 
@@ -99,6 +105,7 @@ fn sandbox_run(args: RunArgs) -> ExitCode {
     let RunArgs {
         policy,
         policy_dir,
+        at_most,
         cwd,
         json,
         mut command,
@@ -108,6 +115,7 @@ fn sandbox_run(args: RunArgs) -> ExitCode {
     match run(&Job {
         policy,
         policy_dir,
+        policy_at_most: at_most,
         workspace: cwd,
         program,
         args,

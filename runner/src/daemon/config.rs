@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, User};
 use serde::Deserialize;
 
 use crate::harness::{Harness, UnknownHarness};
+use crate::policy::PolicyName;
 
 /// Sessions that may live at once, where the configuration says nothing: each is two processes and an agent.
 const SESSIONS_MAX_DEFAULT: u32 = 64;
@@ -31,6 +32,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where policies beside the shipped ones are.
     pub policy_dir: Option<PathBuf>,
+    /// The policy that no session may go beyond.
+    pub policy_at_most: Option<PolicyName>,
     /// As whom harnesses run when the runner is root.
     pub principal: Option<(Uid, Gid)>,
     /// How many sessions may live at once.
@@ -56,6 +59,7 @@ struct Document {
     listen: Option<SocketAddr>,
     state_dir: Option<PathBuf>,
     policy_dir: Option<PathBuf>,
+    policy_at_most: Option<PolicyName>,
     principal: Option<String>,
     sessions_max: Option<u32>,
     #[serde(default)]
@@ -159,6 +163,7 @@ impl Config {
             listen,
             state_dir,
             policy_dir,
+            policy_at_most,
             principal,
             sessions_max,
             harness,
@@ -187,6 +192,7 @@ impl Config {
             listen,
             state_dir,
             policy_dir,
+            policy_at_most,
             principal,
             sessions_max,
             harnesses: harness,
@@ -293,6 +299,7 @@ mod tests {
         for (text, word) in [
             ("sessions_max = 0", "sessions_max"),
             ("policy_dir = \"here\"", "absolute"),
+            ("policy_at_most = \"Work Space\"", "policy's name"),
             ("principal = \"root\"", "never run as root"),
             ("principal = \"no-such-user-here\"", "no such user"),
             ("[harness.pie]\nprogram = \"/x\"", "pie"),

@@ -119,6 +119,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         listen,
         state_dir,
         policy_dir,
+        policy_at_most,
         principal,
         sessions_max,
         harnesses,
@@ -140,6 +141,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         runner_id: identity.grant.runner_id.clone(),
         state_dir,
         policy_dir,
+        policy_at_most,
         principal,
         sessions_max,
         harnesses: harnesses

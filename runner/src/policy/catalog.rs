@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -68,14 +69,32 @@ impl fmt::Display for PolicyName {
 #[derive(Clone, Debug)]
 pub struct Catalog {
     texts: BTreeMap<PolicyName, Text>,
-    groups: Text,
-    allow: Text,
+    groups: Parsed<Groups>,
+    allow: Parsed<AllowGroups>,
 }
 
 #[derive(Clone, Debug)]
 struct Text {
     file: String,
     text: String,
+}
+
+/// A file that is part of this program, and what it says once somebody asked.
+#[derive(Clone, Debug)]
+struct Parsed<T> {
+    file: &'static str,
+    text: &'static str,
+    meant: OnceLock<T>,
+}
+
+impl<T> Parsed<T> {
+    fn meant(&self, parse: impl FnOnce(&str, &str) -> Result<T, DocumentError>) -> Result<&T, CatalogError> {
+        if let Some(meant) = self.meant.get() {
+            return Ok(meant);
+        }
+        let meant = parse(self.file, self.text).map_err(|source| CatalogError::Groups { source })?;
+        Ok(self.meant.get_or_init(|| meant))
+    }
 }
 
 /// Why a policy cannot be had by its name.
@@ -132,17 +151,17 @@ impl Catalog {
                 },
             )
         });
-        let groups = include_str!("../../../sandbox-policies/seccomp.toml").to_owned();
-        let allow = include_str!("../../../sandbox-policies/seccomp-allow.toml").to_owned();
         Self {
             texts: texts.collect(),
-            groups: Text {
-                file: "seccomp.toml".to_owned(),
-                text: groups,
+            groups: Parsed {
+                file: "seccomp.toml",
+                text: include_str!("../../../sandbox-policies/seccomp.toml"),
+                meant: OnceLock::new(),
             },
-            allow: Text {
-                file: "seccomp-allow.toml".to_owned(),
-                text: allow,
+            allow: Parsed {
+                file: "seccomp-allow.toml",
+                text: include_str!("../../../sandbox-policies/seccomp-allow.toml"),
+                meant: OnceLock::new(),
             },
         }
     }
@@ -204,8 +223,8 @@ impl Catalog {
     /// # Errors
     ///
     /// Their text is wrong.
-    pub fn groups(&self) -> Result<Groups, CatalogError> {
-        Groups::parse(&self.groups.file, &self.groups.text).map_err(|source| CatalogError::Groups { source })
+    pub fn groups(&self) -> Result<&Groups, CatalogError> {
+        self.groups.meant(Groups::parse)
     }
 
     /// The groups of system calls that policies may allow.
@@ -213,9 +232,8 @@ impl Catalog {
     /// # Errors
     ///
     /// Their text is wrong.
-    pub fn allow_groups(&self) -> Result<AllowGroups, CatalogError> {
-        AllowGroups::parse(&self.allow.file, &self.allow.text)
-            .map_err(|source| CatalogError::Groups { source })
+    pub fn allow_groups(&self) -> Result<&AllowGroups, CatalogError> {
+        self.allow.meant(AllowGroups::parse)
     }
 }
 

@@ -89,6 +89,10 @@ impl Meeting<'_> {
             ("write", of(&self.lower.write), &written),
         ] {
             for Ruled { value, source } in &asked {
+                // The very rule, which asks for nothing more, whatever else covers it.
+                if given.iter().any(|given| given.value == *value) {
+                    continue;
+                }
                 let closed = [("deny", &self.upper.deny), ("mask", &self.upper.mask)];
                 for (rule, list) in closed {
                     if let Some(closed) = list.iter().find(|closed| closed.value.contains(value)) {

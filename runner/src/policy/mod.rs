@@ -21,6 +21,7 @@ mod seccomp;
 mod syscall;
 mod syscall_table;
 mod terms;
+mod verdict;
 
 pub use allow::AllowGroups;
 pub use catalog::{BadName, Catalog, CatalogError, PolicyName};
@@ -34,3 +35,7 @@ pub use resolve::{Request, ResolveError, Resolved, Sources, WorkspaceFile, resol
 pub use rule::{LayerName, Limit, Rule, Source};
 pub use seccomp::{Condition, Denial, Groups, Refusal, Test, Verdict};
 pub use syscall::{Architecture, Syscall, UnknownSyscall};
+pub use verdict::{Because, FileVerdict, Probe};
+
+#[cfg(test)]
+mod meeting_tests;

@@ -167,6 +167,7 @@ pub fn resolve(catalog: &Catalog, name: &PolicyName, request: &Request) -> Resul
 ///
 /// As [`resolve`].
 pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<Resolved, ResolveError> {
+    check_workspace(request)?;
     let terms = met(catalog, name, request)?;
     let network = terms.network.clone();
     let network = network.ok_or_else(|| ResolveError::NoNetworkMode { policy: name.clone() })?;
@@ -176,7 +177,6 @@ pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<
             harness: harness.clone(),
         });
     }
-    check_workspace(request)?;
     let mut sources = Sources::new();
     sources.insert(Rule::Network, network.source);
     let files = files(&terms, request, &mut sources)?;
@@ -247,10 +247,19 @@ fn met(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<Terms,
         home: &request.user_home,
         workspace: &request.workspace,
     };
-    let asked = Terms::named(catalog, name, roots)?;
+    // Each has to make sense by itself: what it refuses is refused, whatever it meets.
+    let whole = |name: &PolicyName| -> Result<Terms, ResolveError> {
+        let terms = Terms::named(catalog, name, roots)?;
+        if terms.network.is_none() {
+            return Err(ResolveError::NoNetworkMode { policy: name.clone() });
+        }
+        files(&terms, request, &mut Sources::new())?;
+        Ok(terms)
+    };
+    let asked = whole(name)?;
     let met = match &request.policy_at_most {
         Some(ceiling) => {
-            let upper = Terms::named(catalog, ceiling, roots)?;
+            let upper = whole(ceiling)?;
             meet(upper, asked, Author::Catalog, ceiling.as_str())?
         }
         None => asked,
@@ -259,6 +268,9 @@ fn met(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<Terms,
         return Ok(met);
     };
     let part = Policy::parse_part(file, text).map_err(|source| ResolveError::WorkspaceFile { source })?;
+    if let Some(base) = &part.extends {
+        whole(base)?;
+    }
     let part = Terms::part(catalog, part, roots)?;
     Ok(meet(met, part, Author::Workspace, name.as_str())?)
 }

@@ -200,7 +200,8 @@ const GROUPS: [&str; 8] = [
 
 /// The plan's calls, without those that only namespaces could hold.
 pub(super) fn calls(plan: &Plan) -> Result<Calls, DirectError> {
-    let groups = Catalog::shipped().groups()?;
+    let catalog = Catalog::shipped();
+    let groups = catalog.groups()?;
     let mut calls = plan.calls.clone();
     for name in GROUPS {
         let group = groups.group(name).ok_or(DirectError::Group { name })?;

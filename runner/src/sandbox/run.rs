@@ -13,24 +13,23 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
-use crate::policy::{AbsolutePath, BadPath, Plan, PolicyName, Request, ResolveError, resolve};
+use crate::policy::{AbsolutePath, BadPath, PolicyName, Request, ResolveError, resolve};
 
-use super::cgroup::{self, CgroupError, Leaf};
+use super::cgroup::CgroupError;
+use super::group::Group;
 use super::home::Home;
 use super::host::{Host, ReachError, reachable_exe};
 use super::policies::{PoliciesError, catalog};
 use super::principal::{AssumeError, Principal, PrincipalError};
 use super::probe::{NoBubblewrap, outer};
-use super::report::{self, Enforced, Layer, Report, ReportError, State};
+use super::report::{self, Enforced, Layer, Report, ReportError};
 use super::survey::survey;
 use super::view::ViewError;
+use super::workspace_file::{WorkspaceFileError, workspace_file};
 use super::wrap::{WrapError, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
 const BIN_DIR: &str = "/var/lib/oqto/bin";
-
-/// What the groups of runs are named with, before the number of the process that made them.
-const GROUP_PREFIX: &str = "run-";
 
 /// Where copies of this program stand: root's where everybody can reach them, anybody else's with their own state.
 pub(super) fn bin_dir() -> PathBuf {
@@ -49,6 +48,8 @@ pub struct Job {
     pub policy: PolicyName,
     /// A directory of policies beside the shipped ones.
     pub policy_dir: Option<PathBuf>,
+    /// A policy that it must not go beyond.
+    pub policy_at_most: Option<PolicyName>,
     /// In which workspace.
     pub workspace: PathBuf,
     /// Which program.
@@ -129,6 +130,9 @@ pub enum RunError {
         #[from]
         source: PoliciesError,
     },
+    /// The workspace's own policy cannot be read.
+    #[error(transparent)]
+    WorkspaceFile(#[from] WorkspaceFileError),
     /// The policy does not fit.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -228,6 +232,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let Job {
         policy,
         policy_dir,
+        policy_at_most,
         workspace,
         program,
         args,
@@ -249,18 +254,14 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     principal.assume()?;
 
     let home = Home::make().map_err(|(path, source)| RunError::Home { path, source })?;
-    let request = Request {
-        workspace: absolute(&workspace)?,
-        user_home: absolute(
-            &fs::canonicalize(principal.home()).unwrap_or_else(|_| principal.home().to_owned()),
-        )?,
-        session_home: absolute(home.path())?,
-        read: Vec::new(),
-        closed: closed(&env, principal.home(), policy_dir.as_deref())?,
-        network_for: None,
-        policy_at_most: None,
-        workspace_file: None,
+    let asked = Asked {
+        workspace: &workspace,
+        principal: &principal,
+        env: &env,
+        policy_dir: policy_dir.as_deref(),
+        policy_at_most: policy_at_most.as_ref(),
     };
+    let request = asked.request(home.path())?;
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
     let path = env.get(OsStr::new("PATH")).map(OsString::as_os_str);
@@ -294,6 +295,33 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         unsealed: survey.unsealed(),
         left: home.remove().into_iter().chain(group_left).collect(),
     })
+}
+
+/// What a plan made by hand is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// Without links.
+    pub(super) workspace: &'a Path,
+    pub(super) principal: &'a Principal,
+    pub(super) env: &'a BTreeMap<OsString, OsString>,
+    pub(super) policy_dir: Option<&'a Path>,
+    pub(super) policy_at_most: Option<&'a PolicyName>,
+}
+
+impl Asked<'_> {
+    pub(super) fn request(self, session_home: &Path) -> Result<Request, RunError> {
+        let user_home = self.principal.home();
+        Ok(Request {
+            workspace: absolute(self.workspace)?,
+            user_home: absolute(&fs::canonicalize(user_home).unwrap_or_else(|_| user_home.to_owned()))?,
+            session_home: absolute(session_home)?,
+            read: Vec::new(),
+            closed: closed(self.env, user_home, self.policy_dir)?,
+            network_for: None,
+            policy_at_most: self.policy_at_most.cloned(),
+            workspace_file: workspace_file(self.workspace, self.principal)?,
+        })
+    }
 }
 
 fn start_and_wait(
@@ -371,45 +399,4 @@ pub(super) fn absolute(path: &Path) -> Result<AbsolutePath, RunError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// The group of one run, if the host gives one.
-struct Group {
-    leaf: Option<Leaf>,
-    entrance: Option<Entrance>,
-}
-
-impl Group {
-    /// Named after this process, so that one whose process is gone is known to be left over.
-    fn make(plan: &Plan) -> Result<(Self, State, String), RunError> {
-        let abandoned = |name: &str| {
-            let pid = name.strip_prefix(GROUP_PREFIX);
-            pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
-        };
-        if let Ok(tree) = cgroup::Tree::take() {
-            // Whatever cannot be removed holds nothing that this run needs.
-            let _ = tree.sweep(|name| !abandoned(name));
-        }
-        let name = format!("{GROUP_PREFIX}{}", std::process::id());
-        let (leaf, state, detail) = cgroup::leaf(&name, &plan.limits, plan.layers.cgroup)?;
-        let mut group = Self { leaf, entrance: None };
-        if let Some(leaf) = &group.leaf {
-            let entrance = Entrance::open(&leaf.doorway());
-            group.entrance = Some(entrance.map_err(|source| RunError::Entrance { source })?);
-        }
-        Ok((group, state, detail))
-    }
-
-    /// Answers the group if it could not be removed.
-    fn remove(mut self) -> Option<PathBuf> {
-        let leaf = self.leaf.take()?;
-        leaf.remove().is_err().then(|| leaf.doorway().inside)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // A start that failed says so already, and the next run finds what is left.
-        let _ = self.leaf.as_ref().map(Leaf::remove);
-    }
 }

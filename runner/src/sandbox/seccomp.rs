@@ -340,7 +340,8 @@ mod tests {
     }
 
     fn shipped() -> Calls {
-        let groups = Catalog::shipped().groups().unwrap();
+        let catalog = Catalog::shipped();
+        let groups = catalog.groups().unwrap();
         let denied = groups.names().flat_map(|name| groups.group(name).unwrap());
         Calls {
             denied: denied.cloned().collect(),

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::landmark::{Landmark, Stood};
+use serde::{Deserialize, Serialize};
+
+use crate::landmark::{Change, Landmark, Stood};
 use crate::policy::{Pattern, Plan};
 
 use super::expand::Expansion;
@@ -13,7 +15,8 @@ use super::git;
 use super::view::{Given, ViewError, is_absent, resolved, unreadable};
 
 /// The protected paths of a plan, as the disk has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Survey {
     /// Each once, those that exist first.
     landmarks: Vec<Landmark>,
@@ -21,17 +24,30 @@ pub struct Survey {
 }
 
 /// A pattern of protected paths, and what of the writable fitted it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Fitting {
     pattern: Pattern,
     paths: BTreeSet<PathBuf>,
 }
 
 impl Survey {
-    /// Every protected path that has to be looked at again, with what stands there now.
+    /// This survey, written down for whoever is to [look](super::look()) again.
+    ///
+    /// # Errors
+    ///
+    /// A path of it is no text.
+    pub fn watch(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Every protected path that is not what it was, and what became of it.
     #[must_use]
-    pub fn landmarks(&self) -> &[Landmark] {
-        &self.landmarks
+    pub fn changes(&self) -> Vec<(PathBuf, Change)> {
+        let changed = |landmark: &Landmark| Some((landmark.path.clone(), landmark.change()?));
+        let changed = self.landmarks.iter().filter_map(changed);
+        let appeared = self.appeared().into_iter().map(|path| (path, Change::Appeared));
+        changed.chain(appeared).collect()
     }
 
     /// The protected paths that exist and cannot be changed.
@@ -53,6 +69,12 @@ impl Survey {
     #[must_use]
     pub fn changed(&self) -> Vec<PathBuf> {
         let changed = self.no_more(|landmark| !is_sealed(landmark));
+        let all: BTreeSet<PathBuf> = changed.chain(self.appeared()).collect();
+        all.into_iter().collect()
+    }
+
+    /// What fits a pattern and did not before.
+    fn appeared(&self) -> BTreeSet<PathBuf> {
         let mut expansion = Expansion::default();
         let fitting = self.patterns.iter().flat_map(|Fitting { pattern, paths }| {
             // What cannot be looked at any more is not what it was.
@@ -60,11 +82,15 @@ impl Survey {
                 .paths(pattern)
                 .unwrap_or_else(|_| vec![pattern.base().as_path().to_owned()]);
             let new = now.into_iter().filter(|path| !paths.contains(path));
-            let there = |path: &PathBuf| !matches!(found(Path::new("/"), path), Ok(Found::Absent));
-            new.filter(there).collect::<Vec<_>>()
+            let there = |path: PathBuf| match found(Path::new("/"), &path) {
+                Ok(Found::Absent) => None,
+                // Once, and not for each path that would lie below it.
+                Ok(Found::Blocked(file)) => Some(file),
+                Ok(Found::There | Found::Link(_)) | Err(_) => Some(path),
+            };
+            new.filter_map(there).collect::<Vec<_>>()
         });
-        let all: BTreeSet<PathBuf> = changed.chain(fitting).collect();
-        all.into_iter().collect()
+        fitting.collect()
     }
 
     fn no_more(&self, which: impl Fn(&Landmark) -> bool) -> impl Iterator<Item = PathBuf> {

@@ -148,6 +148,14 @@ impl View {
         let Some(from) = resolved(path)? else {
             return Ok(());
         };
+        // What may be written stays so where it is named as readable too.
+        if given
+            .write
+            .iter()
+            .any(|root| path.starts_with(root) && from.starts_with(root))
+        {
+            return Ok(());
+        }
         let shows = |given: &PathBuf| given != path && from.starts_with(given);
         let mount = match fs::read_link(path) {
             Ok(target) if given.read.iter().chain(&given.write).any(shows) => Mount::Link(target),
@@ -380,6 +388,66 @@ mod tests {
             Some(&Mount::ReadOnly(git.join("hooks")))
         );
         assert_eq!(view.mounts.get(above.path()), None);
+    }
+
+    #[test]
+    fn repositories_in_the_repository_are_protected_and_new_ones_are_told() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let path = |name: &str| above.path().join("w").join(name);
+        for name in [
+            "one/.git/hooks",
+            "two/deep/.git/hooks",
+            ".git/modules/a/b/hooks",
+            "none/hooks",
+        ] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        fs::write(path("one/.git/config"), "").unwrap();
+        let survey = survey(&plan).unwrap();
+        let protected = [
+            ".git/modules/a/b/hooks",
+            "one/.git/config",
+            "one/.git/hooks",
+            "two/deep/.git/hooks",
+        ];
+        assert_eq!(survey.sealed(), protected.map(path));
+        assert_eq!(survey.changed(), Vec::<PathBuf>::new());
+        fs::create_dir_all(path("three/.git/hooks")).unwrap();
+        fs::create_dir_all(path("four/five")).unwrap();
+        fs::write(path("four/five/.git"), "gitdir: ../../.git/modules/a").unwrap();
+        assert_eq!(
+            survey.changed(),
+            [path("four/five/.git"), path("three/.git/hooks")]
+        );
+        let view = View::of(&plan).unwrap();
+        assert_eq!(
+            view.mounts.get(&path("one")),
+            Some(&Mount::Writable(path("one"))),
+            "it cannot be renamed"
+        );
+    }
+
+    #[test]
+    fn what_is_masked_stays_masked_for_who_names_it_itself() {
+        let above = tempfile::tempdir().unwrap();
+        let mut plan = plan(above.path());
+        let path = |name: &str| above.path().join("w").join(name);
+        fs::create_dir_all(path("secret/inner")).unwrap();
+        fs::write(path("a.env"), "").unwrap();
+        let pattern = |path: &Path| Pattern::from(AbsolutePath::try_from(path).unwrap());
+        plan.files.read.push(pattern(&path("secret/inner")));
+        plan.files.hidden.push(pattern(&path("secret")));
+        let glob = serde_json::json!({ "base": path(""), "glob": "**/*.env" });
+        plan.files.hidden.push(serde_json::from_value(glob).unwrap());
+        let view = View::of(&plan).unwrap();
+        assert_eq!(view.mounts.get(&path("secret")), Some(&Mount::EmptyDirectory));
+        assert_eq!(view.mounts.get(&path("a.env")), Some(&Mount::EmptyFile));
+        assert!(
+            view.mounts.iter().all(|(at, mount)| {
+                !at.starts_with(path("secret/inner")) || *mount == Mount::EmptyDirectory
+            })
+        );
     }
 
     #[test]

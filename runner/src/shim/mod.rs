@@ -1,6 +1,6 @@
 //! The shim: one small process per session that keeps a program alive and everything it says on disk.
 //!
-//! Floor: shell. Uses `launch`, `landmark`, `sys`, `clock`, `bounds`, and of `session` the form of a fact. The runner prepares a directory and starts
+//! Floor: shell. Uses `launch`, `sys`, `clock`, `bounds`, and of `session` the form of a fact. The runner prepares a directory and starts
 //! `oqto-runner shim --dir DIR` there ([`mod@start`]); the shim starts the program, puts each of its bytes on the
 //! [`tape`] and serves one runner at a time on a socket in the directory ([`wire`], [`client`]). The runner may
 //! die, be killed and be replaced: the program does not notice.
@@ -24,13 +24,12 @@ mod hold;
 mod inbox;
 mod input;
 mod link;
-mod look;
 mod relay;
 mod run;
 
 pub use client::{Client, Notice};
 pub use hold::Hold;
-pub use look::look;
+pub use relay::Look;
 pub use run::{RunError, run};
 pub use start::{Order, Principal, start};
 pub use tape::{Exit, Kind, Reader as TapeReader, Record};

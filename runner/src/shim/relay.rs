@@ -14,11 +14,9 @@ use nix::sys::signalfd::SignalFd;
 
 use super::input::Input;
 use super::link::{Broken, Link};
-use super::look::look;
 use super::tape::{Exit, Kind, Pulled, Writer};
 use super::wire::{self, FromShim, Refusal, Target, ToShim, WriteId};
 use crate::bounds::TAPE_BACKLOG_MAX;
-use crate::landmark::Landmark;
 use crate::session::Fact;
 use crate::{clock, sys};
 
@@ -43,6 +41,9 @@ pub(super) struct Source {
     pub(super) pipe: File,
 }
 
+/// Looks again at what an order wants to be watched.
+pub type Look = fn(&str) -> Vec<Fact>;
+
 /// Everything the loop needs to begin.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -53,7 +54,8 @@ pub(super) struct Parts {
     pub(super) listener: UnixListener,
     pub(super) signals: SignalFd,
     /// What is looked at again when the program has ended.
-    pub(super) landmarks: Vec<Landmark>,
+    pub(super) watch: Option<String>,
+    pub(super) look: Look,
 }
 
 pub(super) const SOURCES: usize = 3;
@@ -78,8 +80,8 @@ pub(super) struct Relay {
     ending: Ending,
     /// Set by a request to end: when the program is killed.
     kill_at: Option<Instant>,
-    /// What became of the landmarks is on the tape.
-    looked: bool,
+    /// The note of what was seen when the program had ended, once it was looked, until it is on the tape.
+    seen: Option<Option<Vec<u8>>>,
     released: bool,
 }
 
@@ -106,7 +108,7 @@ impl Relay {
             trouble: None,
             ending: Ending::Alive,
             kill_at: None,
-            looked: false,
+            seen: None,
             released: false,
         }
     }
@@ -388,16 +390,21 @@ impl Relay {
         if self.parts.tape.is_holding() || self.parts.sources.iter().any(Option::is_some) {
             return;
         }
-        let Parts { tape, landmarks, .. } = &mut self.parts;
+        let Parts {
+            tape, watch, look, ..
+        } = &mut self.parts;
         let now = clock::unix_ms();
-        // Before the exit, which is a tape's last record. What it left running is dead by now or about to be.
-        let facts = if self.looked { Vec::new() } else { look(landmarks) };
-        let noted = match facts.is_empty() {
-            true => Ok(()),
-            false => tape.append(Kind::Note, now, &[&Fact::note(&facts)]),
+        // Before the exit, which is a tape's last record. It is looked once, however often the disk is full.
+        let note = self.seen.get_or_insert_with(|| {
+            let facts = watch.take().map(|watch| look(&watch)).unwrap_or_default();
+            (!facts.is_empty()).then(|| Fact::note(&facts))
+        });
+        let noted = match note {
+            Some(bytes) => tape.append(Kind::Note, now, &[bytes]),
+            None => Ok(()),
         };
         let written = noted.and_then(|()| {
-            self.looked = true;
+            *note = None;
             tape.append(Kind::Exit, now, &[&exit.to_bytes()])
         });
         self.tell_trouble(&written);

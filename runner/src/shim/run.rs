@@ -14,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::hold;
 use super::input::Input;
-use super::relay::{Parts, Relay, SOURCES, Source};
+use super::relay::{Look, Parts, Relay, SOURCES, Source};
 use super::start::{ORDER_FILE, Order, READY, SOCKET_FILE};
 use super::tape::{self, Kind, Start, Writer};
 use super::wire;
@@ -78,11 +78,12 @@ pub enum RunError {
     Spawn(#[source] SpawnError),
 }
 
-/// Runs a shim in `dir` until its program ended and the runner knows it. Whoever started it reads on its standard
+/// Runs a shim in `dir` until its program ended and the runner knows it; `look` is asked before the end is put on the
+/// tape. Whoever started it reads on its standard
 /// output whether it began, and after that nothing.
 #[must_use]
-pub fn run(dir: &Path) -> ExitCode {
-    let begun = begin(dir);
+pub fn run(dir: &Path, look: Look) -> ExitCode {
+    let begun = begin(dir, look);
     let text = match &begun {
         Ok(_) => READY.to_owned(),
         Err(error) => cause::chain(error),
@@ -111,7 +112,7 @@ fn leave_stdout() -> io::Result<()> {
     Ok(nix::unistd::dup2_stdout(&nowhere)?)
 }
 
-fn begin(dir: &Path) -> Result<Relay, RunError> {
+fn begin(dir: &Path, look: Look) -> Result<Relay, RunError> {
     sys::close_inherited().map_err(RunError::Detach)?;
     // Before anything that would have to be ended again: who finds nobody listening looks here.
     hold::take().map_err(RunError::Hold)?;
@@ -123,10 +124,9 @@ fn begin(dir: &Path) -> Result<Relay, RunError> {
     let Order {
         launch,
         principal,
-        landmarks,
+        watch,
         doorway,
     } = take_order()?;
-    // Opened before anybody else is become: see [`Entrance`].
     let entrance = doorway.as_ref().map(Entrance::open).transpose();
     let entrance = entrance.map_err(RunError::Cgroup)?;
     // For the kernel's records to tell this session's processes from others. Where it is not to be had (an unprivileged
@@ -153,7 +153,8 @@ fn begin(dir: &Path) -> Result<Relay, RunError> {
             sources,
             listener,
             signals,
-            landmarks,
+            watch,
+            look,
         })),
         Err(source) => {
             // A program whose beginning is on no tape must not run.

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
-use crate::landmark::Landmark;
 use crate::launch::{Doorway, Launch};
 
 /// What a shim is to do, in its directory until the shim took it.
@@ -43,11 +42,11 @@ pub struct Order {
     pub launch: Launch,
     /// Whom it becomes before anything else. None: it stays who the runner is.
     pub principal: Option<Principal>,
+    /// What is looked at again when the program has ended, for whoever looks; nothing of it is understood here.
+    #[serde(default)]
+    pub watch: Option<String>,
     /// The group that the program is born in, if it has one of its own.
     pub doorway: Option<Doorway>,
-    /// What it looks at again when the program has ended.
-    #[serde(default)]
-    pub landmarks: Vec<Landmark>,
 }
 
 /// A user of the host.

@@ -71,7 +71,7 @@ impl Supervisor {
             None
         });
         let shim_pid = hold.as_ref().and_then(|hold| hold.holder().ok().flatten());
-        let facts = Facts::new(&record.landmarks, self.witness.attend(shim_pid));
+        let facts = Facts::new(record.watch.as_deref(), self.witness.attend(shim_pid));
         let driver = Driver {
             mind,
             shim,

@@ -246,7 +246,7 @@ impl Supervisor {
             workspace: prepared.workspace,
             store: store_path,
             sandbox: prepared.sandbox,
-            landmarks: prepared.order.landmarks.clone(),
+            watch: prepared.order.watch.clone(),
         };
         // Before the log: what a runner that dies here leaves is known by it.
         record.keep(dir)?;

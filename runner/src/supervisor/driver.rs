@@ -75,7 +75,7 @@ pub(super) struct Driver {
     pub(super) hold: Option<Hold>,
     /// What is seen of the session from outside.
     pub(super) facts: Facts,
-    /// It has worked since the landmarks were looked at.
+    /// It has worked since it was looked at from outside.
     pub(super) worked: bool,
     /// Writes that the shim has not confirmed.
     pub(super) writes: Writes,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use crate::landmark::Landmark;
+use crate::sandbox;
 use crate::session::Fact;
-use crate::shim::{self, WriteId};
+use crate::shim::WriteId;
 
 /// How many different facts one runner notes on a tape: twice what a session tells, so that it can say that there are
 /// more, and an agent that makes them by the thousand fills no disk.
@@ -16,7 +16,7 @@ const NOTED_MAX: usize = 256;
 
 /// What a driver learns of its session from outside.
 pub(super) struct Facts {
-    landmarks: Arc<[Landmark]>,
+    watch: Option<Arc<str>>,
     heard: mpsc::Receiver<Fact>,
     noted: HashSet<WriteId>,
 }
@@ -28,9 +28,9 @@ pub(super) struct Note {
 }
 
 impl Facts {
-    pub(super) fn new(landmarks: &[Landmark], heard: mpsc::Receiver<Fact>) -> Self {
+    pub(super) fn new(watch: Option<&str>, heard: mpsc::Receiver<Fact>) -> Self {
         Self {
-            landmarks: landmarks.into(),
+            watch: watch.map(Arc::from),
             heard,
             noted: HashSet::new(),
         }
@@ -41,14 +41,13 @@ impl Facts {
         self.heard.recv().await
     }
 
-    /// Looks at the landmarks.
+    /// Looks at what is watched.
     pub(super) async fn look(&self) -> Vec<Fact> {
-        if self.landmarks.is_empty() {
+        let Some(watch) = self.watch.clone() else {
             return Vec::new();
-        }
-        let landmarks = self.landmarks.clone();
-        // The workspace may lie on a file system that takes its time. A look that panics has seen nothing.
-        let looked = tokio::task::spawn_blocking(move || shim::look(&landmarks));
+        };
+        // The workspace may be large, or lie on a file system that takes its time. A look that panics has seen nothing.
+        let looked = tokio::task::spawn_blocking(move || sandbox::look(&watch));
         looked.await.unwrap_or_default()
     }
 
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_fact_is_noted_once_unless_it_was_lost_and_a_flood_is_cut() {
-        let mut facts = Facts::new(&[], mpsc::channel(1).1);
+        let mut facts = Facts::new(None, mpsc::channel(1).1);
         let first = facts.news(vec![fact(0), fact(0)]);
         assert_eq!(first.len(), 1);
         assert!(facts.news(vec![fact(0)]).is_empty());

@@ -45,7 +45,6 @@ impl Driver {
             }
         }
         self.see_it_gone().await;
-        tokio::task::block_in_place(|| super::group::end(self.mind.log.id()));
         let put_away = match tape {
             Tape::Told => sys::remove_tree(&self.shim_dir),
             Tape::SetAside => std::fs::rename(&self.shim_dir, self.shim_dir.with_extension("damaged")),
@@ -53,11 +52,13 @@ impl Driver {
         if let Err(error) = put_away {
             tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot put the shim's directory away");
         }
+        tokio::task::block_in_place(|| super::group::end(self.mind.log.id()));
         self.info.send_replace(self.mind.core.info());
         // Who follows leaves when the session has ended and all that is committed was read.
         self.ended.send_replace(true);
         tracing::info!(session = self.mind.log.id(), "session ended");
     }
+
     /// Sees to it that the shim is gone, and what it ran with it: nobody will look for either again.
     async fn see_it_gone(&self) {
         let Some(hold) = &self.hold else { return };

@@ -18,7 +18,6 @@ use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
 use crate::harness::{Harness, Needs, Network as NeedsNetwork, PrivateDir, Program, Start, UnknownHarness};
-use crate::landmark::Landmark;
 use crate::launch::{Arg, Launch};
 use crate::policy::{self, AbsolutePath, BadPath, Network, Plan, PolicyName};
 use crate::sandbox::{self, Host};
@@ -26,10 +25,6 @@ use crate::shim::{Order, Principal};
 
 /// The policy of a session that names none.
 const POLICY_DEFAULT: &str = "workspace";
-
-/// How many protected paths are looked at again. Looking takes microseconds each, and happens whenever the session comes
-/// to rest; a policy names tens.
-const LANDMARKS_MAX: usize = 4096;
 
 /// The harness's private directory below its home.
 const PRIVATE_DIR: &str = ".agent";
@@ -88,6 +83,9 @@ pub enum PrepareError {
     /// The policies cannot be read.
     #[error("cannot read the policies")]
     Policies(#[from] sandbox::PoliciesError),
+    /// The workspace's own policy cannot be read.
+    #[error("the workspace narrows its policy in vain")]
+    WorkspaceFile(#[from] sandbox::WorkspaceFileError),
     /// What is called a policy cannot be one.
     #[error("there is no policy {name:?}")]
     PolicyName {
@@ -115,6 +113,9 @@ pub enum PrepareError {
     /// The protected paths cannot be looked at.
     #[error("cannot look at the protected paths")]
     Survey(#[from] sandbox::ViewError),
+    /// A protected path is no text.
+    #[error("cannot write down what is to be watched")]
+    Watch(#[source] serde_json::Error),
     /// The sandbox cannot be laid out.
     #[error("cannot lay out the sandbox")]
     Wrap(#[from] sandbox::WrapError),
@@ -140,11 +141,13 @@ impl PrepareError {
             Self::Principal(_) => FaultCode::Denied,
             Self::Policy(_)
             | Self::Policies(_)
+            | Self::WorkspaceFile(_)
             | Self::Variable { .. }
             | Self::Bubblewrap(_)
             | Self::Reach(_)
-            | Self::Cgroup(_)
             | Self::Survey(_)
+            | Self::Cgroup(_)
+            | Self::Watch(_)
             | Self::Wrap(_) => FaultCode::Policy,
             Self::Directory { .. } | Self::Seed(_) => FaultCode::Storage,
         };
@@ -206,8 +209,8 @@ pub(super) fn prepare(
             .map(|path| absolute(&path))
             .collect::<Result<_, _>>()?,
         network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
-        policy_at_most: None,
-        workspace_file: None,
+        policy_at_most: settings.policy_at_most.clone(),
+        workspace_file: sandbox::workspace_file(&workspace, &principal)?,
     };
     let plan = policy::resolve(&catalog, &name, &request)?;
     if let Some(name) = config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
@@ -258,8 +261,8 @@ pub(super) fn prepare(
         order: Order {
             launch,
             principal: (principal.uid() != ours).then_some(become_principal),
+            watch: Some(sandbox::survey(&plan)?.watch().map_err(PrepareError::Watch)?),
             doorway: leaf.map(|leaf| leaf.doorway()),
-            landmarks: landmarks(&plan)?,
         },
         workspace,
         sandbox: report(&plan),
@@ -285,19 +288,6 @@ fn workspace(settings: &Settings, id: &SessionId, cwd: Option<&str>) -> Result<P
     } else {
         Err(failed(io::ErrorKind::NotADirectory.into()))
     }
-}
-
-/// What is looked at again when the session has worked: the protected paths, as they are before it begins.
-fn landmarks(plan: &Plan) -> Result<Vec<Landmark>, PrepareError> {
-    let mut landmarks = sandbox::survey(plan)?.landmarks().to_vec();
-    if landmarks.len() > LANDMARKS_MAX {
-        tracing::warn!(
-            paths = landmarks.len(),
-            "of the protected paths only the first {LANDMARKS_MAX} are watched; all are protected"
-        );
-        landmarks.truncate(LANDMARKS_MAX);
-    }
-    Ok(landmarks)
 }
 
 fn absolute(path: &Path) -> Result<AbsolutePath, PrepareError> {

@@ -10,8 +10,6 @@ use oqto_protocol::policy::SandboxReport;
 use oqto_protocol::session::SessionConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::landmark::Landmark;
-
 /// The longest such file, bytes: a configuration comes in one frame, but nobody names that much.
 const FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
 
@@ -38,7 +36,7 @@ pub(super) struct SessionRecord {
     pub(super) sandbox: SandboxReport,
     /// What is looked at again when it has worked. Not there in those of before that was done.
     #[serde(default)]
-    pub(super) landmarks: Vec<Landmark>,
+    pub(super) watch: Option<String>,
 }
 
 /// A record that cannot be kept or read.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid};
 use oqto_protocol::id::{RunnerId, SessionId};
 
+use crate::policy::PolicyName;
+
 /// What the supervisor knows of its runner.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -16,6 +18,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Where policies beside the shipped ones are.
     pub policy_dir: Option<PathBuf>,
+    /// The policy that no session may go beyond.
+    pub policy_at_most: Option<PolicyName>,
     /// As whom harnesses run when the runner is root.
     pub principal: Option<(Uid, Gid)>,
     /// How many sessions may live at once.

@@ -6,7 +6,7 @@ use std::io;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Network, Pattern, Permit, Plan};
+use crate::policy::{AbsolutePath, Network, Permit, Plan, Probe};
 use crate::sandbox::report::Layer;
 
 use super::bait::Bait;
@@ -47,8 +47,8 @@ impl Forbidden {
             Self::Always => true,
             Self::Protected(path) => {
                 let path = plan.workspace.as_path().join(path);
-                let covers = |pattern: &Pattern| pattern.covers_path(&path);
-                plan.files.protect.iter().any(covers) || !plan.files.write.iter().any(covers)
+                let path = AbsolutePath::try_from(path.as_path());
+                path.is_ok_and(|path| !plan.allows(&Probe::Write(path)))
             }
             Self::OpenFiles => plan.limits.open_files.is_some(),
             Self::NoNetwork => plan.network == Network::None,

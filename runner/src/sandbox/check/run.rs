@@ -13,8 +13,9 @@ use nix::unistd::{Gid, Uid, chown, geteuid};
 use oqto_protocol::id::Digest;
 use serde::Serialize;
 
-use crate::launch::{Arg, Launch, SpawnError, Spawned, spawn};
+use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
 use crate::policy::{Plan, PolicyName, Request, resolve};
+use crate::sandbox::group::Group;
 use crate::sandbox::host::{Host, reachable_exe};
 use crate::sandbox::policies::catalog;
 use crate::sandbox::principal::Principal;
@@ -209,15 +210,16 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
         workspace_file: None,
     };
     let plan = resolve(&catalog, &job.policy, &request).map_err(CheckError::prepare)?;
+    let (group, state, detail) = Group::make(&plan).map_err(CheckError::prepare)?;
     let host = Host {
         outer: Outer::Bubblewrap(bwrap),
         runner_exe,
         env: host_env,
         principal,
-        cgroup: None,
+        cgroup: Some((state, detail)),
         without: job.without.clone(),
     };
-    let (layers, lines) = attempts(&plan, &laid, &host)?;
+    let (layers, lines) = attempts(&plan, &laid, &host, group.entrance.as_ref())?;
     let attempts: Vec<Tried> = all().map(|attempt| judge(attempt, &plan, &lines)).collect();
     Ok(Check {
         holds: !attempts.iter().any(Tried::failed),
@@ -238,7 +240,12 @@ fn principal() -> Result<Principal, RunError> {
 }
 
 /// Starts the sandbox with this program in it, and reads what it says.
-fn attempts(plan: &Plan, laid: &Laid, host: &Host) -> Result<(Vec<Enforced>, Vec<Line>), CheckError> {
+fn attempts(
+    plan: &Plan,
+    laid: &Laid,
+    host: &Host,
+    entrance: Option<&Entrance>,
+) -> Result<(Vec<Enforced>, Vec<Line>), CheckError> {
     let forbidden = all().filter(|attempt| attempt.forbidden.by(plan));
     let order = Order {
         bait: laid.bait.clone(),
@@ -252,7 +259,8 @@ fn attempts(plan: &Plan, laid: &Laid, host: &Host) -> Result<(Vec<Enforced>, Vec
         cwd: plan.workspace.as_path().into(),
     };
     let launch = wrap(plan, inner, host).map_err(CheckError::prepare)?;
-    let Spawned { mut child, report } = spawn(&launch, Stdio::null(), Stdio::piped(), Stdio::inherit())?;
+    let start = || spawn(&launch, Stdio::null(), Stdio::piped(), Stdio::inherit());
+    let Spawned { mut child, report } = Entrance::through(entrance, start)?;
     let report = report.map(|pipe| report::read(File::from(pipe))).transpose()?;
     let mut text = String::new();
     if let Some(out) = child.stdout.take() {
