@@ -281,7 +281,7 @@ impl ByHand {
         let path = std::env::var_os("PATH").unwrap();
         let configured = is_root().then(|| (Uid::from_raw(SOMEBODY), Gid::from_raw(SOMEBODY)));
         let host = Host {
-            bwrap: probe::bubblewrap(&path).unwrap(),
+            outer: probe::Outer::Bubblewrap(probe::bubblewrap(&path).unwrap()),
             runner_exe: runner(),
             env: Default::default(),
             principal: Principal::choose(configured, &bed.workspace()).unwrap(),

@@ -13,6 +13,7 @@ mod bed;
 mod cgroup;
 mod check;
 
+mod direct;
 mod doors;
 mod escapes;
 mod files;

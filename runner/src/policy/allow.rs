@@ -24,13 +24,14 @@ impl AllowGroups {
         let mut groups = BTreeMap::new();
         for (name, group) in file_of.group {
             let permits = group.allow.into_iter().map(|entry| {
-                let line = line_of(text, entry.span().start);
+                // Lines are counted for errors only: counting them for every entry takes longer than reading it.
+                let at = entry.span().start;
                 entry
                     .into_inner()
                     .permit()
                     .ok_or_else(|| DocumentError::Condition {
                         file: file.to_owned(),
-                        line,
+                        line: line_of(text, at),
                     })
             });
             groups.insert(name, permits.collect::<Result<_, _>>()?);

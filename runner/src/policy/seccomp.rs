@@ -134,13 +134,14 @@ impl Groups {
         let mut groups = BTreeMap::new();
         for (name, group) in file_of.group {
             let denials = group.deny.into_iter().map(|entry| {
-                let line = line_of(text, entry.span().start);
+                // Lines are counted for errors only: counting them for every entry takes longer than reading it.
+                let at = entry.span().start;
                 entry
                     .into_inner()
                     .denial()
                     .ok_or_else(|| DocumentError::Condition {
                         file: file.to_owned(),
-                        line,
+                        line: line_of(text, at),
                     })
             });
             groups.insert(name, denials.collect::<Result<_, _>>()?);

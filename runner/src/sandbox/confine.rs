@@ -1,20 +1,22 @@
 //! Giving up everything that the plan does not name, and proving it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, OpenOptions};
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::{getppid, setsid};
 
 use crate::policy::{Need, Network};
 
-use super::entry::{Entry, Namespaces, Same};
+use super::entry::{Direct, Entry, Namespaces, Same};
 use super::report::{Enforced, Layer, State};
 use super::{landlock, rlimit, seccomp};
 use crate::cause::chain;
@@ -91,6 +93,12 @@ pub(super) enum ConfineError {
         /// Why not.
         source: Errno,
     },
+    /// The starter's session cannot be left, or its end not be shared.
+    #[error("cannot bind this process to whoever started it")]
+    Alone {
+        /// Why not.
+        source: Errno,
+    },
     /// Blocked signals cannot be unblocked.
     #[error("cannot unblock signals")]
     Signals {
@@ -127,39 +135,65 @@ pub(super) enum ConfineError {
 }
 
 /// How one layer is enforced, after those that are done.
-type Step = fn(&Entry, &[Enforced]) -> Result<(State, String), ConfineError>;
+type Step = fn(&Entry, &mut Ground) -> Result<(State, String), ConfineError>;
+
+/// What is known while layers are enforced.
+struct Ground {
+    done: Vec<Enforced>,
+    /// The kernel's word on this process. Opened first, because landlock may leave no way to it.
+    status: File,
+}
 
 /// The layers as `wrap` explains them, in its order.
 const STEPS: [(Layer, Step); 8] = [
-    (Layer::Namespaces, |entry, _| enforced(namespaces(entry)?)),
-    (Layer::Mounts, |entry, _| enforced(mounts(&entry.same)?)),
-    (Layer::Privileges, |_, _| enforced(privileges()?)),
+    (Layer::Namespaces, |entry, _| match &entry.direct {
+        Some(direct) => Ok((State::Absent, direct.why.clone())),
+        None => enforced(namespaces(entry)?),
+    }),
+    (Layer::Mounts, |entry, _| match &entry.direct {
+        Some(_) => Ok((
+            State::Absent,
+            "the host's own root, held by landlock alone".to_owned(),
+        )),
+        None => enforced(mounts(&entry.same)?),
+    }),
+    (Layer::Privileges, |entry, ground| {
+        enforced(privileges(entry, ground)?)
+    }),
     (Layer::Cgroup, |entry, _| grouped(entry)),
     (Layer::Limits, |entry, _| {
         enforced(rlimit::restrict(&entry.limits)?)
     }),
     (Layer::Landlock, |entry, _| landlocked(entry)),
     (Layer::Seccomp, |entry, _| filtered(entry)),
-    (Layer::SelfTest, |_, done| enforced(self_test(done)?)),
+    (Layer::SelfTest, |entry, ground| {
+        enforced(self_test(entry, ground)?)
+    }),
 ];
 
 /// Enforces everything, layer by layer. The first that fails ends it.
 pub(super) fn confine(entry: &Entry) -> Result<(Confined, Vec<Enforced>), (Layer, ConfineError)> {
     settle(entry).map_err(|error| (Layer::Mounts, error))?;
-    let mut done = Vec::new();
+    let mut ground = Ground {
+        done: Vec::new(),
+        status: open_status().map_err(|error| (Layer::Privileges, error))?,
+    };
     for (layer, step) in STEPS {
         let (state, detail) = if entry.without.contains(&layer) {
             (State::Off, "left out for a test".to_owned())
         } else {
-            step(entry, &done).map_err(|error| (layer, error))?
+            step(entry, &mut ground).map_err(|error| (layer, error))?
         };
-        done.push(Enforced { layer, state, detail });
+        ground.done.push(Enforced { layer, state, detail });
     }
-    Ok((Confined(()), done))
+    Ok((Confined(()), ground.done))
 }
 
 /// Where the program starts, and that it can be stopped: whoever started this may have blocked signals.
 fn settle(entry: &Entry) -> Result<(), ConfineError> {
+    if let Some(direct) = &entry.direct {
+        stand_alone(direct)?;
+    }
     std::env::set_current_dir(&entry.cwd).map_err(|source| ConfineError::Directory {
         path: entry.cwd.clone(),
         source,
@@ -167,6 +201,22 @@ fn settle(entry: &Entry) -> Result<(), ConfineError> {
     SigSet::empty()
         .thread_set_mask()
         .map_err(|source| ConfineError::Signals { source })
+}
+
+/// What bubblewrap does otherwise: leaves the starter's session and ends with the starter. That the starter ended before
+/// is seen when it is told that all holds, since nobody reads that then.
+fn stand_alone(direct: &Direct) -> Result<(), ConfineError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&direct.tmp);
+    made.map_err(|source| ConfineError::Directory {
+        path: direct.tmp.clone(),
+        source,
+    })?;
+    match setsid() {
+        // Whoever leads a session already has left every other.
+        Ok(_) | Err(Errno::EPERM) => {}
+        Err(source) => return Err(ConfineError::Alone { source }),
+    }
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|source| ConfineError::Alone { source })
 }
 
 fn enforced(detail: String) -> Result<(State, String), ConfineError> {
@@ -263,7 +313,7 @@ fn mounts(same: &[Same]) -> Result<String, ConfineError> {
     Ok(format!("{} paths of the host", same.len()))
 }
 
-fn privileges() -> Result<String, ConfineError> {
+fn privileges(entry: &Entry, ground: &mut Ground) -> Result<String, ConfineError> {
     // These files belong to the host's root, whatever root means here: who owns them is root outside. The map of
     // users would not tell, since there is a namespace in between.
     let sysctl = "/proc/sys";
@@ -271,8 +321,13 @@ fn privileges() -> Result<String, ConfineError> {
     if owner.uid() == nix::unistd::geteuid().as_raw() {
         return Err(ConfineError::Root);
     }
-    let status = status()?;
-    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+    let status = ground.status()?;
+    // Nobody may lower the bound of what programs may ever get but who has some; with no new privileges it is nothing.
+    let sets: &[&str] = match entry.direct {
+        Some(_) => &["CapInh", "CapPrm", "CapEff", "CapAmb"],
+        None => &["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"],
+    };
+    for set in sets.iter().copied() {
         let value = field(&status, set);
         if value.bytes().any(|digit| digit != b'0') || value.is_empty() {
             return Err(ConfineError::Capability {
@@ -286,16 +341,13 @@ fn privileges() -> Result<String, ConfineError> {
 }
 
 /// Tries what must fail, each by a layer that holds.
-fn self_test(done: &[Enforced]) -> Result<String, ConfineError> {
+fn self_test(entry: &Entry, ground: &mut Ground) -> Result<String, ConfineError> {
+    let status = ground.status()?;
     let holds = |layer| {
-        let state = done
-            .iter()
-            .find(|done| done.layer == layer)
-            .map(|done| done.state);
-        state == Some(State::Enforced)
+        let mut done = ground.done.iter();
+        done.any(|done| done.layer == layer && done.state == State::Enforced)
     };
     let writable = |path| OpenOptions::new().write(true).open(path).is_ok();
-    let status = status()?;
     let mut refused = Vec::new();
     let mut refuse = |what, possible: bool| match possible {
         true => Err(ConfineError::Possible { what }),
@@ -324,12 +376,30 @@ fn self_test(done: &[Enforced]) -> Result<String, ConfineError> {
     if holds(Layer::Mounts) {
         refuse("write the root", fs::create_dir("/oqto-self-test").is_ok())?;
     }
+    if entry.direct.is_some() {
+        refuse("make a socket", UnixDatagram::unbound().is_ok())?;
+        // Signal 0 reaches nobody, and is judged as every other.
+        refuse("send signals outside", kill(getppid(), None).is_ok())?;
+    }
     Ok(format!("refused: {}", refused.join(", ")))
 }
 
-fn status() -> Result<String, ConfineError> {
-    let path = "/proc/self/status";
-    fs::read_to_string(path).map_err(|source| ConfineError::Kernel { path, source })
+const STATUS: &str = "/proc/self/status";
+
+fn open_status() -> Result<File, ConfineError> {
+    File::open(STATUS).map_err(|source| ConfineError::Kernel { path: STATUS, source })
+}
+
+impl Ground {
+    fn status(&mut self) -> Result<String, ConfineError> {
+        let mut text = String::new();
+        let read = self
+            .status
+            .rewind()
+            .and_then(|()| self.status.read_to_string(&mut text));
+        read.map_err(|source| ConfineError::Kernel { path: STATUS, source })?;
+        Ok(text)
+    }
 }
 
 fn field<'a>(status: &'a str, name: &str) -> &'a str {
@@ -381,6 +451,7 @@ mod tests {
             layers: crate::policy::Layers::default(),
             without: std::collections::BTreeSet::new(),
             cgroup: None,
+            direct: None,
             env: Vec::new(),
             cwd: PathBuf::from("/"),
         };

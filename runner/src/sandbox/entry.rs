@@ -29,8 +29,20 @@ pub(super) struct Entry {
     pub(super) cgroup: Option<(State, String)>,
     pub(super) layers: Layers,
     pub(super) without: BTreeSet<Layer>,
+    /// Only where there are no namespaces.
+    pub(super) direct: Option<Direct>,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) cwd: PathBuf,
+}
+
+/// What stands in for namespaces and mounts where there are none.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Direct {
+    /// Why there are none.
+    pub(super) why: String,
+    /// A directory for temporary files, in the session's own home, to be made if it is not there.
+    pub(super) tmp: PathBuf,
 }
 
 /// The namespaces that a process is in, by the names the kernel gives them; `None` where it has no such kind.

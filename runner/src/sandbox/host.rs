@@ -8,14 +8,15 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use super::principal::Principal;
+use super::probe::Outer;
 use super::report::{Layer, State};
 use crate::policy::Pattern;
 
 /// What the sandbox uses of the host.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// bubblewrap, an absolute path.
-    pub bwrap: PathBuf,
+    /// What the sandbox is made with.
+    pub outer: Outer,
     /// This program, where the principal can reach it.
     pub runner_exe: PathBuf,
     /// The variables of whoever starts the session: policies name some to be passed on.

@@ -10,6 +10,7 @@ use landlock::{
 };
 
 use super::entry::{Landlock, Needed, Rights, Rule};
+use super::probe::Outer;
 use crate::policy::{Network, Plan, Ports};
 
 /// The newest version of the interface whose rights are tested here. What a newer kernel adds is left alone
@@ -63,13 +64,17 @@ fn least() -> Needed {
 }
 
 /// The version that a plan rests on.
-pub(super) fn needed(plan: &Plan) -> Needed {
+pub(super) fn needed(plan: &Plan, outer: &Outer) -> Needed {
     let needed = |abi: ABI, linux: &str, why: &str| Needed {
         abi: abi as i32,
         linux: linux.to_owned(),
         why: why.to_owned(),
     };
-    if plan.network == Network::Host {
+    if matches!(outer, Outer::Nothing { .. }) {
+        let why =
+            "without namespaces nothing else keeps its signals and abstract sockets from the host's programs";
+        needed(ABI::V6, "6.12", why)
+    } else if plan.network == Network::Host {
         let why = "the host's network has abstract sockets of the host's programs";
         needed(ABI::V6, "6.12", why)
     } else if plan.ports != Ports::default() {

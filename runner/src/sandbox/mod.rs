@@ -13,6 +13,8 @@
 //! | landlock | `landlock` | `enter` |
 //! | seccomp | `seccomp` | `enter` |
 //!
+//! Where a policy allows to do without namespaces and the host has none, `direct` lets the last four hold alone.
+//!
 //! [`probe`] says what this host can enforce and how to get the rest; [`principal`] says as whom harnesses run.
 //!
 //! Floor: shell. Uses `policy`, `launch`. Promise: a harness runs only with a [`Confined`] in hand, which
@@ -35,6 +37,7 @@ pub mod run;
 mod bpf;
 mod bubblewrap;
 mod confine;
+mod direct;
 mod entry;
 mod expand;
 mod git;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::landlock;
 use super::principal::{NOBODY, Principal};
 use super::report::Layer;
+use crate::policy::Need;
 
 /// Where bubblewrap is looked for when nothing says where programs are.
 const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
@@ -55,6 +56,37 @@ pub fn bubblewrap(path: &std::ffi::OsStr) -> Result<PathBuf, NoBubblewrap> {
     candidates
         .find(|candidate| candidate.is_file())
         .ok_or(NoBubblewrap)
+}
+
+/// What a session's sandbox is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outer {
+    /// bubblewrap, by an absolute path.
+    Bubblewrap(PathBuf),
+    /// Nothing: landlock and seccomp hold alone.
+    Nothing {
+        /// Why there are no namespaces.
+        why: String,
+    },
+}
+
+/// What a sandbox can be made with here. Only where a policy can do without namespaces they are tried first.
+///
+/// # Errors
+///
+/// There is no bubblewrap, and the policy requires namespaces.
+pub fn outer(need: Need, path: &std::ffi::OsStr, principal: &Principal) -> Result<Outer, NoBubblewrap> {
+    match (bubblewrap(path), need) {
+        (Ok(bwrap), Need::Required) => Ok(Outer::Bubblewrap(bwrap)),
+        (Ok(bwrap), Need::IfAvailable) => match namespaces(&bwrap, Some(principal)) {
+            Finding { usable: true, .. } => Ok(Outer::Bubblewrap(bwrap)),
+            Finding { detail: why, .. } => Ok(Outer::Nothing { why }),
+        },
+        (Err(error), Need::IfAvailable) => Ok(Outer::Nothing {
+            why: error.to_string(),
+        }),
+        (Err(error), Need::Required) => Err(error),
+    }
 }
 
 /// Tries every layer that depends on the host. If this process is root, namespaces are tried as `principal`, or as

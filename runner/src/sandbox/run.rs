@@ -21,7 +21,7 @@ use super::home::Home;
 use super::host::{Host, ReachError, reachable_exe};
 use super::policies::{PoliciesError, catalog};
 use super::principal::{AssumeError, Principal, PrincipalError};
-use super::probe::{NoBubblewrap, bubblewrap};
+use super::probe::{NoBubblewrap, outer};
 use super::report::{self, Enforced, Layer, Report, ReportError};
 use super::survey::survey;
 use super::view::ViewError;
@@ -245,12 +245,6 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     })?;
     let catalog = catalog(policy_dir.as_deref())?;
     let env: BTreeMap<OsString, OsString> = env::vars_os().collect();
-    let bwrap = bubblewrap(
-        env.get(&OsString::from("PATH"))
-            .map(OsString::as_os_str)
-            .unwrap_or_default(),
-    )?;
-
     let principal = Principal::choose(None, &workspace)?;
     let exe = env::current_exe().map_err(|source| RunError::Workspace {
         path: "/proc/self/exe".into(),
@@ -270,10 +264,12 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let request = asked.request(home.path())?;
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
+    let path = env.get(OsStr::new("PATH")).map(OsString::as_os_str);
+    let outer = outer(plan.layers.namespaces, path.unwrap_or_default(), &principal)?;
     let (group, state, detail) = Group::make(&plan)?;
     let host = Host {
         cgroup: Some((state, detail)),
-        bwrap,
+        outer,
         runner_exe,
         env,
         principal,

@@ -15,10 +15,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::launch::{Arg, Launch};
-use crate::policy::{Architecture, Plan};
+use crate::policy::{Architecture, Calls, Layers, Need, Plan};
 
-use super::entry::{Entry, Landlock, Namespaces, Rights, Rule};
+use super::direct::{self, DirectError};
+use super::entry::{Direct, Entry, Landlock, Namespaces, Rights, Rule};
 use super::host::Host;
+use super::probe::Outer;
 use super::report::Layer;
 use super::view::{View, ViewError};
 use super::{bubblewrap, landlock, seccomp};
@@ -69,6 +71,13 @@ pub enum WrapError {
         #[from]
         source: seccompiler::BackendError,
     },
+    /// Landlock and seccomp alone cannot hold the plan.
+    #[error("the layer namespaces failed")]
+    Direct {
+        /// Why not.
+        #[from]
+        source: DirectError,
+    },
     /// What is enforced cannot be written down.
     #[error("cannot write down what is to be enforced")]
     Entry {
@@ -83,62 +92,151 @@ pub enum WrapError {
 ///
 /// The disk does not fit the plan, or the program wants what no sandbox gives.
 pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError> {
-    let Launch {
-        program,
-        args,
-        env,
-        cwd,
-    } = inner;
-    if args.iter().any(|arg| !matches!(arg, Arg::Text(_))) {
+    if inner.args.iter().any(|arg| !matches!(arg, Arg::Text(_))) {
         return Err(WrapError::Descriptors);
     }
     let view = View::of(plan)?;
-    let (bwrap, runner) = (view.trusted(&host.bwrap)?, view.trusted(&host.runner_exe)?);
+    let runner = view.trusted(&host.runner_exe)?;
+    match &host.outer {
+        Outer::Bubblewrap(bwrap) => {
+            let bwrap = view.trusted(bwrap)?;
+            within(plan, inner, host, &view, (&bwrap, &runner))
+        }
+        Outer::Nothing { why } => alone(plan, inner, host, &view, (&runner, why)),
+    }
+}
+
+/// With namespaces: bubblewrap, then this program.
+fn within(
+    plan: &Plan,
+    inner: Launch,
+    host: &Host,
+    view: &View,
+    (bwrap, runner): (&Path, &Path),
+) -> Result<Launch, WrapError> {
     // Without mounts of its own the program has no paths of its own either.
     let (home, inside) = match host.with(Layer::Mounts) {
         true => (Path::new(HOME), Path::new(RUNNER)),
-        false => (plan.home.as_path(), runner.as_path()),
+        false => (plan.home.as_path(), runner),
     };
     let entry = Entry {
-        outside: Namespaces::own().map_err(|source| WrapError::Namespaces { source })?,
-        network: plan.network,
         same: view.same()?,
-        landlock: Landlock {
-            rules: rules(&view, &program, home),
-            ports: plan.ports.clone(),
-            needed: landlock::needed(plan),
-        },
-        filters: seccomp::filters(&plan.calls, Architecture::NATIVE)?,
-        limits: plan.limits.clone(),
-        cgroup: host.cgroup.clone(),
-        layers: plan.layers,
-        without: host.without.clone(),
-        env: environment(plan, env, host, home),
-        cwd: PathBuf::from(cwd),
+        ..entry(
+            plan,
+            &inner,
+            host,
+            home,
+            rules(view, &inner.program, home),
+            &plan.calls,
+        )?
     };
-    let entry = serde_json::to_vec(&entry).map_err(|source| WrapError::Entry { source })?;
-    let options = bubblewrap::options(plan, &view, host, (&runner, inside));
-
+    let options = bubblewrap::options(plan, view, host, (runner, inside));
     let mut words = vec![text("--args"), Arg::Data(options)];
     let identity = identity(host).into_iter().filter(|_| host.with(Layer::Mounts));
     for (file, lines) in identity {
         words.extend([text("--ro-bind-data"), Arg::Data(lines.into_bytes()), text(file)]);
     }
-    words.extend([
-        text("--"),
-        Arg::Text(inside.as_os_str().to_owned()),
-        text("enter"),
-        text("--plan-fd"),
-        Arg::Data(entry),
-    ]);
-    words.extend([text("--report-fd"), Arg::Report, text("--"), Arg::Text(program)]);
-    words.extend(args);
+    words.extend([text("--"), Arg::Text(inside.as_os_str().to_owned())]);
+    words.extend(entering(&entry, inner)?);
     Ok(Launch {
-        program: bwrap.into_os_string(),
+        program: bwrap.as_os_str().to_owned(),
         args: words,
         env: Vec::new(),
         cwd: OsString::from("/"),
     })
+}
+
+/// Without namespaces: this program alone.
+fn alone(
+    plan: &Plan,
+    inner: Launch,
+    host: &Host,
+    view: &View,
+    (runner, why): (&Path, &str),
+) -> Result<Launch, WrapError> {
+    direct::allowed(plan, why)?;
+    let home = plan.home.as_path();
+    let moved = |text: &OsStr| direct::outside(text, home, runner);
+    let inner = Launch {
+        program: moved(&inner.program),
+        args: inner
+            .args
+            .into_iter()
+            .map(|arg| direct::argument(arg, home, runner))
+            .collect(),
+        env: inner
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), moved(value)))
+            .collect(),
+        cwd: inner.cwd,
+    };
+    let rules = direct::rules(view, runner, why)?;
+    let tmp = home.join("tmp");
+    let mut entry = Entry {
+        direct: Some(Direct {
+            why: why.to_owned(),
+            tmp: tmp.clone(),
+        }),
+        // Nothing stands behind these two any more.
+        layers: Layers {
+            landlock: Need::Required,
+            seccomp: Need::Required,
+            ..plan.layers
+        },
+        ..entry(plan, &inner, host, home, rules, &direct::calls(plan)?)?
+    };
+    entry.env.retain(|(name, _)| name != "TMPDIR");
+    entry.env.push(("TMPDIR".into(), tmp.into()));
+    Ok(Launch {
+        program: runner.as_os_str().to_owned(),
+        args: entering(&entry, inner)?,
+        env: Vec::new(),
+        cwd: OsString::from("/"),
+    })
+}
+
+/// What both ways tell `enter`.
+fn entry(
+    plan: &Plan,
+    inner: &Launch,
+    host: &Host,
+    home: &Path,
+    rules: Vec<Rule>,
+    calls: &Calls,
+) -> Result<Entry, WrapError> {
+    Ok(Entry {
+        outside: Namespaces::own().map_err(|source| WrapError::Namespaces { source })?,
+        network: plan.network,
+        same: Vec::new(),
+        landlock: Landlock {
+            rules,
+            ports: plan.ports.clone(),
+            needed: landlock::needed(plan, &host.outer),
+        },
+        filters: seccomp::filters(calls, Architecture::NATIVE)?,
+        limits: plan.limits.clone(),
+        cgroup: host.cgroup.clone(),
+        layers: plan.layers,
+        without: host.without.clone(),
+        direct: None,
+        env: environment(plan, inner.env.clone(), host, home),
+        cwd: PathBuf::from(&inner.cwd),
+    })
+}
+
+/// The words of the door `enter` for a program.
+fn entering(entry: &Entry, inner: Launch) -> Result<Vec<Arg>, WrapError> {
+    let entry = serde_json::to_vec(entry).map_err(|source| WrapError::Entry { source })?;
+    let mut words = vec![text("enter"), text("--plan-fd"), Arg::Data(entry)];
+    words.extend([
+        text("--report-fd"),
+        Arg::Report,
+        text("--"),
+        Arg::Text(inner.program),
+    ]);
+    words.extend(inner.args);
+    Ok(words)
 }
 
 /// The view's rules. This program itself may be run only where it is the harness.

@@ -19,7 +19,7 @@ use crate::sandbox::group::Group;
 use crate::sandbox::host::{Host, reachable_exe};
 use crate::sandbox::policies::catalog;
 use crate::sandbox::principal::Principal;
-use crate::sandbox::probe::bubblewrap;
+use crate::sandbox::probe::{Outer, bubblewrap};
 use crate::sandbox::report::{self, Enforced, Layer, Report, ReportError};
 use crate::sandbox::run::{RunError, absolute, bin_dir, closed};
 use crate::sandbox::wrap::{RUNNER, wrap};
@@ -212,7 +212,7 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
     let plan = resolve(&catalog, &job.policy, &request).map_err(CheckError::prepare)?;
     let (group, state, detail) = Group::make(&plan).map_err(CheckError::prepare)?;
     let host = Host {
-        bwrap,
+        outer: Outer::Bubblewrap(bwrap),
         runner_exe,
         env: host_env,
         principal,
