@@ -240,6 +240,42 @@ async fn the_kernels_records_name_the_call_and_the_program_also_behind_double_fo
     control.close().await;
 }
 
+#[tokio::test]
+async fn what_landlock_denies_is_told_where_the_kernel_keeps_records_of_it() {
+    let name = "what_landlock_denies_is_told_where_the_kernel_keeps_records_of_it";
+    let settings = fs::read_to_string("/proc/cmdline").unwrap();
+    if !settings.split_whitespace().any(|setting| setting == "audit=1") {
+        return not_run(name, "the kernel was not started with audit=1");
+    }
+    if let Some(why) = no_records() {
+        return not_run(name, &why);
+    }
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session = runner.create(config(&home)).await.unwrap();
+    // No mount keeps a process from renaming itself.
+    session.prompt("echo other >/proc/$$/comm; true").await.unwrap();
+    let told = until_told(&session, 1).await;
+    session.close().await.unwrap();
+    let [found] = &violations(&told)[..] else {
+        panic!("what the sandbox tries by itself is not told: {told:?}");
+    };
+    assert_eq!(
+        (found.layer.as_str(), found.operation.as_str()),
+        ("landlock", "fs.write_file")
+    );
+    assert!(
+        found
+            .target
+            .as_ref()
+            .is_some_and(|target| target.ends_with("/comm")),
+        "{found:?}"
+    );
+    assert_eq!(found.decision, ViolationDecision::Denied);
+    control.close().await;
+}
+
 #[test]
 fn a_human_is_told_in_one_line() {
     let home = Home::new();

@@ -8,9 +8,9 @@ usage() {
 usage: tests/vm/run.sh [--shell] [FILTER...]
 
 Makes an image of Debian (once, in target/vm), starts it under qemu, copies the programs and the tests of the sandbox
-that `cargo build --workspace` and `cargo test --no-run` made into it, and runs the tests whose names contain a FILTER
-(default: cgroup check weak, and the workloads under the policy workspace), as root and as a user with a cgroup of its own. Software emulation is some twenty
-times slower than this host: choose few tests.
+and of the whole way that `cargo build --workspace --all-features --tests` made into it, and runs the tests whose names
+contain a FILTER (default: cgroup check direct violations workloads), as root and as a user, each in a cgroup of its
+own. Software emulation is some twenty times slower than this host: choose few tests.
 
   --shell   a shell as root in the machine instead
 
@@ -30,7 +30,7 @@ for word in "$@"; do
     *) filters+=("$word") ;;
   esac
 done
-[ ${#filters[@]} -gt 0 ] || filters=(cgroup check weak work_goes_on_under_workspace)
+[ ${#filters[@]} -gt 0 ] || filters=(cgroup:: check:: direct:: violations:: workloads::)
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 there=$PWD/target/vm
@@ -118,23 +118,25 @@ start() {
   inside root 'printf "Linux %s, " "$(uname -r)"; bwrap --version; cat /sys/kernel/security/lsm; echo'
 }
 
-# The test program that cargo made last.
-tests() {
-  cargo test --quiet --package oqto-tests --test sandbox --no-run --message-format=json 2>/dev/null |
+# The test program of that name that cargo made last.
+test_program() {
+  cargo test --quiet --package oqto-tests --all-features --test "$1" --no-run --message-format=json 2>/dev/null |
     python3 -c 'import json, sys
 for line in sys.stdin:
     made = json.loads(line)
-    if made.get("executable") and made["target"]["name"] == "sandbox": print(made["executable"])'
+    if made.get("executable") and made["target"]["name"] == sys.argv[1]: print(made["executable"])' "$1"
 }
 
 copy() {
   step "copying the programs"
-  local pack=$scratch/pack
+  local pack=$scratch/pack name
   mkdir -p "$pack/target/deps" "$pack/tests"
   cp target/debug/oqto-runner target/debug/oqtoctl target/debug/oqto-weak-sandbox "$pack/target/"
-  cp "$(tests)" "$pack/target/deps/sandbox"
+  for name in sandbox it; do
+    cp "$(test_program "$name")" "$pack/target/deps/$name"
+  done
   cp -r tests/tools tests/sandbox "$pack/tests/"
-  strip "$pack"/target/oqto* "$pack/target/deps/sandbox"
+  strip "$pack"/target/oqto* "$pack"/target/deps/*
   tar -C "$pack" -cz . | inside root 'mkdir -p /opt/oqto && tar -C /opt/oqto -xz && chmod -R go+rX /opt/oqto'
 }
 
@@ -147,8 +149,11 @@ if [ "$shell" = yes ]; then
 fi
 copy
 run() {
-  printf 'cd /tmp && OQTO_TEST_NOT_RUN=/tmp/not-run-%s OQTO_TEST_DIR=/opt/oqto/tests ' "$1"
-  printf '/opt/oqto/target/deps/sandbox --test-threads 2 %s' "${filters[*]}"
+  printf 'cd && export OQTO_TEST_DIR=/opt/oqto/tests OQTO_TEST_NOT_RUN=/tmp/not-run-%s' "$1"
+  local name
+  for name in sandbox it; do
+    printf ' && /opt/oqto/target/deps/%s --test-threads 2 %s' "$name" "${filters[*]}"
+  done
 }
 step "as root, in a cgroup of its own"
 inside root "systemd-run --quiet --pipe --wait --property=Delegate=yes sh -c '$(run root)'"
