@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cause::chain;
-use crate::policy::PolicyName;
+use crate::policy::{Need, PolicyName};
 use crate::sandbox::check::{self, Check, Tried, check};
 use crate::sandbox::enter;
 use crate::sandbox::probe::{Finding, probe};
@@ -97,7 +97,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
         findings.iter().map(line).collect()
     };
     let told = io::stdout().write_all(text.as_bytes());
-    let usable = findings.iter().all(|finding| finding.usable);
+    let lacks = |finding: &Finding| !finding.usable && finding.need == Need::Required;
+    let usable = !findings.iter().any(lacks);
     ExitCode::from(u8::from(!usable || told.is_err()))
 }
 
@@ -226,10 +227,15 @@ fn line(finding: &Finding) -> String {
     let Finding {
         layer,
         usable,
+        need,
         detail,
         step,
     } = finding;
-    let mark = if *usable { "ok     " } else { "MISSING" };
+    let mark = match (usable, need) {
+        (true, _) => "ok     ",
+        (false, Need::Required) => "MISSING",
+        (false, Need::IfAvailable) => "absent ",
+    };
     let step = step
         .as_ref()
         .map(|step| format!("        to get it: {step}\n"))

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use super::landlock;
 use super::principal::{NOBODY, Principal};
 use super::report::Layer;
+use super::{cgroup, landlock};
 use crate::policy::Need;
 
 /// Where bubblewrap is looked for when nothing says where programs are.
@@ -23,6 +23,8 @@ pub struct Finding {
     pub layer: Layer,
     /// Whether the host can enforce it.
     pub usable: bool,
+    /// Whether the shipped policies do without it.
+    pub need: Need,
     /// What was found.
     pub detail: String,
     /// What to do to make it usable.
@@ -93,6 +95,11 @@ pub fn outer(need: Need, path: &std::ffi::OsStr, principal: &Principal) -> Resul
 /// nobody.
 #[must_use]
 pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Finding> {
+    // Before anything is started here that would be in the same group.
+    let cgroup = Finding {
+        need: Need::IfAvailable,
+        ..finding(Layer::Cgroup, cgroup::probe())
+    };
     let namespaces = match bubblewrap(path) {
         Ok(bwrap) => namespaces(&bwrap, principal),
         Err(error) => finding(Layer::Namespaces, Err((error.to_string(), INSTALL))),
@@ -107,6 +114,7 @@ pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Findi
         namespaces,
         finding(Layer::Landlock, landlock),
         finding(Layer::Seccomp, seccomp()),
+        cgroup,
     ]
 }
 
@@ -115,12 +123,14 @@ fn finding(layer: Layer, result: Result<String, (String, &str)>) -> Finding {
         Ok(detail) => Finding {
             layer,
             usable: true,
+            need: Need::Required,
             detail,
             step: None,
         },
         Err((detail, step)) => Finding {
             layer,
             usable: false,
+            need: Need::Required,
             detail,
             step: Some(step.to_owned()),
         },
