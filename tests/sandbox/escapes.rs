@@ -222,7 +222,6 @@ impl Matrix {
                 fault(&format!("{run:?}"), outcome);
             }
         }
-        let escaped = |outcome: &Outcome| matches!(outcome, Outcome::Escaped(_));
         let all = self.without(Layers::new(), attempt);
         if escaped(all) && !(claims.is_empty() && attempt.ground.is_empty()) {
             fault("with all layers", all);
@@ -231,6 +230,11 @@ impl Matrix {
             let outcome = self.without(all_but(claim), attempt);
             if escaped(outcome) {
                 fault(&format!("with {claim:?} alone"), outcome);
+            }
+            let said = !attempt.ground.is_empty() || !attempt.depends.is_empty();
+            if !said && !self.shows(claim, attempt) && self.could(attempt) {
+                let outcome = self.without(LAYERS.into(), attempt);
+                fault(&format!("it is not {claim:?} that stop it"), outcome);
             }
         }
         for layer in LAYERS {
@@ -243,6 +247,32 @@ impl Matrix {
             self.never(attempt, &mut fault);
         }
         faults
+    }
+
+    /// Whether these layers make a difference: it gets out where they are left out.
+    fn shows(&self, claim: &Layers, attempt: &Attempt) -> bool {
+        self.runs.iter().any(|(run, outcomes)| match run {
+            Run::Without(layers) => layers.is_superset(claim) && escaped(&outcomes[&attempt.name]),
+            Run::Bare => false,
+        })
+    }
+
+    /// Whether this host and its kernel have what it needs.
+    fn could(&self, attempt: &Attempt) -> bool {
+        match self.outcome(&Run::Bare, attempt) {
+            Outcome::Absent(_) => false,
+            Outcome::Stopped(how) => how != "ENOSYS",
+            Outcome::Escaped(_) | Outcome::Broken(_) => true,
+        }
+    }
+
+    /// The attempts of which no run shows which layer stops them, since they fail without any too.
+    fn unshown(&self) -> Vec<&str> {
+        let unshown = self.attempts.iter().filter(|attempt| {
+            let claims = attempt.claims(&self.traits);
+            claims.iter().any(|claim| !self.shows(claim, attempt))
+        });
+        unshown.map(|attempt| attempt.name.as_str()).collect()
     }
 
     /// An attempt that worked nowhere shows nothing, and is at fault unless it says why.
@@ -290,6 +320,10 @@ impl Matrix {
     }
 }
 
+fn escaped(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Escaped(_))
+}
+
 fn only(layer: &'static str) -> Run {
     Run::Without(all_but(&Layers::from([layer])))
 }
@@ -298,6 +332,13 @@ fn holds(policy: &str) {
     let matrix = Matrix::of(policy);
     let faults = matrix.faults();
     println!("{}", matrix.report());
+    let unshown = matrix.unshown();
+    if !unshown.is_empty() {
+        not_run(
+            &format!("which layer stops an attempt alone, under {policy}"),
+            &format!("these fail here without any layer too: {}", unshown.join(" ")),
+        );
+    }
     assert!(
         faults.is_empty(),
         "{} faults:\n{}",

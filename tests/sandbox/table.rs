@@ -21,11 +21,14 @@ out; `a + b` where it takes both. The layers are those of `oqto-runner sandbox r
 limits, landlock, seccomp. A claim that differs by policy names the policies in brackets; *not stopped* is as much a claim.
 *Holds anyway* says why an attempt fails without any of these layers: because the agent is never root
 (`principal`), or because of how every sandbox is started (`start`): an environment made from nothing, descriptors closed,
-a session and a user namespace of its own.
+a session and a user namespace of its own. That the named layers stop such an attempt alone is what they are made for and is
+not shown here: it fails without them too. The filter of system calls is held against its policy call by call elsewhere
+(`runner/src/sandbox/seccomp.rs`).
 
 **What is tested**, for each policy: with all layers, every attempt of which anything is claimed is stopped; with one layer
 left out, every attempt that another layer is said to stop still is; with the named layers alone, it is too. And
-that each attempt is one: it gets out without any layer, or without any sandbox, or it says why not. What shows that it got
+that each attempt is one: it gets out without any layer, or without any sandbox, or it says why not; and that a layer makes
+the difference, unless it *holds anyway* or depends on the host: where the layer is left out, it gets out. What shows that it got
 out is what happened: the file outside is changed, the secret that only the test knows was read, the packet, the word or
 the signal arrived, the process lives on. Where the kernel is only asked whether it would, any answer but a refusal counts
 as a way out.

@@ -44,6 +44,9 @@ CALLS = {
 
 AT_FDCWD = -100
 
+# Why something fails without any layer: the kernel asks for privileges over the user namespace of the process outside.
+ABOVE = "start: who is in a user namespace of its own looks into no process outside of it"
+
 
 class Absent(Exception):
     """This host lacks what the attempt needs, so nothing can be said of it."""

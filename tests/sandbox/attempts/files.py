@@ -4,7 +4,7 @@ import ctypes
 import os
 import threading
 
-from bench import AT_FDCWD, Stopped, call, category, mark, read, reached, scratch, until, write
+from bench import ABOVE, AT_FDCWD, Stopped, call, category, mark, read, reached, scratch, until, write
 
 attempt = category("files")
 
@@ -215,7 +215,7 @@ def read_inherited_environment(bait):
 
 
 @attempt("reads the environment of every process that can be seen", "tokens of who started it",
-         by="namespaces+mounts landlock", proof="secret")
+         by="namespaces+mounts landlock", proof="secret", ground=ABOVE)
 def read_environment_of_processes(bait):
     said = []
     for pid in [name for name in os.listdir("/proc") if name.isdigit()]:

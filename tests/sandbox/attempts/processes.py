@@ -5,7 +5,7 @@ import fcntl
 import os
 import signal
 
-from bench import Stopped, call, category, in_child, read
+from bench import ABOVE, Stopped, call, category, in_child, read
 
 attempt = category("processes")
 
@@ -34,13 +34,15 @@ def path(bait, name):
     return "/proc/%d/%s" % (number_of(bait), name)
 
 
-@attempt("reads the memory of a process outside through /proc", MEMORY, by=HIDDEN, proof="secret")
+@attempt("reads the memory of a process outside through /proc", MEMORY, by=HIDDEN, proof="secret",
+         ground=ABOVE)
 def memory_outside(bait):
     descriptor = os.open(path(bait, "mem"), os.O_RDONLY)
     return os.pread(descriptor, 64, bait["process"]["address"]).decode()
 
 
-@attempt("writes the memory of a process outside through /proc", DRIVE, by="landlock namespaces+mounts")
+@attempt("writes the memory of a process outside through /proc", DRIVE, by="landlock namespaces+mounts",
+         ground=ABOVE)
 def write_memory_outside(bait):
     descriptor = os.open(path(bait, "mem"), os.O_RDWR)
     # What is there already.
@@ -48,7 +50,8 @@ def write_memory_outside(bait):
     return os.pwrite(descriptor, before, bait["process"]["address"])
 
 
-@attempt("reads where a process outside has what in its memory", "a step towards driving it", by=HIDDEN)
+@attempt("reads where a process outside has what in its memory", "a step towards driving it", by=HIDDEN,
+         ground=ABOVE)
 def maps_outside(bait):
     said = read(path(bait, "maps"))
     if not said:
@@ -56,24 +59,28 @@ def maps_outside(bait):
     return said[:100]
 
 
-@attempt("reads the environment of a process outside", MEMORY, by=HIDDEN, proof="secret")
+@attempt("reads the environment of a process outside", MEMORY, by=HIDDEN, proof="secret",
+         ground=ABOVE)
 def environment_outside(bait):
     said = read(path(bait, "environ"), 65536)
     start = said.find(bait["variable"])
     return said[start:start + 200]
 
 
-@attempt("opens what a process outside has open", MEMORY, by=HIDDEN, proof="secret")
+@attempt("opens what a process outside has open", MEMORY, by=HIDDEN, proof="secret",
+         ground=ABOVE)
 def descriptors_outside(bait):
     return read(path(bait, "fd/%d" % bait["process"]["descriptor"]))
 
 
-@attempt("reads the secret through the root of a process outside", MEMORY, by=HIDDEN, proof="secret")
+@attempt("reads the secret through the root of a process outside", MEMORY, by=HIDDEN, proof="secret",
+         ground=ABOVE)
 def root_outside(bait):
     return read(path(bait, "root") + bait["secret"])
 
 
-@attempt("reads the secret through the working directory of a process outside", MEMORY, by=HIDDEN, proof="secret")
+@attempt("reads the secret through the working directory of a process outside", MEMORY, by=HIDDEN, proof="secret",
+         ground=ABOVE)
 def directory_outside(bait):
     return read(path(bait, "cwd") + "/.ssh/id")
 
@@ -83,7 +90,8 @@ def command_line_outside(bait):
     return read(path(bait, "cmdline"))
 
 
-@attempt("drives a process outside (ptrace)", DRIVE, by="landlock namespaces seccomp", proof="secret", alone=True)
+@attempt("drives a process outside (ptrace)", DRIVE, by="landlock namespaces seccomp", proof="secret", alone=True,
+         ground=ABOVE)
 def trace_outside(bait):
     def inside():
         pid = number_of(bait)
@@ -114,7 +122,8 @@ def trace_own(_):
         os.waitpid(child, 0)
 
 
-@attempt("reads the memory of a process outside (process_vm_readv)", MEMORY, by="landlock namespaces seccomp", proof="secret")
+@attempt("reads the memory of a process outside (process_vm_readv)", MEMORY, by="landlock namespaces seccomp", proof="secret",
+         ground=ABOVE)
 def copy_from_outside(bait):
     place = ctypes.create_string_buffer(64)
     here = (ctypes.c_uint64 * 2)(ctypes.addressof(place), 64)
@@ -123,7 +132,8 @@ def copy_from_outside(bait):
     return place.raw.decode(errors="replace")
 
 
-@attempt("writes the memory of a process outside (process_vm_writev)", DRIVE, by="landlock namespaces seccomp")
+@attempt("writes the memory of a process outside (process_vm_writev)", DRIVE, by="landlock namespaces seccomp",
+         ground=ABOVE)
 def copy_to_outside(bait):
     place = ctypes.create_string_buffer(1)
     here = (ctypes.c_uint64 * 2)(ctypes.addressof(place), 1)
@@ -132,7 +142,8 @@ def copy_to_outside(bait):
     return call("process_vm_writev", number_of(bait), here, 1, there, 1, 0)
 
 
-@attempt("takes a descriptor of a process outside (pidfd_getfd)", MEMORY, by="landlock namespaces seccomp", proof="secret")
+@attempt("takes a descriptor of a process outside (pidfd_getfd)", MEMORY, by="landlock namespaces seccomp", proof="secret",
+         ground=ABOVE)
 def take_descriptor(bait):
     process = call("pidfd_open", number_of(bait), 0)
     descriptor = call("pidfd_getfd", process, bait["process"]["descriptor"], 0)
@@ -146,7 +157,8 @@ def take_own_descriptor(_):
     return "taken"
 
 
-@attempt("compares the kernel's addresses of two processes (kcmp)", "addresses in the kernel", by="landlock namespaces seccomp")
+@attempt("compares the kernel's addresses of two processes (kcmp)", "addresses in the kernel", by="landlock namespaces seccomp",
+         ground=ABOVE)
 def compare(bait):
     return call("kcmp", os.getpid(), number_of(bait), 2, 0, 0)
 
@@ -157,14 +169,16 @@ def compare_own(_):
 
 
 @attempt("moves the memory of a process outside (move_pages)", "where it lies, and a way to slow it",
-         by="landlock namespaces seccomp")
+         by="landlock namespaces seccomp",
+         ground=ABOVE)
 def move_pages(bait):
     pages, status = (ctypes.c_uint64 * 1)(bait["process"]["address"]), (ctypes.c_int * 1)()
     call("move_pages", number_of(bait), ctypes.c_long(1), pages, 0, status, 0)
     return status[0]
 
 
-@attempt("moves all the memory of a process outside (migrate_pages)", "a way to slow it", by="namespaces seccomp landlock")
+@attempt("moves all the memory of a process outside (migrate_pages)", "a way to slow it", by="namespaces seccomp landlock",
+         ground=ABOVE)
 def migrate_pages(bait):
     one = (ctypes.c_uint64 * 1)(1)
     return call("migrate_pages", number_of(bait), ctypes.c_long(2), one, one)
