@@ -97,7 +97,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
         findings.iter().map(line).collect()
     };
     let told = io::stdout().write_all(text.as_bytes());
-    let usable = findings.iter().all(|finding| finding.usable);
+    let usable = findings.iter().all(|finding| finding.usable || !finding.required);
     ExitCode::from(u8::from(!usable || told.is_err()))
 }
 
@@ -225,11 +225,16 @@ fn attempt_line(tried: &Tried) -> String {
 fn line(finding: &Finding) -> String {
     let Finding {
         layer,
+        required,
         usable,
         detail,
         step,
     } = finding;
-    let mark = if *usable { "ok     " } else { "MISSING" };
+    let mark = match (usable, required) {
+        (true, _) => "ok     ",
+        (false, true) => "MISSING",
+        (false, false) => "absent ",
+    };
     let step = step
         .as_ref()
         .map(|step| format!("        to get it: {step}\n"))

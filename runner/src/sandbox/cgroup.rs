@@ -80,8 +80,8 @@ pub enum CgroupError {
 }
 
 /// How it is got.
-const DELEGATE: &str = "let systemd give it one: Delegate=yes in the runner's unit, or systemd-run --user --scope \
-                        -p Delegate=yes COMMAND";
+const DELEGATE: &str = "let systemd give it one: Delegate=yes and DelegateSubgroup=runner in the runner's unit, or by \
+                        hand systemd-run --user --pty -p Delegate=yes COMMAND";
 
 /// The group that this process was given, divided.
 #[derive(Debug)]
@@ -138,6 +138,43 @@ pub fn leaf(name: &str, limits: &Limits, need: Need) -> Result<(Option<Leaf>, St
         }
         Err(error) if need == Need::IfAvailable => Ok((None, State::Absent, crate::cause::chain(&error))),
         Err(error) => Err(error),
+    }
+}
+
+/// What could be limited in groups of its own here, without making any.
+///
+/// # Errors
+///
+/// Why there would be none.
+pub(super) fn probe() -> Result<String, CgroupError> {
+    let here = own_group(
+        &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
+        &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
+    )?;
+    let root = match here.file_name() {
+        Some(name) if name == OWN => here.parent().unwrap_or(&here).to_owned(),
+        Some(_) | None => here,
+    };
+    for name in ["", "cgroup.procs", "cgroup.subtree_control"] {
+        let path = root.join(name);
+        nix::unistd::access(&path, nix::unistd::AccessFlags::W_OK).map_err(|errno| {
+            CgroupError::NotDelegated {
+                path,
+                source: errno.into(),
+            }
+        })?;
+    }
+    let there = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    let wanted = ["memory", "pids", "cpu"];
+    let lacks = |name: &&str| !there.split_whitespace().any(|known| known == *name);
+    let missing: Vec<&'static str> = wanted.into_iter().filter(lacks).collect();
+    match missing.is_empty() {
+        true => Ok(format!(
+            "version 2 at {}, limits: {}",
+            root.display(),
+            wanted.join(", ")
+        )),
+        false => Err(CgroupError::Controllers { path: root, missing }),
     }
 }
 

@@ -8,9 +8,11 @@ use std::process::{Command, Stdio};
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use super::landlock;
 use super::principal::{NOBODY, Principal};
 use super::report::Layer;
+use super::{cgroup, landlock};
+use crate::audit;
+use crate::cause::chain;
 use crate::policy::Need;
 
 /// Where bubblewrap is looked for when nothing says where programs are.
@@ -19,8 +21,10 @@ const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
 /// What this host does about one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which layer.
-    pub layer: Layer,
+    /// Which layer, or `records`: the kernel's own, of what the layers refused.
+    pub layer: String,
+    /// Whether the shipped policies require it.
+    pub required: bool,
     /// Whether the host can enforce it.
     pub usable: bool,
     /// What was found.
@@ -107,19 +111,52 @@ pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Findi
         namespaces,
         finding(Layer::Landlock, landlock),
         finding(Layer::Seccomp, seccomp()),
+        // Their errors say themselves what to do.
+        spare(
+            &Layer::Cgroup.to_string(),
+            cgroup::probe().map_err(|error| chain(&error)),
+        ),
+        spare("records", records()),
     ]
+}
+
+/// Something that makes a sandbox better, and that the shipped policies do without.
+fn spare(name: &str, result: Result<String, String>) -> Finding {
+    let usable = result.is_ok();
+    let (Ok(detail) | Err(detail)) = result;
+    Finding {
+        layer: name.to_owned(),
+        required: false,
+        usable,
+        detail,
+        step: None,
+    }
+}
+
+/// Whether violations can be told from the kernel's records.
+fn records() -> Result<String, String> {
+    match audit::socket::probe() {
+        Ok(()) => Ok(
+            "of calls that killed their process; of what landlock denied too, from Linux 6.15 with \
+                      audit=1"
+                .to_owned(),
+        ),
+        Err(error) => Err(chain(&error)),
+    }
 }
 
 fn finding(layer: Layer, result: Result<String, (String, &str)>) -> Finding {
     match result {
         Ok(detail) => Finding {
-            layer,
+            layer: layer.to_string(),
+            required: true,
             usable: true,
             detail,
             step: None,
         },
         Err((detail, step)) => Finding {
-            layer,
+            layer: layer.to_string(),
+            required: true,
             usable: false,
             detail,
             step: Some(step.to_owned()),
@@ -184,13 +221,17 @@ fn namespaces(bwrap: &Path, principal: Option<&Principal>) -> Finding {
     finding(Layer::Namespaces, result())
 }
 
+/// Ubuntu's restriction, and what bubblewrap needs under it: nothing but its name in a profile that allows them.
+const APPARMOR: &str = "AppArmor restricts user namespaces (Ubuntu 23.10 and later). Allow them to bubblewrap, as root:
+          printf '%s\\n' 'abi <abi/4.0>,' 'include <tunables/global>' \\
+            'profile bwrap /usr/bin/bwrap flags=(unconfined) {' '  userns,' '}' >/etc/apparmor.d/bwrap
+          apparmor_parser -r /etc/apparmor.d/bwrap";
+
 /// The usual reasons why an unprivileged user gets no namespaces, as the kernel shows them.
 fn step() -> &'static str {
     let is = |path: &str, value: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "AppArmor restricts user namespaces (Ubuntu 23.10 and later): give bwrap a profile with \"userns,\" in \
-         /etc/apparmor.d/bwrap and run apparmor_parser -r on it, or \
-         sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+        APPARMOR
     } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         "sysctl -w kernel.unprivileged_userns_clone=1"
     } else if is("/proc/sys/user/max_user_namespaces", "0") {
