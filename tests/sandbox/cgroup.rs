@@ -171,6 +171,26 @@ fn the_group_of_a_run_that_was_killed_goes_with_the_next_run() {
 }
 
 #[test]
+fn the_group_of_a_process_that_had_the_same_number_is_in_nobodys_way() {
+    let Some(group) = Delegated::new("number") else {
+        return;
+    };
+    let bed = Bed::new();
+    let mut command = group.command(Path::new("/bin/sh"));
+    command
+        .args(["-c", "mkdir \"$0/run-$$\" && exec \"$@\""])
+        .arg(&group.path)
+        .arg(runner());
+    command
+        .args(["sandbox", "run", "--json", "--cwd"])
+        .arg(bed.workspace());
+    let ended = end(command.args(["--", "true"]));
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("a group of its own"), "{}", ended.err);
+    assert_eq!(group.runs(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn a_group_limits_the_session_as_a_whole() {
     let Some(group) = Delegated::new("limits") else {
         return;

@@ -361,8 +361,8 @@ fn nothing_gets_out_under_workspace() {
     holds("workspace");
 }
 
-/// The policies that there is a test for, here and in `workloads`.
-const TRIED: [&str; 5] = ["offline", "open-net", "read-only", "strict", "workspace"];
+/// The policies that there is a test for, here, in `workloads` and in `check`.
+pub(crate) const TRIED: [&str; 5] = ["offline", "open-net", "read-only", "strict", "workspace"];
 
 #[test]
 fn every_policy_that_is_shipped_is_tried() {

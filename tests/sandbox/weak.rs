@@ -4,16 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::attempt::LAYERS;
 use crate::bed::{Bed, end, runner, weak};
-
-const LAYERS: [&str; 6] = [
-    "namespaces",
-    "mounts",
-    "privileges",
-    "limits",
-    "landlock",
-    "seccomp",
-];
 
 #[test]
 fn every_combination_of_layers_starts_and_says_which_are_left_out() {

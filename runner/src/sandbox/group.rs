@@ -21,15 +21,17 @@ pub(super) struct Group {
 impl Group {
     /// Named after this process, so that one whose process is gone is known to be left over.
     pub(super) fn make(plan: &Plan) -> Result<(Self, State, String), RunError> {
+        let own = std::process::id().to_string();
+        // One of this process's own number is of a process that had it before: this one has made none yet.
         let abandoned = |name: &str| {
             let pid = name.strip_prefix(GROUP_PREFIX);
-            pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+            pid.is_some_and(|pid| pid == own || !Path::new("/proc").join(pid).exists())
         };
         if let Ok(tree) = cgroup::Tree::take() {
             // Whatever cannot be removed holds nothing that this run needs.
             let _ = tree.sweep(|name| !abandoned(name));
         }
-        let name = format!("{GROUP_PREFIX}{}", std::process::id());
+        let name = format!("{GROUP_PREFIX}{own}");
         let (leaf, state, detail) = cgroup::leaf(&name, &plan.limits, plan.layers.cgroup)?;
         let mut group = Self { leaf, entrance: None };
         if let Some(leaf) = &group.leaf {

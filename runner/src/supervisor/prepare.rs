@@ -250,6 +250,8 @@ pub(super) fn prepare(
         without: BTreeSet::new(),
     };
     let inner = inner(&plan, &needs, program, &workspace);
+    // Before the mounts are chosen: what appears in between is told although it is protected, and never the reverse.
+    let watch = sandbox::survey(&plan)?.watch().map_err(PrepareError::Watch)?;
     let launch = sandbox::wrap(&plan, inner, &host)?;
     let ours = nix::unistd::geteuid().as_raw();
     let become_principal = Principal {
@@ -261,7 +263,7 @@ pub(super) fn prepare(
         order: Order {
             launch,
             principal: (principal.uid() != ours).then_some(become_principal),
-            watch: Some(sandbox::survey(&plan)?.watch().map_err(PrepareError::Watch)?),
+            watch: Some(watch),
             doorway: leaf.map(|leaf| leaf.doorway()),
         },
         workspace,
