@@ -236,3 +236,13 @@ fn a_bubblewrap_that_a_session_may_have_made_is_not_even_tried() {
     assert_eq!(ended.code, 125, "{}", ended.err);
     assert!(ended.err.contains("may be anything by now"), "{}", ended.err);
 }
+
+#[test]
+fn nothing_goes_on_after_the_program_has_ended() {
+    let bed = Bed::new();
+    let ended = sh(&bed, "setsid sleep 1000 >/dev/null 2>&1 & echo $!");
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    // Without namespaces the number is the host's.
+    let process = Path::new("/proc").join(ended.out.trim());
+    assert!(!process.exists(), "{} still runs", process.display());
+}

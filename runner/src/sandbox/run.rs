@@ -282,7 +282,11 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         cwd: workspace.into_os_string(),
     };
     let launch = wrap(&plan, inner, &host)?;
-    let (layers, status) = start_and_wait(&launch, group.entrance.as_ref())?;
+    // Without a namespace of processes, what the program leaves running becomes a child of this process, and ends here.
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let ended = start_and_wait(&launch, group.entrance.as_ref());
+    crate::sys::end_children();
+    let (layers, status) = ended?;
     let group_left = group.remove();
     let code = status
         .code()
