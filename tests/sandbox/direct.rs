@@ -217,3 +217,32 @@ fn the_program_ends_with_whoever_started_it() {
         (status.is_empty() || status.contains("State:\tZ")).then_some(())
     });
 }
+
+#[test]
+fn a_bubblewrap_that_a_session_may_have_made_is_not_even_tried() {
+    let bed = Bed::new();
+    let ran = bed.path("ran");
+    bed.directory("workspace/bin");
+    let planted = bed.file(
+        "workspace/bin/bwrap",
+        &format!("#!/bin/sh\necho ran >>{}\nexit 1\n", ran.display()),
+    );
+    fs::set_permissions(&planted, fs::Permissions::from_mode(0o755)).unwrap();
+    // The bed's own directory is where the planted program would write, whoever runs it.
+    fs::set_permissions(bed.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = command(&bed, "alone-workspace", &["/bin/true"]);
+    let ended = end(command.env("PATH", bed.path("workspace/bin")));
+    assert!(!ran.exists(), "it ran outside of the sandbox: {}", ended.err);
+    assert_eq!(ended.code, 125, "{}", ended.err);
+    assert!(ended.err.contains("may be anything by now"), "{}", ended.err);
+}
+
+#[test]
+fn nothing_goes_on_after_the_program_has_ended() {
+    let bed = Bed::new();
+    let ended = sh(&bed, "setsid sleep 1000 >/dev/null 2>&1 & echo $!");
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    // Without namespaces the number is the host's.
+    let process = Path::new("/proc").join(ended.out.trim());
+    assert!(!process.exists(), "{} still runs", process.display());
+}

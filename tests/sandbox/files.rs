@@ -228,3 +228,30 @@ fn a_protected_path_that_is_a_link_is_watched_and_what_it_points_to_is_kept() {
         "good"
     );
 }
+
+#[test]
+fn the_workspace_s_own_policy_gives_nothing_by_a_link() {
+    let bed = Bed::new();
+    bed.directory("outside");
+    let file = bed.file("outside/file", "hush");
+    symlink(bed.path("outside"), bed.workspace().join("link")).unwrap();
+    bed.directory("workspace/.oqto");
+    let system = "\"/usr\", \"/bin\", \"/lib\", \"/lib64\", \"/etc\"";
+    let narrow = |rules: &str| {
+        bed.file(
+            "workspace/.oqto/sandbox.toml",
+            &format!("[filesystem]\n{rules}\n"),
+        )
+    };
+    for what in ["link", "li*", "**"] {
+        narrow(&format!("read = [{system}, \"$WORKSPACE/{what}\"]\nwrite = []"));
+        assert!(!bed.sh("cat link/file").out.contains("hush"), "{what}");
+        narrow(&format!("read = [{system}]\nwrite = [\"$WORKSPACE/{what}\"]"));
+        bed.sh("echo planted >link/file");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "hush", "{what}");
+    }
+    narrow(&format!("read = [{system}]\nwrite = [\"$WORKSPACE/link\"]"));
+    let ended = bed.sh("true");
+    assert_eq!(ended.code, 125);
+    assert!(ended.err.contains("by a symbolic link"), "{}", ended.err);
+}

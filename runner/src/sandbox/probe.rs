@@ -13,7 +13,7 @@ use super::report::Layer;
 use super::{cgroup, landlock};
 use crate::audit;
 use crate::cause::chain;
-use crate::policy::Need;
+use crate::policy::{Need, Plan};
 
 /// Where bubblewrap is looked for when nothing says where programs are.
 const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
@@ -74,14 +74,17 @@ pub enum Outer {
     },
 }
 
-/// What a sandbox can be made with here. Only where a policy can do without namespaces they are tried first.
+/// What a sandbox can be made with here. Only where a policy can do without namespaces they are tried first, and never
+/// with a program that a session may have put there: that one is left to [`wrap`](super::wrap()), which refuses it.
 ///
 /// # Errors
 ///
 /// There is no bubblewrap, and the policy requires namespaces.
-pub fn outer(need: Need, path: &std::ffi::OsStr, principal: &Principal) -> Result<Outer, NoBubblewrap> {
-    match (bubblewrap(path), need) {
+pub fn outer(plan: &Plan, path: &std::ffi::OsStr, principal: &Principal) -> Result<Outer, NoBubblewrap> {
+    let found = bubblewrap(path).map(|bwrap| std::fs::canonicalize(&bwrap).unwrap_or(bwrap));
+    match (found, plan.layers.namespaces) {
         (Ok(bwrap), Need::Required) => Ok(Outer::Bubblewrap(bwrap)),
+        (Ok(bwrap), Need::IfAvailable) if exposed(plan, &bwrap) => Ok(Outer::Bubblewrap(bwrap)),
         (Ok(bwrap), Need::IfAvailable) => match namespaces(&bwrap, Some(principal)) {
             Finding { usable: true, .. } => Ok(Outer::Bubblewrap(bwrap)),
             Finding { detail: why, .. } => Ok(Outer::Nothing { why }),
@@ -91,6 +94,12 @@ pub fn outer(need: Need, path: &std::ffi::OsStr, principal: &Principal) -> Resul
         }),
         (Err(error), Need::Required) => Err(error),
     }
+}
+
+/// Whether a program lies where a session may write, or where an earlier one could.
+fn exposed(plan: &Plan, program: &Path) -> bool {
+    let written = |root: &crate::policy::Pattern| root.covers_path(program);
+    program.starts_with(plan.workspace.as_path()) || plan.files.write.iter().any(written)
 }
 
 /// Tries every layer that depends on the host. If this process is root, namespaces are tried as `principal`, or as
