@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::harness::{Harness, UnknownHarness};
 use crate::policy::PolicyName;
+use crate::sandbox::ownership::OwnershipError;
 
 /// Sessions that may live at once, where the configuration says nothing: each is two processes and an agent.
 const SESSIONS_MAX_DEFAULT: u32 = 64;
@@ -86,6 +87,9 @@ pub enum ConfigError {
         /// Why not.
         source: io::Error,
     },
+    /// Somebody else could change it, and with it where policies are.
+    #[error("the configuration cannot be believed")]
+    Ownership(#[from] OwnershipError),
     /// It is longer than a configuration is.
     #[error("the configuration {path} is longer than {FILE_LEN_MAX} bytes")]
     TooLong {
@@ -234,6 +238,7 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
         source,
     };
     let bytes = crate::sys::read_bounded(path, FILE_LEN_MAX).map_err(read_error)?;
+    crate::sandbox::ownership::owned(path)?;
     let bytes = bytes.ok_or_else(|| ConfigError::TooLong {
         path: path.to_owned(),
     })?;
@@ -272,7 +277,9 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Result<Config, String> {
-        let dir = tempfile::tempdir().unwrap();
+        // Root believes nothing that lies where others may write.
+        let above = if is_root() { "/var/lib" } else { "/tmp" };
+        let dir = tempfile::tempdir_in(above).unwrap();
         let path = dir.path().join("runner.toml");
         std::fs::write(&path, text).unwrap();
         let overrides = Overrides {

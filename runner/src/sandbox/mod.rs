@@ -46,6 +46,8 @@ mod home;
 mod host;
 mod landlock;
 mod look;
+pub mod ownership;
+
 mod policies;
 mod rlimit;
 mod seccomp;
@@ -57,7 +59,7 @@ mod wrap;
 pub use confine::{Confined, exec_agent};
 pub use host::{Host, ReachError, reachable_exe};
 pub use look::look;
-pub use policies::{PoliciesError, catalog};
+pub use policies::{PoliciesError, catalog, owned_catalog};
 pub use survey::{Survey, survey};
 pub use view::ViewError;
 pub use workspace_file::{WorkspaceFileError, workspace_file};

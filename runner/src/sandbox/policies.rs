@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::ownership::{OwnershipError, owned};
 use crate::policy::{BadName, Catalog, CatalogError};
 use crate::sys;
 
@@ -21,6 +22,9 @@ pub enum PoliciesError {
         /// Why not.
         source: io::Error,
     },
+    /// Somebody else could change it.
+    #[error("the policies cannot be believed")]
+    Ownership(#[from] OwnershipError),
     /// A file's name is not a policy's.
     #[error("{path} cannot be a policy")]
     Name {
@@ -37,6 +41,25 @@ pub enum PoliciesError {
         /// Why not.
         source: CatalogError,
     },
+}
+
+/// As [`catalog`], of a directory and files that nobody else could have written: for whoever serves others by them.
+///
+/// # Errors
+///
+/// As [`catalog`], and where somebody else could change one of them.
+pub fn owned_catalog(directory: Option<&Path>) -> Result<Catalog, PoliciesError> {
+    if let Some(directory) = directory {
+        owned(directory)?;
+        let failed = |source| PoliciesError::Io {
+            path: directory.to_owned(),
+            source,
+        };
+        for found in fs::read_dir(directory).map_err(failed)? {
+            owned(&found.map_err(failed)?.path())?;
+        }
+    }
+    catalog(directory)
 }
 
 /// The shipped policies and, if a directory is given, those in it.
