@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::harness::{Harness, UnknownHarness};
 use crate::policy::PolicyName;
-use crate::sandbox::ownership::OwnershipError;
+use crate::sandbox::OwnershipError;
 
 /// Sessions that may live at once, where the configuration says nothing: each is two processes and an agent.
 const SESSIONS_MAX_DEFAULT: u32 = 64;
@@ -238,6 +238,7 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
         source,
     };
     let bytes = crate::sys::read_bounded(path, FILE_LEN_MAX).map_err(read_error)?;
+    // After reading, so that one that is not there is said to be just that: whoever cannot change it could not before.
     crate::sandbox::ownership::owned(path)?;
     let bytes = bytes.ok_or_else(|| ConfigError::TooLong {
         path: path.to_owned(),
@@ -277,9 +278,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Result<Config, String> {
-        // Root believes nothing that lies where others may write.
-        let above = if is_root() { "/var/lib" } else { "/tmp" };
-        let dir = tempfile::tempdir_in(above).unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runner.toml");
         std::fs::write(&path, text).unwrap();
         let overrides = Overrides {

@@ -51,13 +51,16 @@ pub enum OwnershipError {
 }
 
 /// Checks a path, every directory on its way, and the same of whatever links on it lead to: root's runner believes only
-/// root, anybody else's believes root and its own user. A sticky directory, in which others cannot touch what is not
-/// theirs, is enough for a user and not for the system.
+/// root, anybody else's believes root and its own user.
+///
+/// A sticky directory such as `/tmp` may be on the way where a directory comes next: nobody else can remove or rename
+/// that one, and a directory that somebody else made belongs to them. A file or a link directly in it proves less, since
+/// others may put there one of root's that was made for another purpose, as a hard link or from a directory of theirs.
 ///
 /// # Errors
 ///
 /// Somebody else could change it.
-pub fn owned(path: &Path) -> Result<(), OwnershipError> {
+pub(crate) fn owned(path: &Path) -> Result<(), OwnershipError> {
     owned_by(path, crate::sys::effective_uid())
 }
 
@@ -69,20 +72,23 @@ fn owned_by(path: &Path, own: u32) -> Result<(), OwnershipError> {
     let mut left: VecDeque<OsString> = names(&absolute).collect();
     let mut at = PathBuf::from("/");
     let mut links = 0;
-    judge(&at, own)?;
     while let Some(name) = left.pop_front() {
         if name == ".." {
             at.pop();
             continue;
         }
         let next = at.join(&name);
-        let failed = |source| OwnershipError::Io {
-            path: next.clone(),
-            source,
-        };
-        let found = fs::symlink_metadata(&next).map_err(failed)?;
+        let found = look(&next)?;
+        judge(
+            &at,
+            own,
+            if found.is_dir() {
+                Sticky::Enough
+            } else {
+                Sticky::Open
+            },
+        )?;
         if !found.is_symlink() {
-            judge(&next, own)?;
             at = next;
             continue;
         }
@@ -92,7 +98,7 @@ fn owned_by(path: &Path, own: u32) -> Result<(), OwnershipError> {
         }
         // Whoever owns a link in a sticky directory can lead it elsewhere; its mode means nothing.
         judge_owner(&next, found.uid(), own)?;
-        let target = fs::read_link(&next).map_err(failed)?;
+        let target = fs::read_link(&next).map_err(|source| OwnershipError::Io { path: next, source })?;
         if target.is_absolute() {
             at = PathBuf::from("/");
         }
@@ -100,7 +106,7 @@ fn owned_by(path: &Path, own: u32) -> Result<(), OwnershipError> {
             left.push_front(name);
         }
     }
-    Ok(())
+    judge(&at, own, Sticky::Open)
 }
 
 fn names(path: &Path) -> impl Iterator<Item = OsString> + '_ {
@@ -111,15 +117,27 @@ fn names(path: &Path) -> impl Iterator<Item = OsString> + '_ {
     })
 }
 
-fn judge(path: &Path, own: u32) -> Result<(), OwnershipError> {
-    let found = fs::symlink_metadata(path).map_err(|source| OwnershipError::Io {
+fn look(path: &Path) -> Result<fs::Metadata, OwnershipError> {
+    fs::symlink_metadata(path).map_err(|source| OwnershipError::Io {
         path: path.to_owned(),
         source,
-    })?;
+    })
+}
+
+/// What the sticky bit of a directory that others may write is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sticky {
+    /// What comes next in it is safe.
+    Enough,
+    /// Others can still put something there.
+    Open,
+}
+
+fn judge(path: &Path, own: u32, sticky: Sticky) -> Result<(), OwnershipError> {
+    let found = look(path)?;
     judge_owner(path, found.uid(), own)?;
     let mode = found.mode() & 0o7777;
-    let sticky = found.is_dir() && mode & 0o1000 != 0 && own != 0;
-    if mode & 0o022 == 0 || sticky {
+    if mode & 0o022 == 0 || (mode & 0o1000 != 0 && sticky == Sticky::Enough) {
         return Ok(());
     }
     Err(OwnershipError::Writable {
@@ -150,12 +168,10 @@ mod tests {
         crate::sys::effective_uid()
     }
 
-    /// A directory whose way is a user's, or root's where root runs this.
     fn bed() -> tempfile::TempDir {
-        let above = if own() == 0 { "/var/lib" } else { "/tmp" };
         tempfile::Builder::new()
             .prefix("oqto-owned-")
-            .tempdir_in(above)
+            .tempdir_in("/tmp")
             .unwrap()
     }
 
@@ -202,35 +218,46 @@ mod tests {
     }
 
     #[test]
-    fn a_sticky_directory_is_enough_for_a_user_and_not_for_the_system() {
-        let above = tempfile::Builder::new()
-            .prefix("oqto-owned-")
-            .tempdir_in("/tmp")
-            .unwrap();
-        mode(above.path(), 0o755);
-        let user = if own() == 0 { 61_234 } else { own() };
-        owned_by(above.path(), user).unwrap();
-        if own() == 0 {
-            assert!(matches!(
-                owned(above.path()),
-                Err(OwnershipError::Writable { .. })
-            ));
-        }
+    fn a_sticky_directory_is_enough_on_the_way_to_a_directory_and_to_nothing_else() {
+        let bed = bed();
+        let (sticky, directory) = (bed.path().join("sticky"), bed.path().join("sticky/policies"));
+        fs::create_dir_all(&directory).unwrap();
+        mode(&sticky, 0o1777);
+        mode(&directory, 0o755);
+        fs::write(directory.join("p.toml"), "").unwrap();
+        mode(&directory.join("p.toml"), 0o644);
+        owned(&directory).unwrap();
+        owned(&directory.join("p.toml")).unwrap();
+        let refused = |path: &Path| match owned(path) {
+            Err(OwnershipError::Writable { path, .. }) => assert_eq!(path, sticky),
+            other => panic!("{}: {other:?}", path.display()),
+        };
+        // It could hold anybody's policies beside these.
+        refused(&sticky);
+        fs::write(sticky.join("q.toml"), "").unwrap();
+        mode(&sticky.join("q.toml"), 0o644);
+        refused(&sticky.join("q.toml"));
+        symlink(&directory, sticky.join("link")).unwrap();
+        refused(&sticky.join("link/p.toml"));
+        // Without the bit whoever may write there may put another directory in the place of this one.
+        mode(&sticky, 0o777);
+        refused(&directory);
     }
 
     #[test]
     fn another_users_file_is_named_with_its_owner() {
-        if own() != 0 {
-            // Root's own are believed, and there is nobody else's here that could be made.
-            return;
-        }
         let bed = bed();
         let file = bed.path().join("p.toml");
         fs::write(&file, "").unwrap();
-        chown(&file, Some(61_234), None).unwrap();
-        let error = owned(&file).unwrap_err().to_string();
+        // Only root can give one away; anybody else's own is another's in the eyes of a runner that is not theirs.
+        let (other, judge) = match own() {
+            0 => (61_234, 0),
+            own => (own, own + 1),
+        };
+        chown(&file, Some(other), None).unwrap();
+        let error = owned_by(&file, judge).unwrap_err().to_string();
         assert!(
-            error.contains("belongs to user 61234") && error.contains("chown 0 "),
+            error.contains(&format!("belongs to user {other}")) && error.contains(&format!("chown {judge} ")),
             "{error}"
         );
     }

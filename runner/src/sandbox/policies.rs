@@ -43,35 +43,17 @@ pub enum PoliciesError {
     },
 }
 
-/// As [`catalog`], of a directory and files that nobody else could have written: for whoever serves others by them.
+/// The shipped policies and, if a directory is given, those in it, which nobody else could have written.
 ///
 /// # Errors
 ///
-/// As [`catalog`], and where somebody else could change one of them.
-pub fn owned_catalog(directory: Option<&Path>) -> Result<Catalog, PoliciesError> {
-    if let Some(directory) = directory {
-        owned(directory)?;
-        let failed = |source| PoliciesError::Io {
-            path: directory.to_owned(),
-            source,
-        };
-        for found in fs::read_dir(directory).map_err(failed)? {
-            owned(&found.map_err(failed)?.path())?;
-        }
-    }
-    catalog(directory)
-}
-
-/// The shipped policies and, if a directory is given, those in it.
-///
-/// # Errors
-///
-/// Something in the directory cannot be read or is no policy; nothing is skipped.
+/// Somebody else could change something in the directory, or it cannot be read or is no policy; nothing is skipped.
 pub fn catalog(directory: Option<&Path>) -> Result<Catalog, PoliciesError> {
     let mut catalog = Catalog::shipped();
     let Some(directory) = directory else {
         return Ok(catalog);
     };
+    owned(directory)?;
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| PoliciesError::Io { path, source }
@@ -81,6 +63,7 @@ pub fn catalog(directory: Option<&Path>) -> Result<Catalog, PoliciesError> {
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
+        owned(&path)?;
         let name = path
             .file_stem()
             .and_then(|stem| stem.to_str())

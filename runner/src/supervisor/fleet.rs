@@ -249,7 +249,7 @@ impl Supervisor {
     }
 
     fn catalog(&self) -> Result<crate::policy::Catalog, Fault> {
-        let catalog = sandbox::owned_catalog(self.settings.policy_dir.as_deref());
+        let catalog = sandbox::catalog(self.settings.policy_dir.as_deref());
         catalog.map_err(|error| policy_fault(FaultCode::Policy, &error))
     }
 

@@ -196,7 +196,7 @@ pub(super) fn prepare(
         name: name.to_owned(),
         source,
     })?;
-    let catalog = sandbox::owned_catalog(settings.policy_dir.as_deref())?;
+    let catalog = sandbox::catalog(settings.policy_dir.as_deref())?;
     let session_home = dir.join("home");
     let read = program.iter().flat_map(|found| found.read.iter().cloned());
     let request = policy::Request {
