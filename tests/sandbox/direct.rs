@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -14,15 +13,9 @@ const PATH: &str = "PATH=/usr/bin:/bin; ";
 
 /// A policy of the bed's own beside the shipped ones, and a `PATH` with nothing in it.
 fn command(bed: &Bed, policy: &str, words: &[&str]) -> Command {
-    let policies = bed.path("policies");
-    fs::create_dir_all(&policies).unwrap();
-    fs::set_permissions(&policies, fs::Permissions::from_mode(0o755)).unwrap();
     let text = "description = \"alone\"\nextends = \"BASE\"\n[layers]\nnamespaces = \"if-available\"\n";
-    for base in ["workspace", "open-net"] {
-        let file = policies.join(format!("alone-{base}.toml"));
-        fs::write(&file, text.replace("BASE", base)).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    }
+    bed.policy("alone-workspace", &text.replace("BASE", "workspace"));
+    let policies = bed.policy("alone-open-net", &text.replace("BASE", "open-net"));
     let mut command = Command::new(runner());
     command
         .env("PATH", &policies)

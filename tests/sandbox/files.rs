@@ -152,10 +152,10 @@ fn a_repository_that_git_is_only_pointed_to_is_protected_where_it_is() {
 fn a_protected_path_cannot_be_changed_by_another_name_either() {
     let bed = Bed::new();
     bed.sh("git init -q .").ok();
-    let (link, policies) = (bed.path("link"), bed.directory("policies"));
+    let link = bed.path("link");
     symlink(bed.workspace(), &link).unwrap();
     let text = format!("description = \"d\"\nextends = \"workspace\"\n[filesystem]\nwrite = [{link:?}]\n");
-    bed.file("policies/linked.toml", &text);
+    let policies = bed.policy("linked", &text);
     let script = "echo fine > file && cd ../link && cat file && (echo evil > .git/hooks/pre-commit) 2>/dev/null; \
                   mv .git .was; mv .git/hooks .git/old; rm -f .git/config; true";
     let mut command = bed.command("linked", &["sh", "-c", script]);
