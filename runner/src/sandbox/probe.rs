@@ -231,7 +231,8 @@ fn namespaces(bwrap: &Path, principal: Option<&Principal>) -> Finding {
 }
 
 /// Ubuntu's restriction, and what bubblewrap needs under it: nothing but its name in a profile that allows them.
-const APPARMOR: &str = "AppArmor restricts user namespaces (Ubuntu 23.10 and later). Allow them to bubblewrap, as root:
+const APPARMOR: &str =
+    "AppArmor restricts user namespaces (Ubuntu 23.10 and later). Allow them to bubblewrap, as root:
           printf '%s\\n' 'abi <abi/4.0>,' 'include <tunables/global>' \\
             'profile bwrap /usr/bin/bwrap flags=(unconfined) {' '  userns,' '}' >/etc/apparmor.d/bwrap
           apparmor_parser -r /etc/apparmor.d/bwrap";
