@@ -191,6 +191,24 @@ fn the_group_of_a_process_that_had_the_same_number_is_in_nobodys_way() {
 }
 
 #[test]
+fn the_doctor_looks_at_the_group_and_leaves_it_as_it_is() {
+    let Some(group) = Delegated::new("doctor") else {
+        return;
+    };
+    let ended = end(group.command(&runner()).arg("doctor"));
+    assert_eq!(ended.code, 0, "{}", ended.out);
+    let path = group.path.display();
+    let can = format!("ok      cgroup: {path} can be divided, limits: memory, pids, cpu\n");
+    let cannot = format!("absent  cgroup: the cgroup {path} has no controller");
+    assert!(
+        ended.out.contains(&can) || ended.out.contains(&cannot),
+        "{}",
+        ended.out
+    );
+    assert!(!group.path.join("runner").exists());
+}
+
+#[test]
 fn a_group_limits_the_session_as_a_whole() {
     let Some(group) = Delegated::new("limits") else {
         return;

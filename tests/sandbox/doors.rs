@@ -243,8 +243,20 @@ fn a_directory_as_a_standard_stream_is_refused() {
 fn the_doctor_finds_every_layer_here() {
     let ended = end(Command::new(runner()).args(["doctor", "--json"]));
     let findings: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!(findings.as_array().unwrap().len(), 3);
-    assert_eq!(ended.code, 0, "{findings}");
+    let findings = findings.as_array().unwrap();
+    let layers: Vec<_> = findings
+        .iter()
+        .map(|found| found["layer"].as_str().unwrap())
+        .collect();
+    assert_eq!(layers, ["namespaces", "landlock", "seccomp", "cgroup", "records"]);
+    for found in findings {
+        // What is missing comes with the step that gives it.
+        assert_eq!(found["usable"] == false, found["step"].is_string(), "{found}");
+        let required = found["layer"] != "cgroup" && found["layer"] != "records";
+        assert_eq!(found["need"] == "required", required, "{found}");
+        assert!(!required || found["usable"] == true, "{found}");
+    }
+    assert_eq!(ended.code, 0, "{findings:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cause::chain;
-use crate::policy::PolicyName;
+use crate::policy::{Need, PolicyName};
 use crate::sandbox::check::{self, Check, Tried, check};
 use crate::sandbox::enter;
 use crate::sandbox::probe::{Finding, probe};
@@ -97,7 +97,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
         findings.iter().map(line).collect()
     };
     let told = io::stdout().write_all(text.as_bytes());
-    let usable = findings.iter().all(|finding| finding.usable || !finding.required);
+    let lacks = |finding: &Finding| !finding.usable && finding.need == Need::Required;
+    let usable = !findings.iter().any(lacks);
     ExitCode::from(u8::from(!usable || told.is_err()))
 }
 
@@ -225,15 +226,15 @@ fn attempt_line(tried: &Tried) -> String {
 fn line(finding: &Finding) -> String {
     let Finding {
         layer,
-        required,
         usable,
+        need,
         detail,
         step,
     } = finding;
-    let mark = match (usable, required) {
+    let mark = match (usable, need) {
         (true, _) => "ok     ",
-        (false, true) => "MISSING",
-        (false, false) => "absent ",
+        (false, Need::Required) => "MISSING",
+        (false, Need::IfAvailable) => "absent ",
     };
     let step = step
         .as_ref()

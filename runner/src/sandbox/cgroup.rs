@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{AccessFlags, access};
 
+use crate::cause;
 use crate::launch::Doorway;
 use crate::policy::{Limits, Need};
 
@@ -36,10 +38,7 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// Version 2 is not there, or only without this process in it.
-    #[error(
-        "this host has no cgroup v2 hierarchy for this process (it has {found}); boot with \
-         systemd.unified_cgroup_hierarchy=1"
-    )]
+    #[error("this host has no cgroup v2 hierarchy for this process (it has {found}); {BOOT}")]
     NoHierarchy {
         /// What there is instead.
         found: &'static str,
@@ -79,7 +78,23 @@ pub enum CgroupError {
     },
 }
 
-/// How it is got.
+impl CgroupError {
+    /// What to do to have one, which is the end of what this says; `None` where it is not for want of one.
+    fn step(&self) -> Option<&'static str> {
+        match self {
+            Self::NoHierarchy { .. } => Some(BOOT),
+            Self::Root | Self::NotDelegated { .. } | Self::Controllers { .. } | Self::Shared { .. } => {
+                Some(DELEGATE)
+            }
+            Self::Set { .. } => None,
+        }
+    }
+}
+
+/// How a host without them gets them.
+const BOOT: &str = "boot with systemd.unified_cgroup_hierarchy=1";
+
+/// How one is got.
 const DELEGATE: &str = "let systemd give it one: Delegate=yes and DelegateSubgroup=runner in the runner's unit, or by \
                         hand systemd-run --user --pty -p Delegate=yes COMMAND";
 
@@ -136,46 +151,64 @@ pub fn leaf(name: &str, limits: &Limits, need: Need) -> Result<(Option<Leaf>, St
             let (state, detail) = leaf.report();
             Ok((Some(leaf), state, detail))
         }
-        Err(error) if need == Need::IfAvailable => Ok((None, State::Absent, crate::cause::chain(&error))),
+        Err(error) if need == Need::IfAvailable => Ok((None, State::Absent, cause::chain(&error))),
         Err(error) => Err(error),
     }
 }
 
-/// What could be limited in groups of its own here, without making any.
-///
-/// # Errors
-///
-/// Why there would be none.
-pub(super) fn probe() -> Result<String, CgroupError> {
-    let here = own_group(
-        &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
-        &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
-    )?;
-    let root = match here.file_name() {
-        Some(name) if name == OWN => here.parent().unwrap_or(&here).to_owned(),
-        Some(_) | None => here,
+/// Whether this process was given a group that it could divide, and with which limits. Nothing is changed to find out.
+pub(super) fn probe() -> Result<String, (String, &'static str)> {
+    divisible().map_err(|error| {
+        let (said, step) = (cause::chain(&error), error.step().unwrap_or(DELEGATE));
+        let detail = said.replacen(&format!("; {step}"), "", 1);
+        (detail, step)
+    })
+}
+
+fn divisible() -> Result<String, CgroupError> {
+    let here = here()?;
+    let divided = here.file_name().is_some_and(|name| name == OWN);
+    let root = here.parent().filter(|_| divided).unwrap_or(&here).to_owned();
+    let read = |name: &str| {
+        fs::read_to_string(root.join(name)).map_err(|source| CgroupError::NotDelegated {
+            path: root.clone(),
+            source,
+        })
     };
     for name in ["", "cgroup.procs", "cgroup.subtree_control"] {
-        let path = root.join(name);
-        nix::unistd::access(&path, nix::unistd::AccessFlags::W_OK).map_err(|errno| {
-            CgroupError::NotDelegated {
-                path,
-                source: errno.into(),
-            }
+        access(&root.join(name), AccessFlags::W_OK).map_err(|errno| CgroupError::NotDelegated {
+            path: root.clone(),
+            source: errno.into(),
         })?;
     }
-    let there = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-    let wanted = ["memory", "pids", "cpu"];
-    let lacks = |name: &&str| !there.split_whitespace().any(|known| known == *name);
-    let missing: Vec<&'static str> = wanted.into_iter().filter(lacks).collect();
-    match missing.is_empty() {
-        true => Ok(format!(
-            "version 2 at {}, limits: {}",
-            root.display(),
-            wanted.join(", ")
-        )),
-        false => Err(CgroupError::Controllers { path: root, missing }),
+    let own = std::process::id().to_string();
+    if read("cgroup.procs")?.lines().any(|pid| pid != own) {
+        return Err(CgroupError::Shared { path: root });
     }
+    let there = read("cgroup.controllers")?;
+    let wanted = ["memory", "pids", "cpu"].into_iter();
+    let missing: Vec<_> = wanted.filter(|name| !lists(&there, name)).collect();
+    if missing.is_empty() {
+        Ok(format!(
+            "{} can be divided, limits: memory, pids, cpu",
+            root.display()
+        ))
+    } else {
+        Err(CgroupError::Controllers { path: root, missing })
+    }
+}
+
+/// The group that this process is in.
+fn here() -> Result<PathBuf, CgroupError> {
+    own_group(
+        &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
+        &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
+    )
+}
+
+/// Whether one of the kernel's lists of controllers has this one.
+fn lists(list: &str, name: &str) -> bool {
+    list.split_whitespace().any(|known| known == name)
 }
 
 impl Tree {
@@ -185,10 +218,7 @@ impl Tree {
     ///
     /// It was given none.
     pub fn take() -> Result<Self, CgroupError> {
-        let here = own_group(
-            &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
-            &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
-        )?;
+        let here = here()?;
         if here.file_name().is_some_and(|name| name == OWN) {
             let root = here.parent().unwrap_or(&here).to_owned();
             return Ok(Self { root });
@@ -292,12 +322,11 @@ impl Tree {
     fn enable(&self, wanted: BTreeSet<&'static str>) -> Result<Vec<&'static str>, CgroupError> {
         let read = |name: &str| fs::read_to_string(self.root.join(name)).unwrap_or_default();
         let (there, on) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
-        let has = |list: &str, name: &str| list.split_whitespace().any(|known| known == name);
         let mut missing = Vec::new();
         for name in wanted {
-            if !has(&there, name) {
+            if !lists(&there, name) {
                 missing.push(name);
-            } else if !has(&on, name) {
+            } else if !lists(&on, name) {
                 let file = self.root.join("cgroup.subtree_control");
                 fs::write(&file, format!("+{name}")).map_err(|source| match source.raw_os_error() {
                     Some(errno) if errno == Errno::EBUSY as i32 => CgroupError::Shared {
@@ -439,6 +468,23 @@ mod tests {
                 .to_string()
                 .contains("not mounted here")
         );
+    }
+
+    #[test]
+    fn what_to_do_is_the_end_of_what_is_said() {
+        let errors = [
+            own_group(MOUNTS, "").unwrap_err(),
+            own_group(MOUNTS, "0::/\n").unwrap_err(),
+            CgroupError::Shared { path: "/a".into() },
+        ];
+        for error in errors {
+            assert!(
+                error
+                    .to_string()
+                    .ends_with(&format!("; {}", error.step().unwrap())),
+                "{error}"
+            );
+        }
     }
 
     #[test]

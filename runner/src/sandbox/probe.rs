@@ -23,10 +23,10 @@ const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
 pub struct Finding {
     /// Which layer, or `records`: the kernel's own, of what the layers refused.
     pub layer: String,
-    /// Whether the shipped policies require it.
-    pub required: bool,
     /// Whether the host can enforce it.
     pub usable: bool,
+    /// Whether the shipped policies do without it.
+    pub need: Need,
     /// What was found.
     pub detail: String,
     /// What to do to make it usable.
@@ -106,6 +106,11 @@ fn exposed(plan: &Plan, program: &Path) -> bool {
 /// nobody.
 #[must_use]
 pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Finding> {
+    // Before anything is started here that would be in the same group.
+    let cgroup = Finding {
+        need: Need::IfAvailable,
+        ..finding(Layer::Cgroup, cgroup::probe())
+    };
     let namespaces = match bubblewrap(path) {
         Ok(bwrap) => namespaces(&bwrap, principal),
         Err(error) => finding(Layer::Namespaces, Err((error.to_string(), INSTALL))),
@@ -120,37 +125,32 @@ pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Findi
         namespaces,
         finding(Layer::Landlock, landlock),
         finding(Layer::Seccomp, seccomp()),
-        // Their errors say themselves what to do.
-        spare(
-            &Layer::Cgroup.to_string(),
-            cgroup::probe().map_err(|error| chain(&error)),
-        ),
-        spare("records", records()),
+        cgroup,
+        records(),
     ]
 }
 
-/// Something that makes a sandbox better, and that the shipped policies do without.
-fn spare(name: &str, result: Result<String, String>) -> Finding {
-    let usable = result.is_ok();
-    let (Ok(detail) | Err(detail)) = result;
-    Finding {
-        layer: name.to_owned(),
-        required: false,
-        usable,
-        detail,
-        step: None,
-    }
-}
-
-/// Whether violations can be told from the kernel's records.
-fn records() -> Result<String, String> {
-    match audit::socket::probe() {
-        Ok(()) => Ok(
-            "of calls that killed their process; of what landlock denied too, from Linux 6.15 with \
-                      audit=1"
-                .to_owned(),
+/// Whether the kernel's records of what was refused can be had. No layer needs them: they become events.
+fn records() -> Finding {
+    let found = audit::socket::probe().map_err(|error| chain(&error));
+    let usable = found.is_ok();
+    let (detail, step) = match found {
+        Ok(()) => (
+            "calls that killed their process; from Linux 6.15 with audit=1, what landlock denied".to_owned(),
+            None,
         ),
-        Err(error) => Err(chain(&error)),
+        // What to do is the end of what is said.
+        Err(said) => match said.split_once("; ") {
+            Some((detail, step)) => (detail.to_owned(), Some(step.to_owned())),
+            None => (said, Some("boot a kernel with CONFIG_AUDIT".to_owned())),
+        },
+    };
+    Finding {
+        layer: "records".to_owned(),
+        usable,
+        need: Need::IfAvailable,
+        detail,
+        step,
     }
 }
 
@@ -158,15 +158,15 @@ fn finding(layer: Layer, result: Result<String, (String, &str)>) -> Finding {
     match result {
         Ok(detail) => Finding {
             layer: layer.to_string(),
-            required: true,
             usable: true,
+            need: Need::Required,
             detail,
             step: None,
         },
         Err((detail, step)) => Finding {
             layer: layer.to_string(),
-            required: true,
             usable: false,
+            need: Need::Required,
             detail,
             step: Some(step.to_owned()),
         },
