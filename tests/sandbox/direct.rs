@@ -214,15 +214,14 @@ fn the_program_ends_with_whoever_started_it() {
 #[test]
 fn a_bubblewrap_that_a_session_may_have_made_is_not_even_tried() {
     let bed = Bed::new();
-    let ran = bed.path("ran");
+    // Where the planted program could write, whoever runs it.
+    let ran = bed.directory("out").join("ran");
     bed.directory("workspace/bin");
     let planted = bed.file(
         "workspace/bin/bwrap",
         &format!("#!/bin/sh\necho ran >>{}\nexit 1\n", ran.display()),
     );
     fs::set_permissions(&planted, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    // The bed's own directory is where the planted program would write, whoever runs it.
-    fs::set_permissions(bed.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let mut command = command(&bed, "alone-workspace", &["/bin/true"]);
     let ended = end(command.env("PATH", bed.path("workspace/bin")));
     assert!(!ran.exists(), "it ran outside of the sandbox: {}", ended.err);
