@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{
-    AT_FDCWD, FallocateFlags, FcntlArg, FdFlag, OFlag, SealFlag, fallocate, fcntl, openat, renameat,
+    AT_FDCWD, FallocateFlags, FcntlArg, FdFlag, OFlag, OpenHow, ResolveFlag, SealFlag, fallocate, fcntl,
+    openat, openat2, renameat,
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
@@ -207,6 +208,17 @@ pub fn end_children() {
             return;
         }
     }
+}
+
+/// A file or directory, held and not opened, on whose path there is no link at all.
+///
+/// # Errors
+/// Among others `ELOOP`, when there is one.
+pub fn open_straight(path: &Path) -> io::Result<File> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    Ok(openat2(AT_FDCWD, path, how)?.into())
 }
 
 /// The bytes of a plain file; `None` when it is longer than `len_max`.

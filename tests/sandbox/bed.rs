@@ -61,6 +61,17 @@ impl Bed {
         path
     }
 
+    /// Makes a policy of whoever runs the test, who alone is believed, and gives its directory.
+    pub(crate) fn policy(&self, name: &str, text: &str) -> PathBuf {
+        let directory = self.path("policies");
+        fs::create_dir_all(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        let file = directory.join(format!("{name}.toml"));
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        directory
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.above.path().join(name)
     }

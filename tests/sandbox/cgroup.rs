@@ -224,10 +224,9 @@ fn a_group_limits_the_session_as_a_whole() {
         return;
     }
     let bed = Bed::new();
-    let policies = bed.directory("policies");
     let text = "description = \"small\"\nextends = \"workspace\"\n[limits]\nmemory_mib = 128\ncpu_percent = 50\n\
                 processes = 40\n[layers]\ncgroup = \"required\"\n";
-    bed.file("policies/small.toml", text);
+    let policies = bed.policy("small", text);
     let small = || {
         let mut command = sandbox_run(&bed, &group, &runner());
         command.args(["--policy", "small", "--policy-dir"]).arg(&policies);

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -14,15 +13,9 @@ const PATH: &str = "PATH=/usr/bin:/bin; ";
 
 /// A policy of the bed's own beside the shipped ones, and a `PATH` with nothing in it.
 fn command(bed: &Bed, policy: &str, words: &[&str]) -> Command {
-    let policies = bed.path("policies");
-    fs::create_dir_all(&policies).unwrap();
-    fs::set_permissions(&policies, fs::Permissions::from_mode(0o755)).unwrap();
     let text = "description = \"alone\"\nextends = \"BASE\"\n[layers]\nnamespaces = \"if-available\"\n";
-    for base in ["workspace", "open-net"] {
-        let file = policies.join(format!("alone-{base}.toml"));
-        fs::write(&file, text.replace("BASE", base)).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    }
+    bed.policy("alone-workspace", &text.replace("BASE", "workspace"));
+    let policies = bed.policy("alone-open-net", &text.replace("BASE", "open-net"));
     let mut command = Command::new(runner());
     command
         .env("PATH", &policies)
@@ -216,4 +209,32 @@ fn the_program_ends_with_whoever_started_it() {
         let status = fs::read_to_string(Path::new(&status)).unwrap_or_default();
         (status.is_empty() || status.contains("State:\tZ")).then_some(())
     });
+}
+
+#[test]
+fn a_bubblewrap_that_a_session_may_have_made_is_not_even_tried() {
+    let bed = Bed::new();
+    // Where the planted program could write, whoever runs it.
+    let ran = bed.directory("out").join("ran");
+    bed.directory("workspace/bin");
+    let planted = bed.file(
+        "workspace/bin/bwrap",
+        &format!("#!/bin/sh\necho ran >>{}\nexit 1\n", ran.display()),
+    );
+    fs::set_permissions(&planted, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = command(&bed, "alone-workspace", &["/bin/true"]);
+    let ended = end(command.env("PATH", bed.path("workspace/bin")));
+    assert!(!ran.exists(), "it ran outside of the sandbox: {}", ended.err);
+    assert_eq!(ended.code, 125, "{}", ended.err);
+    assert!(ended.err.contains("may be anything by now"), "{}", ended.err);
+}
+
+#[test]
+fn nothing_goes_on_after_the_program_has_ended() {
+    let bed = Bed::new();
+    let ended = sh(&bed, "setsid sleep 1000 >/dev/null 2>&1 & echo $!");
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    // Without namespaces the number is the host's.
+    let process = Path::new("/proc").join(ended.out.trim());
+    assert!(!process.exists(), "{} still runs", process.display());
 }

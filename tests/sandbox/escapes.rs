@@ -181,8 +181,6 @@ impl Matrix {
 
     /// A policy that is the shipped one but for limits that are reached in a moment, and something to mask.
     fn tried(&self, bait: &Bait) -> PathBuf {
-        let directory = bait.bed.path("policies");
-        std::fs::create_dir(&directory).unwrap();
         let mut text = format!(
             "description = \"to be tried\"\nextends = \"{}\"\n[filesystem]\n\
              mask = [\"$WORKSPACE/masked\", \"$WORKSPACE/masked-too\"]\n[limits]\n",
@@ -191,8 +189,7 @@ impl Matrix {
         for (name, limit) in LIMITS {
             writeln!(text, "{name} = {limit}").unwrap();
         }
-        std::fs::write(directory.join("tried.toml"), text).unwrap();
-        directory
+        bait.bed.policy("tried", &text)
     }
 
     fn outcome(&self, run: &Run, attempt: &Attempt) -> &Outcome {

@@ -152,10 +152,10 @@ fn a_repository_that_git_is_only_pointed_to_is_protected_where_it_is() {
 fn a_protected_path_cannot_be_changed_by_another_name_either() {
     let bed = Bed::new();
     bed.sh("git init -q .").ok();
-    let (link, policies) = (bed.path("link"), bed.directory("policies"));
+    let link = bed.path("link");
     symlink(bed.workspace(), &link).unwrap();
     let text = format!("description = \"d\"\nextends = \"workspace\"\n[filesystem]\nwrite = [{link:?}]\n");
-    bed.file("policies/linked.toml", &text);
+    let policies = bed.policy("linked", &text);
     let script = "echo fine > file && cd ../link && cat file && (echo evil > .git/hooks/pre-commit) 2>/dev/null; \
                   mv .git .was; mv .git/hooks .git/old; rm -f .git/config; true";
     let mut command = bed.command("linked", &["sh", "-c", script]);
@@ -227,4 +227,31 @@ fn a_protected_path_that_is_a_link_is_watched_and_what_it_points_to_is_kept() {
         fs::read_to_string(bed.path("workspace/real/settings")).unwrap(),
         "good"
     );
+}
+
+#[test]
+fn the_workspace_s_own_policy_gives_nothing_by_a_link() {
+    let bed = Bed::new();
+    bed.directory("outside");
+    let file = bed.file("outside/file", "hush");
+    symlink(bed.path("outside"), bed.workspace().join("link")).unwrap();
+    bed.directory("workspace/.oqto");
+    let system = "\"/usr\", \"/bin\", \"/lib\", \"/lib64\", \"/etc\"";
+    let narrow = |rules: &str| {
+        bed.file(
+            "workspace/.oqto/sandbox.toml",
+            &format!("[filesystem]\n{rules}\n"),
+        )
+    };
+    for what in ["link", "li*", "**"] {
+        narrow(&format!("read = [{system}, \"$WORKSPACE/{what}\"]\nwrite = []"));
+        assert!(!bed.sh("cat link/file").out.contains("hush"), "{what}");
+        narrow(&format!("read = [{system}]\nwrite = [\"$WORKSPACE/{what}\"]"));
+        bed.sh("echo planted >link/file");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "hush", "{what}");
+    }
+    narrow(&format!("read = [{system}]\nwrite = [\"$WORKSPACE/link\"]"));
+    let ended = bed.sh("true");
+    assert_eq!(ended.code, 125);
+    assert!(ended.err.contains("by a symbolic link"), "{}", ended.err);
 }

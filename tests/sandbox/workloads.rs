@@ -122,11 +122,9 @@ fn goes_on(policy: &str) {
     for workload in &WORKLOADS {
         fs::write(scripts.join(workload.file), workload.text).unwrap();
     }
-    let policies = bed.path("policies");
-    fs::create_dir(&policies).unwrap();
     let read: Vec<&PathBuf> = toolchain.iter().collect();
     let text = format!("description = \"d\"\nextends = \"{policy}\"\n[filesystem]\nread = {read:?}\n");
-    fs::write(policies.join("tried.toml"), text).unwrap();
+    let policies = bed.policy("tried", &text);
     let place = if traits(&policy.parse().unwrap()).contains(&Trait::ReadOnly) {
         "$HOME".to_owned()
     } else {

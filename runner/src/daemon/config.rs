@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::harness::{Harness, UnknownHarness};
 use crate::policy::PolicyName;
+use crate::sandbox::OwnershipError;
 
 /// Sessions that may live at once, where the configuration says nothing: each is two processes and an agent.
 const SESSIONS_MAX_DEFAULT: u32 = 64;
@@ -86,6 +87,9 @@ pub enum ConfigError {
         /// Why not.
         source: io::Error,
     },
+    /// Somebody else could change it, and with it where policies are.
+    #[error("the configuration cannot be believed")]
+    Ownership(#[from] OwnershipError),
     /// It is longer than a configuration is.
     #[error("the configuration {path} is longer than {FILE_LEN_MAX} bytes")]
     TooLong {
@@ -234,6 +238,8 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
         source,
     };
     let bytes = crate::sys::read_bounded(path, FILE_LEN_MAX).map_err(read_error)?;
+    // After reading, so that one that is not there is said to be just that: whoever cannot change it could not before.
+    crate::sandbox::ownership::owned(path)?;
     let bytes = bytes.ok_or_else(|| ConfigError::TooLong {
         path: path.to_owned(),
     })?;

@@ -82,6 +82,12 @@ fn root(
     }
     // Files there belong to the host's root for the kernel's own judgement, which a mount does not ask.
     options.words(["--ro-bind", "/proc/sys", "/proc/sys"]);
+    // Keyrings have no namespace: these would name the user's keys, and count them.
+    for list in ["/proc/keys", "/proc/key-users"] {
+        if Path::new(list).exists() {
+            options.words(["--ro-bind", "/dev/null", list]);
+        }
+    }
     options.words(["--dev", "/dev"]);
     options.size(plan);
     options.words(["--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]);

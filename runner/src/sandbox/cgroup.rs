@@ -95,8 +95,8 @@ impl CgroupError {
 const BOOT: &str = "boot with systemd.unified_cgroup_hierarchy=1";
 
 /// How one is got.
-const DELEGATE: &str = "let systemd give it one: Delegate=yes in the runner's unit, or systemd-run --user --scope \
-                        -p Delegate=yes COMMAND";
+const DELEGATE: &str = "let systemd give it one: Delegate=yes and DelegateSubgroup=runner in the runner's unit, or by \
+                        hand systemd-run --user --pty -p Delegate=yes COMMAND";
 
 /// The group that this process was given, divided.
 #[derive(Debug)]

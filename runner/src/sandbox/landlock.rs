@@ -212,14 +212,15 @@ mod tests {
 
     #[test]
     fn a_report_says_what_the_version_does_not_cover() {
-        assert_eq!(describe(ABI::V7, &Ports::default()), "abi 7");
+        assert_eq!(describe(ABI::V9, &Ports::default()), "abi 9");
         let ports = Ports {
             connect: Some([80, 443].into()),
             bind: None,
         };
         assert_eq!(
             describe(ABI::V5, &ports),
-            "abi 5, TCP ports to connect to: 2, signals and abstract sockets are not covered, refusals are not logged"
+            "abi 5, TCP ports to connect to: 2, signals and abstract sockets are not covered, refusals are not logged, \
+             unix sockets with a path are not covered"
         );
     }
 }

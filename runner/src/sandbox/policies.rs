@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::ownership::{OwnershipError, owned};
 use crate::policy::{BadName, Catalog, CatalogError};
 use crate::sys;
 
@@ -21,6 +22,9 @@ pub enum PoliciesError {
         /// Why not.
         source: io::Error,
     },
+    /// Somebody else could change it.
+    #[error("the policies cannot be believed")]
+    Ownership(#[from] OwnershipError),
     /// A file's name is not a policy's.
     #[error("{path} cannot be a policy")]
     Name {
@@ -39,16 +43,17 @@ pub enum PoliciesError {
     },
 }
 
-/// The shipped policies and, if a directory is given, those in it.
+/// The shipped policies and, if a directory is given, those in it, which nobody else could have written.
 ///
 /// # Errors
 ///
-/// Something in the directory cannot be read or is no policy; nothing is skipped.
+/// Somebody else could change something in the directory, or it cannot be read or is no policy; nothing is skipped.
 pub fn catalog(directory: Option<&Path>) -> Result<Catalog, PoliciesError> {
     let mut catalog = Catalog::shipped();
     let Some(directory) = directory else {
         return Ok(catalog);
     };
+    owned(directory)?;
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| PoliciesError::Io { path, source }
@@ -58,6 +63,7 @@ pub fn catalog(directory: Option<&Path>) -> Result<Catalog, PoliciesError> {
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
+        owned(&path)?;
         let name = path
             .file_stem()
             .and_then(|stem| stem.to_str())

@@ -11,7 +11,9 @@ use serde::Serialize;
 use super::principal::{NOBODY, Principal};
 use super::report::Layer;
 use super::{cgroup, landlock};
-use crate::policy::Need;
+use crate::audit;
+use crate::cause::chain;
+use crate::policy::{Need, Plan};
 
 /// Where bubblewrap is looked for when nothing says where programs are.
 const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
@@ -19,8 +21,8 @@ const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
 /// What this host does about one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which layer.
-    pub layer: Layer,
+    /// Which layer, or `records`: the kernel's own, of what the layers refused.
+    pub layer: String,
     /// Whether the host can enforce it.
     pub usable: bool,
     /// Whether the shipped policies do without it.
@@ -72,14 +74,17 @@ pub enum Outer {
     },
 }
 
-/// What a sandbox can be made with here. Only where a policy can do without namespaces they are tried first.
+/// What a sandbox can be made with here. Only where a policy can do without namespaces they are tried first, and never
+/// with a program that a session may have put there: that one is left to [`wrap`](super::wrap()), which refuses it.
 ///
 /// # Errors
 ///
 /// There is no bubblewrap, and the policy requires namespaces.
-pub fn outer(need: Need, path: &std::ffi::OsStr, principal: &Principal) -> Result<Outer, NoBubblewrap> {
-    match (bubblewrap(path), need) {
+pub fn outer(plan: &Plan, path: &std::ffi::OsStr, principal: &Principal) -> Result<Outer, NoBubblewrap> {
+    let found = bubblewrap(path).map(|bwrap| std::fs::canonicalize(&bwrap).unwrap_or(bwrap));
+    match (found, plan.layers.namespaces) {
         (Ok(bwrap), Need::Required) => Ok(Outer::Bubblewrap(bwrap)),
+        (Ok(bwrap), Need::IfAvailable) if exposed(plan, &bwrap) => Ok(Outer::Bubblewrap(bwrap)),
         (Ok(bwrap), Need::IfAvailable) => match namespaces(&bwrap, Some(principal)) {
             Finding { usable: true, .. } => Ok(Outer::Bubblewrap(bwrap)),
             Finding { detail: why, .. } => Ok(Outer::Nothing { why }),
@@ -89,6 +94,12 @@ pub fn outer(need: Need, path: &std::ffi::OsStr, principal: &Principal) -> Resul
         }),
         (Err(error), Need::Required) => Err(error),
     }
+}
+
+/// Whether a program lies where a session may write, or where an earlier one could.
+fn exposed(plan: &Plan, program: &Path) -> bool {
+    let written = |root: &crate::policy::Pattern| root.covers_path(program);
+    program.starts_with(plan.workspace.as_path()) || plan.files.write.iter().any(written)
 }
 
 /// Tries every layer that depends on the host. If this process is root, namespaces are tried as `principal`, or as
@@ -115,20 +126,45 @@ pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Findi
         finding(Layer::Landlock, landlock),
         finding(Layer::Seccomp, seccomp()),
         cgroup,
+        records(),
     ]
+}
+
+/// Whether the kernel's records of what was refused can be had. No layer needs them: they become events.
+fn records() -> Finding {
+    let found = audit::socket::probe().map_err(|error| chain(&error));
+    let usable = found.is_ok();
+    let (detail, step) = match found {
+        Ok(()) => (
+            "calls that killed their process; from Linux 6.15 with audit=1, what landlock denied".to_owned(),
+            None,
+        ),
+        // What to do is the end of what is said.
+        Err(said) => match said.split_once("; ") {
+            Some((detail, step)) => (detail.to_owned(), Some(step.to_owned())),
+            None => (said, Some("boot a kernel with CONFIG_AUDIT".to_owned())),
+        },
+    };
+    Finding {
+        layer: "records".to_owned(),
+        usable,
+        need: Need::IfAvailable,
+        detail,
+        step,
+    }
 }
 
 fn finding(layer: Layer, result: Result<String, (String, &str)>) -> Finding {
     match result {
         Ok(detail) => Finding {
-            layer,
+            layer: layer.to_string(),
             usable: true,
             need: Need::Required,
             detail,
             step: None,
         },
         Err((detail, step)) => Finding {
-            layer,
+            layer: layer.to_string(),
             usable: false,
             need: Need::Required,
             detail,
@@ -194,13 +230,18 @@ fn namespaces(bwrap: &Path, principal: Option<&Principal>) -> Finding {
     finding(Layer::Namespaces, result())
 }
 
+/// Ubuntu's restriction, and what bubblewrap needs under it: nothing but its name in a profile that allows them.
+const APPARMOR: &str =
+    "AppArmor restricts user namespaces (Ubuntu 23.10 and later). Allow them to bubblewrap, as root:
+          printf '%s\\n' 'abi <abi/4.0>,' 'include <tunables/global>' \\
+            'profile bwrap /usr/bin/bwrap flags=(unconfined) {' '  userns,' '}' >/etc/apparmor.d/bwrap
+          apparmor_parser -r /etc/apparmor.d/bwrap";
+
 /// The usual reasons why an unprivileged user gets no namespaces, as the kernel shows them.
 fn step() -> &'static str {
     let is = |path: &str, value: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "AppArmor restricts user namespaces (Ubuntu 23.10 and later): give bwrap a profile with \"userns,\" in \
-         /etc/apparmor.d/bwrap and run apparmor_parser -r on it, or \
-         sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+        APPARMOR
     } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         "sysctl -w kernel.unprivileged_userns_clone=1"
     } else if is("/proc/sys/user/max_user_namespaces", "0") {

@@ -265,7 +265,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let plan = resolve(&catalog, policy, &request)?;
     let survey = survey(&plan)?;
     let path = env.get(OsStr::new("PATH")).map(OsString::as_os_str);
-    let outer = outer(plan.layers.namespaces, path.unwrap_or_default(), &principal)?;
+    let outer = outer(&plan, path.unwrap_or_default(), &principal)?;
     let (group, state, detail) = Group::make(&plan)?;
     let host = Host {
         cgroup: Some((state, detail)),
@@ -281,7 +281,12 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         env: Vec::new(),
         cwd: workspace.into_os_string(),
     };
-    let (layers, status) = start_and_wait(&wrap(&plan, inner, &host)?, group.entrance.as_ref())?;
+    let launch = wrap(&plan, inner, &host)?;
+    // Without a namespace of processes, what the program leaves running becomes a child of this process, and ends here.
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let ended = start_and_wait(&launch, group.entrance.as_ref());
+    crate::sys::end_children();
+    let (layers, status) = ended?;
     let group_left = group.remove();
     let code = status
         .code()

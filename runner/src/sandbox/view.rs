@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::policy::{Network, Pattern, Plan};
+use crate::sys;
 
 use super::entry::{Rights, Rule, Same};
 use super::expand::Expansion;
@@ -34,6 +35,8 @@ pub(super) enum Mount {
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub(super) mounts: BTreeMap<PathBuf, Mount>,
+    /// The workspace, which an earlier session may have written even if this one may not.
+    workspace: PathBuf,
 }
 
 /// Why the disk does not fit the plan.
@@ -65,6 +68,17 @@ pub enum ViewError {
         /// Of what.
         what: &'static str,
     },
+    /// A path that a session gets leads elsewhere, by a link that an earlier session may have made.
+    #[error(
+        "{path} leads to {leads_to} by a symbolic link, which whoever works there may have made; name the file or \
+         directory itself"
+    )]
+    Linked {
+        /// Which path.
+        path: PathBuf,
+        /// Where it leads.
+        leads_to: PathBuf,
+    },
     /// A pattern of what may be written stands for nothing.
     #[error("nothing fits the pattern {pattern}, and what may be written has to exist")]
     Nothing {
@@ -75,6 +89,7 @@ pub enum ViewError {
 
 /// What a plan gives, as paths of this host.
 pub(super) struct Given {
+    workspace: PathBuf,
     read: Vec<PathBuf>,
     pub(super) write: Vec<PathBuf>,
 }
@@ -94,7 +109,17 @@ impl Given {
             }
             write.extend(paths);
         }
-        Ok(Self { read, write })
+        Ok(Self {
+            workspace: plan.workspace.as_path().to_owned(),
+            read,
+            write,
+        })
+    }
+
+    /// Whether what stands at that path is for whoever works in a sandbox to lay out, in this session or before it.
+    fn exposes(&self, path: &Path) -> bool {
+        let below = |root: &PathBuf| path != root && path.starts_with(root);
+        path.starts_with(&self.workspace) || self.write.iter().any(below)
     }
 }
 
@@ -110,13 +135,19 @@ impl View {
                 path: workspace.to_owned(),
             });
         }
-        let mut view = Self::default();
+        let mut view = Self {
+            workspace: workspace.to_owned(),
+            ..Self::default()
+        };
         for path in MEMORY {
             view.mounts.insert(PathBuf::from(path), Mount::Memory);
         }
         view.mounts.insert(
             PathBuf::from(HOME),
-            Mount::Writable(plan.home.as_path().to_owned()),
+            Mount::Writable(match resolved(plan.home.as_path())? {
+                Some(home) => home,
+                None => plan.home.as_path().to_owned(),
+            }),
         );
         let mut expansion = Expansion::default();
         let given = Given::of(plan, &mut expansion)?;
@@ -130,6 +161,9 @@ impl View {
             let Some(from) = resolved(path)? else {
                 return Err(unreadable(path, io::ErrorKind::NotFound.into()));
             };
+            if from != *path && given.exposes(path) {
+                return Err(linked(path, from));
+            }
             view.mounts.insert(path.clone(), Mount::Writable(from));
         }
         for pattern in &plan.files.hidden {
@@ -156,6 +190,9 @@ impl View {
         {
             return Ok(());
         }
+        if from != path && given.exposes(path) {
+            return self.read_link(given, path, from);
+        }
         let shows = |given: &PathBuf| given != path && from.starts_with(given);
         let mount = match fs::read_link(path) {
             Ok(target) if given.read.iter().chain(&given.write).any(shows) => Mount::Link(target),
@@ -163,6 +200,26 @@ impl View {
         };
         self.mounts.insert(path.to_owned(), mount);
         Ok(())
+    }
+
+    /// A link that an earlier session may have made stays a link: to follow it would give whatever it was pointed at.
+    fn read_link(&mut self, given: &Given, path: &Path, from: PathBuf) -> Result<(), ViewError> {
+        let above = |root: &PathBuf| root != path && path.starts_with(root);
+        if given.read.iter().chain(&given.write).any(above) {
+            // In view with its directory, as what it is.
+            return Ok(());
+        }
+        let straight = match path.parent() {
+            Some(parent) => resolved(parent)?.as_deref() == Some(parent),
+            None => false,
+        };
+        match fs::read_link(path) {
+            Ok(target) if straight => {
+                self.mounts.insert(path.to_owned(), Mount::Link(target));
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err(linked(path, from)),
+        }
     }
 
     /// Names have to be looked up somewhere: the list of resolvers is often a link out of `/etc`.
@@ -257,7 +314,8 @@ impl View {
             Mount::Writable(from) if real.starts_with(from) => Some(from.clone()),
             _ => None,
         };
-        match self.mounts.values().find_map(within) {
+        let ours = real.starts_with(&self.workspace).then(|| self.workspace.clone());
+        match ours.or_else(|| self.mounts.values().find_map(within)) {
             Some(root) => Err(WrapError::Writable { path: real, root }),
             None => Ok(real),
         }
@@ -304,7 +362,10 @@ impl View {
         });
         hosts
             .map(|(at, from)| {
-                let found = fs::metadata(from).map_err(|source| unreadable(from, source))?;
+                // The links were resolved, so one on the way now was put there since: followed, it would be taken for
+                // what was chosen, here as by bubblewrap.
+                let found = sys::open_straight(from).and_then(|file| file.metadata());
+                let found = found.map_err(|source| unreadable(from, source))?;
                 Ok(Same {
                     path: at.clone(),
                     device: found.dev(),
@@ -338,6 +399,13 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     )
+}
+
+fn linked(path: &Path, leads_to: PathBuf) -> ViewError {
+    ViewError::Linked {
+        path: path.to_owned(),
+        leads_to,
+    }
 }
 
 pub(super) fn unreadable(path: &Path, source: io::Error) -> ViewError {
@@ -486,6 +554,49 @@ mod tests {
             "the workspace lies in /tmp, which may be written anyway"
         );
         assert_eq!(below(Path::new("/usr")), 1);
+    }
+
+    #[test]
+    fn what_a_session_gets_is_never_where_a_link_of_the_workspace_leads() {
+        let above = tempfile::tempdir().unwrap();
+        let mut plan = plan(above.path());
+        let path = |name: &str| above.path().join(name);
+        fs::create_dir_all(path("outside/inner")).unwrap();
+        symlink(path("outside"), path("w/link")).unwrap();
+        let pattern = |name: &str| Pattern::from(AbsolutePath::try_from(path(name).as_path()).unwrap());
+        let shows_outside = |view: &View| {
+            let mut mounts = view.mounts.values();
+            mounts.any(|mount| {
+                matches!(mount, Mount::ReadOnly(from) | Mount::Writable(from) if from.starts_with(path("outside")))
+            })
+        };
+        (plan.files.write, plan.files.read) = (Vec::new(), vec![pattern("w/link")]);
+        let view = View::of(&plan).unwrap();
+        assert!(!shows_outside(&view));
+        assert_eq!(
+            view.mounts.get(&path("w/link")),
+            Some(&Mount::Link(path("outside")))
+        );
+        plan.files.read.push(pattern("w"));
+        assert!(!shows_outside(&View::of(&plan).unwrap()));
+        plan.files.read = vec![pattern("w/link/inner")];
+        assert!(matches!(View::of(&plan), Err(ViewError::Linked { .. })));
+        (plan.files.write, plan.files.read) = (vec![pattern("w/link")], Vec::new());
+        assert!(matches!(View::of(&plan), Err(ViewError::Linked { .. })));
+    }
+
+    #[test]
+    fn a_link_put_in_a_path_s_place_is_not_taken_for_what_was_chosen() {
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let (git, outside) = (above.path().join("w/.git"), above.path().join("outside"));
+        fs::create_dir_all(git.join("hooks")).unwrap();
+        fs::create_dir_all(outside.join("hooks")).unwrap();
+        let view = View::of(&plan).unwrap();
+        assert!(view.same().is_ok());
+        fs::rename(&git, above.path().join("w/away")).unwrap();
+        symlink("../outside", &git).unwrap();
+        assert!(matches!(view.same(), Err(ViewError::Unreadable { .. })));
     }
 
     #[test]

@@ -229,11 +229,7 @@ pub(super) fn prepare(
     seed::hand_over(&session_home, &principal)?;
     let (leaf, state, detail) = group::make(id, &plan)?;
     let host = Host {
-        outer: sandbox::probe::outer(
-            plan.layers.namespaces,
-            &std::env::var_os("PATH").unwrap_or_default(),
-            &principal,
-        )?,
+        outer: sandbox::probe::outer(&plan, &std::env::var_os("PATH").unwrap_or_default(), &principal)?,
         runner_exe: sandbox::reachable_exe(
             &settings.exe,
             &principal,

@@ -98,7 +98,7 @@ def request_key(_):
     return reached("request_key", b"user", b"oqto-no-such-key", 0, 0)
 
 
-@attempt("lists keys by /proc/keys", "names of the user's keys, not what is in them")
+@attempt("lists keys by /proc/keys", "names of the user's keys, not what is in them", by="mounts")
 def read_proc_keys(bait):
     said = open("/proc/keys", encoding="ascii").read()
     if "oqto-" not in said:

@@ -147,6 +147,18 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         attempt: |_| fs::read_dir("/sys").into(),
     },
     Attempt {
+        name: "list-keys",
+        what: "list the user's keys",
+        forbidden: Forbidden::Always,
+        // An empty device stands there, and devices cannot be opened below this mount.
+        stops: &[
+            (Answer::Nothing, Layer::Mounts),
+            (Answer::errno(Errno::EACCES), Layer::Mounts),
+            (Answer::errno(Errno::ENOENT), Layer::Mounts),
+        ],
+        attempt: |_| read(Path::new("/proc/keys")),
+    },
+    Attempt {
         name: "root-of-init",
         what: "reach a file through /proc/1/root",
         forbidden: Forbidden::Always,
