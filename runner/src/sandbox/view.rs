@@ -10,7 +10,7 @@ use crate::policy::{Network, Pattern, Plan};
 
 use super::entry::{Rights, Rule, Same};
 use super::expand::Expansion;
-use super::survey::survey_of;
+use super::survey::{self, Survey};
 use super::wrap::{HOME, WrapError};
 
 /// What stands at one path of the harness's root.
@@ -34,6 +34,8 @@ pub(super) enum Mount {
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub(super) mounts: BTreeMap<PathBuf, Mount>,
+    /// The protected paths that it was made by.
+    pub(super) survey: Survey,
 }
 
 /// Why the disk does not fit the plan.
@@ -74,13 +76,13 @@ pub enum ViewError {
 }
 
 /// What a plan gives, as paths of this host.
-pub(super) struct Given {
+struct Given {
     read: Vec<PathBuf>,
-    pub(super) write: Vec<PathBuf>,
+    write: Vec<PathBuf>,
 }
 
 impl Given {
-    pub(super) fn of(plan: &Plan, expansion: &mut Expansion) -> Result<Self, ViewError> {
+    fn of(plan: &Plan, expansion: &mut Expansion) -> Result<Self, ViewError> {
         let mut read = Vec::new();
         for pattern in &plan.files.read {
             read.extend(expansion.paths(pattern)?);
@@ -137,9 +139,11 @@ impl View {
                 view.hide(&path)?;
             }
         }
-        for path in survey_of(plan, &given.write, &mut expansion)?.sealed() {
+        let survey = survey::survey(plan, &given.write, &mut expansion)?;
+        for path in survey.sealed() {
             view.seal(path)?;
         }
+        view.survey = survey;
         Ok(view)
     }
 
@@ -354,7 +358,6 @@ mod tests {
     use crate::policy::{AbsolutePath, Catalog, Request, resolve};
 
     use super::*;
-    use crate::sandbox::survey;
 
     /// A plan whose workspace is `w` below `above`.
     fn plan(above: &Path) -> Plan {
@@ -373,6 +376,10 @@ mod tests {
             workspace_file: None,
         };
         resolve(&Catalog::shipped(), &"workspace".parse().unwrap(), &request).unwrap()
+    }
+
+    fn survey(plan: &Plan) -> Survey {
+        View::of(plan).unwrap().survey
     }
 
     #[test]
@@ -404,7 +411,7 @@ mod tests {
             fs::create_dir_all(path(name)).unwrap();
         }
         fs::write(path("one/.git/config"), "").unwrap();
-        let survey = survey(&plan).unwrap();
+        let survey = survey(&plan);
         let protected = [
             ".git/modules/a/b/hooks",
             "one/.git/config",
@@ -456,7 +463,7 @@ mod tests {
         let plan = plan(above.path());
         let git = above.path().join("w/.git");
         fs::write(&git, "gitdir: elsewhere").unwrap();
-        assert_eq!(survey(&plan).unwrap().sealed(), [git.as_path()]);
+        assert_eq!(survey(&plan).sealed(), [git.as_path()]);
     }
 
     #[test]
@@ -465,7 +472,7 @@ mod tests {
         let plan = plan(above.path());
         let (link, file) = (above.path().join("w/.vscode"), above.path().join("w/.envrc"));
         symlink("/nonexistent", &link).unwrap();
-        let survey = survey(&plan).unwrap();
+        let survey = survey(&plan);
         assert_eq!(survey.changed(), Vec::<PathBuf>::new());
         fs::write(&file, "").unwrap();
         fs::remove_file(&link).unwrap();
