@@ -182,7 +182,7 @@ fn launches(bed: &Path) -> (Launch, Launch) {
         env: Vec::new(),
         cwd: workspace.into(),
     };
-    let wrapped = wrap(&plan, inner, &host).expect("it can be wrapped");
+    let wrapped = wrap(&plan, inner, &host).expect("it can be wrapped").launch;
     let mut raw = wrapped.clone();
     let ours = raw.args.iter().position(|arg| *arg == Arg::Text("--".into()));
     raw.args.truncate(ours.expect("bubblewrap's own words end") + 1);

@@ -111,6 +111,173 @@ fn an_unknown_policy_is_answered_with_the_one_that_was_meant() {
     home.no_sessions();
 }
 
+/// Creates a session of the policy `mine` and asserts that it is refused with these words, before anything ran.
+#[track_caller]
+fn refused(home: &Home, words: &[&str]) {
+    let ended = home.run(&["exec", "--policy", "mine", "--", "touch", "ran"]);
+    ended.failed(125, words);
+    assert!(!home.path("workspace/ran").exists());
+}
+
+/// A home whose runner has a directory of policies, and the file of the policy `mine` in it.
+fn with_policies() -> (Home, std::path::PathBuf) {
+    let home = Home::new();
+    let policies = home.path("policies");
+    std::fs::create_dir(&policies).unwrap();
+    home.configure(&format!("policy_dir = {policies:?}\n"));
+    let file = policies.join("mine.toml");
+    mine(&file, "description = \"mine\"\nextends = \"workspace\"\n");
+    (home, file)
+}
+
+fn mine(file: &std::path::Path, text: impl AsRef<[u8]>) {
+    std::fs::write(file, text).unwrap();
+    mode(file, 0o644);
+    mode(file.parent().unwrap(), 0o755);
+}
+
+fn mode(path: &std::path::Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_policy_that_is_none_makes_no_session() {
+    let (home, file) = with_policies();
+    assert_eq!(home.run(&["exec", "--policy", "mine", "--", "true"]).code, 0);
+    for (text, words) in [
+        ("", &["mine.toml:1:", "description"][..]),
+        ("description = \"d\"\nextends = \n", &["mine.toml:2:"]),
+        (
+            "description = \"d\"\n[filesystem]\nraed = []\n",
+            &["mine.toml:3:", "did you mean read?"],
+        ),
+        (
+            "description = \"d\"\nextends = \"mine\"\n",
+            &["mine → mine", "circle"],
+        ),
+        (
+            "description = \"d\"\nextends = \"nothing\"\n",
+            &["there is no policy nothing"],
+        ),
+    ] {
+        mine(&file, text);
+        refused(&home, words);
+    }
+    mine(&file, [b'#', 0xff]);
+    refused(&home, &["mine.toml", "utf-8"]);
+    mine(&file, "#".repeat(1024 * 1024 + 1));
+    refused(&home, &["mine.toml", "longer than 1048576 bytes"]);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    refused(&home, &["mine.toml", "no plain file"]);
+    std::fs::remove_dir(&file).unwrap();
+    std::os::unix::fs::symlink("/nonexistent/policy", &file).unwrap();
+    refused(&home, &["/nonexistent", "No such file"]);
+    home.no_agents();
+}
+
+#[test]
+fn a_policy_that_others_could_change_makes_no_session() {
+    let (home, file) = with_policies();
+    let directory = file.parent().unwrap();
+    for (path, bits, words) in [
+        (file.as_path(), 0o666, ["mine.toml has mode 0666", "chmod go-w"]),
+        (directory, 0o777, ["policies has mode 0777", "chmod go-w"]),
+        (directory, 0o1777, ["policies has mode 1777", "chmod go-w"]),
+        (home.dir(), 0o775, ["has mode 0775", "chmod go-w"]),
+    ] {
+        let was = path.metadata().unwrap().permissions();
+        // The runner has read its configuration already, and looks at the policies for each session.
+        assert_eq!(home.run(&["exec", "--policy", "mine", "--", "true"]).code, 0);
+        mode(path, bits);
+        refused(&home, &["the policies cannot be believed"]);
+        refused(&home, &words);
+        std::fs::set_permissions(path, was).unwrap();
+    }
+    if !is_root() {
+        return oqto_tests::not_run(
+            "a policy of somebody else under a daemon",
+            "only root can give a file away",
+        );
+    }
+    std::os::unix::fs::chown(&file, Some(oqto_tests::SOMEBODY), None).unwrap();
+    refused(&home, &["mine.toml belongs to user 61234", "chown 0 "]);
+}
+
+#[test]
+fn a_configuration_that_others_could_change_stops_the_start() {
+    let home = Home::new();
+    mode(&home.path("runner.toml"), 0o666);
+    home.run(&["exec", "--", "true"]).failed(
+        125,
+        &[
+            "the configuration cannot be believed",
+            "runner.toml has mode 0666",
+        ],
+    );
+    mode(&home.path("runner.toml"), 0o644);
+    mode(home.dir(), 0o777);
+    home.run(&["exec", "--", "true"])
+        .failed(125, &["the configuration cannot be believed", "has mode 0777"]);
+    mode(home.dir(), 0o755);
+    assert_eq!(home.run(&["exec", "--", "true"]).code, 0);
+}
+
+#[test]
+fn a_workspaces_own_policy_that_cannot_be_used_makes_no_session() {
+    let (home, _) = with_policies();
+    home.directory("workspace/.oqto");
+    let own = home.path("workspace/.oqto/sandbox.toml");
+    for (text, words) in [
+        ("[limits]\nprocesses = \n", &[".oqto/sandbox.toml:2:"][..]),
+        (
+            "[limits]\nproceses = 3\n",
+            &[".oqto/sandbox.toml:2:", "did you mean processes?"],
+        ),
+        (
+            "[filesystem]\nread = [\"/srv\"]\n",
+            &["read asks for /srv", "can only narrow it"],
+        ),
+        (
+            "[network]\nmode = \"host\"\n",
+            &["mode asks for \"host\"", "can only narrow it"],
+        ),
+    ] {
+        home.file("workspace/.oqto/sandbox.toml", text);
+        refused(&home, words);
+    }
+    home.file("workspace/.oqto/sandbox.toml", &"#".repeat(256 * 1024 + 1));
+    refused(&home, &["longer than 262144 bytes"]);
+    let words = &["sandbox.toml", "a plain file, and no link"];
+    std::fs::remove_file(&own).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", &own).unwrap();
+    refused(&home, words);
+    std::fs::remove_file(&own).unwrap();
+    nix::unistd::mkfifo(&own, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused(&home, words);
+    std::fs::remove_file(&own).unwrap();
+    std::fs::create_dir(&own).unwrap();
+    refused(&home, words);
+    home.no_agents();
+}
+
+#[test]
+fn a_layer_that_the_policy_requires_and_the_host_lacks_makes_no_session() {
+    let (home, file) = with_policies();
+    let text = "description = \"d\"\nextends = \"workspace\"\n[layers]\ncgroup = \"required\"\n";
+    mine(&file, text);
+    let ended = home.run(&["exec", "--policy", "mine", "--", "touch", "ran"]);
+    if ended.code == 0 {
+        return oqto_tests::not_run(
+            "a required cgroup that the host does not give a daemon",
+            "this host gives the tests one",
+        );
+    }
+    ended.failed(125, &["cgroup"]);
+    refused(&home, &["cgroup"]);
+    home.no_agents();
+}
+
 #[test]
 fn a_workspace_that_is_not_there_or_no_directory_is_named() {
     let home = Home::new();

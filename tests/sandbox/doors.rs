@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid};
-use oqto_runner::launch::{Arg, Launch, spawn};
-use oqto_runner::policy::{AbsolutePath, Catalog, Request, resolve};
+use nix::unistd::Pid;
+use oqto_runner::policy::AbsolutePath;
 use oqto_runner::sandbox::principal::Principal;
-use oqto_runner::sandbox::report::{self, Layer, Report};
-use oqto_runner::sandbox::{Host, probe, reachable_exe, wrap};
+use oqto_runner::sandbox::reachable_exe;
 
 use crate::bed::{Bed, SOMEBODY, end, is_root, runner};
 
@@ -277,102 +275,6 @@ fn a_user_without_privileges_gets_the_same_sandbox() {
         .arg(bed.workspace())
         .args(["--", "id", "-u"]));
     assert_eq!(ended.ok(), format!("{user}\n"));
-}
-
-/// A sandbox made by hand, for what the doors never do.
-struct ByHand {
-    bed: Bed,
-    host: Host,
-}
-
-impl ByHand {
-    fn new() -> Self {
-        let bed = Bed::new();
-        bed.directory("home");
-        let path = std::env::var_os("PATH").unwrap();
-        let configured = is_root().then(|| (Uid::from_raw(SOMEBODY), Gid::from_raw(SOMEBODY)));
-        let host = Host {
-            outer: probe::Outer::Bubblewrap(probe::bubblewrap(&path).unwrap()),
-            runner_exe: runner(),
-            env: Default::default(),
-            principal: Principal::choose(configured, &bed.workspace()).unwrap(),
-            cgroup: None,
-            without: Default::default(),
-        };
-        Self { bed, host }
-    }
-
-    fn wrapped(&self) -> Launch {
-        let path = |path: &Path| AbsolutePath::try_from(path).unwrap();
-        let request = Request {
-            workspace: path(&self.bed.workspace()),
-            user_home: path(Path::new("/nonexistent")),
-            session_home: path(&self.bed.path("home")),
-            read: Vec::new(),
-            closed: Vec::new(),
-            network_for: None,
-            policy_at_most: None,
-            workspace_file: None,
-        };
-        let plan = resolve(&Catalog::shipped(), &"workspace".parse().unwrap(), &request).unwrap();
-        let inner = Launch {
-            program: "true".into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            cwd: self.bed.workspace().into_os_string(),
-        };
-        wrap(&plan, inner, &self.host).unwrap()
-    }
-
-    fn reports(&self, launch: &Launch) -> (Option<i32>, Vec<Report>) {
-        let mut spawned = spawn(launch, Stdio::null(), Stdio::null(), Stdio::null()).unwrap();
-        let lines = report::read(File::from(spawned.report.take().unwrap())).unwrap();
-        (spawned.child.wait().unwrap().code(), lines)
-    }
-}
-
-#[test]
-fn a_sandbox_that_root_started_as_itself_refuses_to_go_on() {
-    if !is_root() {
-        return;
-    }
-    let by_hand = ByHand::new();
-    let (code, lines) = by_hand.reports(&by_hand.wrapped());
-    assert_eq!(code, Some(125));
-    assert!(
-        matches!(&lines[..], [Report::Failed { layer: Layer::Privileges, error }] if error.contains("root")),
-        "{lines:?}"
-    );
-}
-
-#[test]
-fn a_sandbox_that_lacks_a_namespace_refuses_to_go_on() {
-    let by_hand = ByHand::new();
-    for (option, kind) in [
-        ("--unshare-net\0", "network"),
-        ("--unshare-uts\0", "uts"),
-        ("--unshare-ipc\0", "ipc"),
-    ] {
-        let mut launch = by_hand.wrapped();
-        let Some(Arg::Data(options)) = launch.args.get_mut(1) else {
-            panic!("the options come second")
-        };
-        let text = String::from_utf8(options.clone()).unwrap();
-        let hostname = "--hostname\0sandbox\0";
-        *options = text.replace(option, "").replace(hostname, "").into_bytes();
-        let (code, lines) = by_hand.reports(&launch);
-        assert_eq!(code, Some(125), "{lines:?}");
-        let [
-            Report::Failed {
-                layer: Layer::Namespaces,
-                error,
-            },
-        ] = &lines[..]
-        else {
-            panic!("{lines:?}")
-        };
-        assert!(error.contains(kind), "{error}");
-    }
 }
 
 #[test]

@@ -8,17 +8,20 @@
 )]
 
 mod attempt;
+mod bad_input;
 mod bait;
 mod bed;
+mod by_hand;
 mod cgroup;
 mod check;
-
 mod direct;
 mod doors;
 mod escapes;
+mod explain;
 mod files;
 mod kernel;
 mod network;
+mod ownership;
 mod table;
 mod weak;
 mod workloads;

@@ -79,6 +79,7 @@ fn checked(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let job = check::Job {
         policy,
         policy_dir: None,
+        policy_at_most: None,
         without,
     };
     match check::check(&job) {

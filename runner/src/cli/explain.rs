@@ -77,7 +77,7 @@ impl Page {
     }
 
     fn line(&mut self, what: &str, rule: &Source) {
-        let _infallible = writeln!(self.0, "  {what:<58} {rule}");
+        let _infallible = writeln!(self.0, "  {what:<58}  {rule}");
     }
 
     fn files(&mut self, title: &str, rules: &[PathRule]) {

@@ -34,6 +34,9 @@ pub(super) struct CheckArgs {
     /// A directory of policies beside the shipped ones
     #[arg(long, value_name = "DIR")]
     policy_dir: Option<PathBuf>,
+    /// A policy that must not be gone beyond: what asks for more is refused
+    #[arg(long, value_name = "NAME")]
+    at_most: Option<PolicyName>,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -161,11 +164,13 @@ fn sandbox_check(args: CheckArgs) -> ExitCode {
     let CheckArgs {
         policy,
         policy_dir,
+        at_most,
         json,
     } = args;
     let check = match check(&check::Job {
         policy,
         policy_dir,
+        policy_at_most: at_most,
         without: BTreeSet::new(),
     }) {
         Ok(check) => check,

@@ -169,16 +169,15 @@ pub fn resolve(catalog: &Catalog, name: &PolicyName, request: &Request) -> Resul
 pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<Resolved, ResolveError> {
     check_workspace(request)?;
     let terms = met(catalog, name, request)?;
-    let network = terms.network.clone();
+    let network = terms.network.as_ref().map(|network| network.value);
     let network = network.ok_or_else(|| ResolveError::NoNetworkMode { policy: name.clone() })?;
-    if let (Network::None, Some(harness)) = (network.value, &request.network_for) {
+    if let (Network::None, Some(harness)) = (network, &request.network_for) {
         return Err(ResolveError::NoNetwork {
             policy: name.clone(),
             harness: harness.clone(),
         });
     }
-    let mut sources = Sources::new();
-    sources.insert(Rule::Network, network.source);
+    let mut sources = sources(&terms);
     let files = files(&terms, request, &mut sources)?;
     let Terms {
         set,
@@ -191,38 +190,6 @@ pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<
         layers,
         ..
     } = terms;
-    let calls = Calls {
-        denied: denials(catalog, &groups)?,
-        allowed: allow.as_ref().map(|allow| permits(catalog, allow)).transpose()?,
-    };
-    let mut note = |rule, source: &Source| _ = sources.insert(rule, source.clone());
-    groups
-        .iter()
-        .for_each(|(group, source)| note(Rule::Group(group.clone()), source));
-    let allow = allow.unwrap_or_default();
-    allow
-        .iter()
-        .for_each(|(group, source)| note(Rule::Allow(group.clone()), source));
-    let mut ports = |rule, ports: Option<Ruled<BTreeSet<u16>>>| {
-        let ports = ports?;
-        note(rule, &ports.source);
-        Some(ports.value)
-    };
-    let ports = Ports {
-        connect: ports(Rule::Connect, connect),
-        bind: ports(Rule::Bind, bind),
-    };
-    set.iter()
-        .for_each(|(name, value)| note(Rule::Set(name.clone()), &value.source));
-    let pass = pass.unwrap_or_default();
-    pass.iter()
-        .for_each(|(name, source)| note(Rule::Pass(name.clone()), source));
-    limits
-        .iter()
-        .for_each(|(limit, value)| note(Rule::Limit(*limit), &value.source));
-    layers
-        .iter()
-        .for_each(|(layer, need)| note(Rule::Layer(*layer), &need.source));
     let plan = Plan {
         policy: name.clone(),
         workspace: request.workspace.clone(),
@@ -230,15 +197,70 @@ pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<
         files,
         env: Environment {
             set: set.into_iter().map(|(name, value)| (name, value.value)).collect(),
-            pass: pass.into_keys().collect(),
+            pass: pass.unwrap_or_default().into_keys().collect(),
         },
-        network: network.value,
-        ports,
-        calls,
+        network,
+        ports: Ports {
+            connect: connect.map(|ports| ports.value),
+            bind: bind.map(|ports| ports.value),
+        },
+        calls: Calls {
+            denied: denials(catalog, &groups)?,
+            allowed: allow.as_ref().map(|allow| permits(catalog, allow)).transpose()?,
+        },
         limits: Limits::of(limits.into_iter().map(|(limit, value)| (limit, value.value))),
         layers: Layers::of(layers.into_iter().map(|(layer, need)| (layer, need.value))),
     };
     Ok(Resolved { plan, sources })
+}
+
+/// Who said each rule but those of files, which are not all the policy's.
+fn sources(terms: &Terms) -> Sources {
+    let Terms {
+        read: _,
+        write: _,
+        deny: _,
+        mask: _,
+        protect: _,
+        set,
+        pass,
+        network,
+        connect,
+        bind,
+        groups,
+        allow,
+        limits,
+        layers,
+    } = terms;
+    let mut sources = Sources::new();
+    let mut note = |rule, source: &Source| _ = sources.insert(rule, source.clone());
+    if let Some(network) = network {
+        note(Rule::Network, &network.source);
+    }
+    for (rule, ports) in [(Rule::Connect, connect), (Rule::Bind, bind)] {
+        if let Some(ports) = ports {
+            note(rule, &ports.source);
+        }
+    }
+    for (name, value) in set {
+        note(Rule::Set(name.clone()), &value.source);
+    }
+    for (name, source) in pass.iter().flatten() {
+        note(Rule::Pass(name.clone()), source);
+    }
+    for (group, source) in groups {
+        note(Rule::Group(group.clone()), source);
+    }
+    for (group, source) in allow.iter().flatten() {
+        note(Rule::Allow(group.clone()), source);
+    }
+    for (limit, value) in limits {
+        note(Rule::Limit(*limit), &value.source);
+    }
+    for (layer, need) in layers {
+        note(Rule::Layer(*layer), &need.source);
+    }
+    sources
 }
 
 /// What holds when the operator's ceiling, the policy that the session names, and the workspace's own file meet.

@@ -3,7 +3,7 @@
 //! The walk begins at the pattern's base and follows no link below it. It is bounded, and past its bounds is an error:
 //! a rule that holds for a part of what it names would be another rule.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
 
 use super::view::{ViewError, is_absent, resolved, unreadable};
@@ -29,16 +30,28 @@ const REMEMBERED_MAX: usize = 100_000;
 /// The disk, as far as patterns of one plan had to look at it.
 #[derive(Debug, Default)]
 pub(super) struct Expansion {
-    listed: BTreeMap<PathBuf, Rc<[Entry]>>,
+    listed: BTreeMap<PathBuf, Listing>,
+    /// What stands at plain names; several patterns ask for `.git` in each directory.
+    stood: HashMap<PathBuf, Stands>,
     remembered: usize,
     looked_at: usize,
     matches: usize,
 }
 
-#[derive(Debug)]
-struct Entry {
-    name: OsString,
-    is_dir: bool,
+/// What is in a directory.
+#[derive(Clone, Debug, Default)]
+struct Listing {
+    directories: Rc<[OsString]>,
+    /// Everything else; `None` if nobody asked for it, as most patterns do not, and most names are of these.
+    others: Option<Rc<[OsString]>>,
+}
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stands {
+    Directory,
+    Other,
+    Nothing,
 }
 
 impl Expansion {
@@ -53,37 +66,15 @@ impl Expansion {
         let Some(real) = resolved(base)? else {
             return Ok(Vec::new());
         };
-        let parts = glob.parts();
-        let mut found = BTreeSet::new();
-        // By hand and not by recursion: a tree may be deeper than a stack.
-        let mut left = vec![(real.clone(), 0)];
-        while let Some((directory, at)) = left.pop() {
-            match &parts[at..] {
-                [] => {
-                    found.insert(directory);
-                }
-                [Part::Name(name), later @ ..] => {
-                    self.plain(
-                        &directory.join(name),
-                        later,
-                        at + 1,
-                        pattern,
-                        &mut found,
-                        &mut left,
-                    )?;
-                }
-                [Part::Fit(_) | Part::Any, ..] => {
-                    self.step(&directory, at, pattern, &mut found, &mut left)?;
-                }
-            }
-            if self.matches + found.len() > MATCHES_MAX {
-                return Err(ViewError::TooMany {
-                    pattern: pattern.clone(),
-                    bound: MATCHES_MAX,
-                    what: "paths fit it",
-                });
-            }
-        }
+        let mut walk = Walk {
+            expansion: self,
+            pattern,
+            parts: glob.parts(),
+            found: BTreeSet::new(),
+            left: vec![(real.clone(), 0)],
+        };
+        walk.go()?;
+        let found = walk.found;
         self.matches += found.len();
         // By the name that the policy gives the base.
         let named = |path: PathBuf| match path.strip_prefix(&real) {
@@ -94,104 +85,69 @@ impl Expansion {
         Ok(found.into_iter().map(named).collect())
     }
 
-    /// A plain name after a wildcard.
-    fn plain(
-        &mut self,
-        path: &Path,
-        later: &[Part],
-        at: usize,
-        pattern: &Pattern,
-        found: &mut BTreeSet<PathBuf>,
-        left: &mut Vec<(PathBuf, usize)>,
-    ) -> Result<(), ViewError> {
+    fn list(&mut self, directory: &Path, others: Others, pattern: &Pattern) -> Result<Listing, ViewError> {
+        if let Some(listing) = self.listed.get(directory)
+            && (others == Others::Unwanted || listing.others.is_some())
+        {
+            let listing = listing.clone();
+            self.look(listing.len(), pattern)?;
+            return Ok(listing);
+        }
+        let listing = self.read(directory, others, pattern)?;
+        if self.remembered + listing.len() <= REMEMBERED_MAX {
+            self.remembered += listing.len();
+            self.listed.insert(directory.to_owned(), listing.clone());
+        }
+        Ok(listing)
+    }
+
+    fn stands(&mut self, path: &Path, pattern: &Pattern) -> Result<Stands, ViewError> {
         self.look(1, pattern)?;
-        let metadata = match fs::symlink_metadata(path) {
-            Ok(metadata) => metadata,
-            Err(error) if is_absent(&error) => return Ok(()),
-            Err(error) if unreachable(path.parent().unwrap_or(path), &error) => return Ok(()),
+        if let Some(stands) = self.stood.get(path) {
+            return Ok(*stands);
+        }
+        let stands = match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Stands::Directory,
+            Ok(_) => Stands::Other,
+            Err(error) if is_absent(&error) => Stands::Nothing,
+            Err(error) if unreachable(path.parent().unwrap_or(path), &error) => Stands::Nothing,
             Err(source) => return Err(unreadable(path, source)),
         };
-        let names: Option<PathBuf> = later
-            .iter()
-            .map(|part| match part {
-                Part::Name(name) => Some(name),
-                Part::Fit(_) | Part::Any => None,
-            })
-            .collect();
-        match names {
-            Some(names) if names.as_os_str().is_empty() => _ = found.insert(path.to_owned()),
-            Some(names) => _ = found.insert(path.join(names)),
-            None if metadata.is_dir() => left.push((path.to_owned(), at)),
-            None => {}
+        if self.stood.len() < REMEMBERED_MAX {
+            self.stood.insert(path.to_owned(), stands);
         }
-        Ok(())
+        Ok(stands)
     }
 
-    /// A wildcard.
-    fn step(
-        &mut self,
-        directory: &Path,
-        at: usize,
-        pattern: &Pattern,
-        found: &mut BTreeSet<PathBuf>,
-        left: &mut Vec<(PathBuf, usize)>,
-    ) -> Result<(), ViewError> {
-        let parts = pattern.glob().map(crate::policy::Glob::parts).unwrap_or_default();
-        let last = at + 1 == parts.len();
-        let any = parts[at] == Part::Any;
-        if any {
-            // None of the names that it may stand for. What is below a match is covered with it.
-            left.push((directory.to_owned(), at + 1));
-            if last {
-                return Ok(());
-            }
+    fn read(&mut self, directory: &Path, others: Others, pattern: &Pattern) -> Result<Listing, ViewError> {
+        if others == Others::Unwanted && is_leaf(directory) {
+            self.look(1, pattern)?;
+            return Ok(Listing::default());
         }
-        let entries = self.list(directory, pattern)?;
-        for Entry { name, is_dir } in entries.iter() {
-            let fits = match &parts[at] {
-                Part::Any => true,
-                Part::Fit(fit) => crate::policy::name_fits(fit, &name.to_string_lossy()),
-                Part::Name(plain) => name.as_os_str() == plain.as_str(),
-            };
-            match (fits, any, *is_dir) {
-                (true, true, true) => left.push((directory.join(name), at)),
-                (true, false, true) => left.push((directory.join(name), at + 1)),
-                (true, false, false) if last => _ = found.insert(directory.join(name)),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn list(&mut self, directory: &Path, pattern: &Pattern) -> Result<Rc<[Entry]>, ViewError> {
-        if let Some(listed) = self.listed.get(directory) {
-            let listed = Rc::clone(listed);
-            self.look(listed.len(), pattern)?;
-            return Ok(listed);
-        }
-        let mut listed = Vec::new();
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
-            Err(error) if is_absent(&error) || unreachable(directory, &error) => return Ok(Rc::from([])),
+            Err(error) if is_absent(&error) || unreachable(directory, &error) => {
+                return Ok(Listing::default());
+            }
             Err(source) => return Err(unreadable(directory, source)),
         };
+        let (mut directories, mut rest) = (Vec::new(), Vec::new());
         for entry in entries {
             self.look(1, pattern)?;
             let entry = entry.map_err(|source| unreadable(directory, source))?;
             let kind = entry
                 .file_type()
                 .map_err(|source| unreadable(directory, source))?;
-            listed.push(Entry {
-                name: entry.file_name(),
-                is_dir: kind.is_dir(),
-            });
+            if kind.is_dir() {
+                directories.push(entry.file_name());
+            } else if others == Others::Wanted {
+                rest.push(entry.file_name());
+            }
         }
-        let listed: Rc<[Entry]> = listed.into();
-        if self.remembered + listed.len() <= REMEMBERED_MAX {
-            self.remembered += listed.len();
-            self.listed.insert(directory.to_owned(), Rc::clone(&listed));
-        }
-        Ok(listed)
+        Ok(Listing {
+            directories: directories.into(),
+            others: (others == Others::Wanted).then(|| rest.into()),
+        })
     }
 
     fn look(&mut self, more: usize, pattern: &Pattern) -> Result<(), ViewError> {
@@ -205,6 +161,113 @@ impl Expansion {
             what: "names had to be looked at for it and the patterns before it",
         })
     }
+}
+
+/// Whether what is no directory matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    Wanted,
+    Unwanted,
+}
+
+impl Listing {
+    fn len(&self) -> usize {
+        self.directories.len() + self.others.as_ref().map_or(0, |others| others.len())
+    }
+}
+
+/// The way of one pattern through the disk.
+struct Walk<'a> {
+    expansion: &'a mut Expansion,
+    pattern: &'a Pattern,
+    parts: &'a [Part],
+    found: BTreeSet<PathBuf>,
+    /// Directories that fit the parts before this one.
+    left: Vec<(PathBuf, usize)>,
+}
+
+impl Walk<'_> {
+    /// By hand and not by recursion: a tree may be deeper than a stack.
+    fn go(&mut self) -> Result<(), ViewError> {
+        while let Some((directory, at)) = self.left.pop() {
+            match &self.parts[at..] {
+                [] => _ = self.found.insert(directory),
+                [Part::Name(name), ..] => self.plain(&directory.join(name), at + 1)?,
+                [Part::Fit(fit), ..] => self.fitting(&directory, fit, at)?,
+                [Part::Any, ..] => self.any(&directory, at)?,
+            }
+            if self.expansion.matches + self.found.len() > MATCHES_MAX {
+                return Err(ViewError::TooMany {
+                    pattern: self.pattern.clone(),
+                    bound: MATCHES_MAX,
+                    what: "paths fit it",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A plain name after a wildcard.
+    fn plain(&mut self, path: &Path, at: usize) -> Result<(), ViewError> {
+        let stands = self.expansion.stands(path, self.pattern)?;
+        if stands == Stands::Nothing {
+            return Ok(());
+        }
+        let names: Option<PathBuf> = self.parts[at..]
+            .iter()
+            .map(|part| match part {
+                Part::Name(name) => Some(name),
+                Part::Fit(_) | Part::Any => None,
+            })
+            .collect();
+        match names {
+            Some(names) if names.as_os_str().is_empty() => _ = self.found.insert(path.to_owned()),
+            Some(names) => _ = self.found.insert(path.join(names)),
+            None if stands == Stands::Directory => self.left.push((path.to_owned(), at)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// A name with wildcards.
+    fn fitting(&mut self, directory: &Path, fit: &str, at: usize) -> Result<(), ViewError> {
+        let last = at + 1 == self.parts.len();
+        let others = if last { Others::Wanted } else { Others::Unwanted };
+        let listing = self.expansion.list(directory, others, self.pattern)?;
+        let fits = |name: &&OsString| crate::policy::name_fits(fit, &name.to_string_lossy());
+        let directories = listing.directories.iter().filter(fits);
+        self.left
+            .extend(directories.map(|name| (directory.join(name), at + 1)));
+        if let (true, Some(others)) = (last, &listing.others) {
+            let others = others.iter().filter(fits);
+            self.found.extend(others.map(|name| directory.join(name)));
+        }
+        Ok(())
+    }
+
+    /// Any number of directories.
+    fn any(&mut self, directory: &Path, at: usize) -> Result<(), ViewError> {
+        self.left.push((directory.to_owned(), at + 1));
+        if at + 1 == self.parts.len() {
+            // What is below a match is covered with it.
+            return Ok(());
+        }
+        let listing = self.expansion.list(directory, Others::Unwanted, self.pattern)?;
+        let below = listing.directories.iter().map(|name| (directory.join(name), at));
+        self.left.extend(below);
+        Ok(())
+    }
+}
+
+/// File systems that count a directory's links exactly: one for its name, one for its `.`, and one for the `..` of each
+/// directory in it. Others answer 1, or what they like.
+const COUNTING: [FsType; 3] = [EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC];
+
+/// Whether a directory is known to have none in it. Most of a large tree are such, and full of files that no pattern asks
+/// for, so that not reading them is most of what looking costs.
+fn is_leaf(directory: &Path) -> bool {
+    fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir() && found.nlink() == 2)
+        && statfs(directory).is_ok_and(|found| COUNTING.contains(&found.filesystem_type()))
 }
 
 /// Whether a directory was refused for good: it is another user's, and may not even be passed through, so nothing of
@@ -270,6 +333,26 @@ mod tests {
         symlink("/nonexistent", above.path().join("a/.env")).unwrap();
         assert_eq!(found(above.path(), "**/.env"), ["a/.env", "a/secret/.env"]);
         assert_eq!(found(above.path(), "*/secret/.env"), ["a/secret/.env"]);
+    }
+
+    #[test]
+    fn a_directory_in_a_directory_of_files_is_found_wherever_the_tree_lies() {
+        // Memory and the disk, where they are not the same.
+        for place in ["/dev/shm", "/var/tmp", "/tmp"] {
+            let above = tempfile::tempdir_in(place).unwrap();
+            for directory in ["files", "both/deep", "both/.git/hooks"] {
+                fs::create_dir_all(above.path().join(directory)).unwrap();
+            }
+            for number in 0..100 {
+                fs::write(above.path().join(format!("files/{number}")), "").unwrap();
+                fs::write(above.path().join(format!("both/{number}")), "").unwrap();
+            }
+            fs::create_dir_all(above.path().join("both/deep/.git/hooks")).unwrap();
+            let path = above.path();
+            assert_eq!(found(path, "*/.git/hooks"), ["both/.git/hooks"], "{place}");
+            assert_eq!(found(path, "*/*/.git/hooks"), ["both/deep/.git/hooks"], "{place}");
+            assert_eq!(found(&path.join("files"), "9?").len(), 10, "{place}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@
 //! its name. Not here: starting the launch (`launch`), what is a plan (`policy`).
 //!
 //! What no mount can keep from happening (a protected path that does not exist yet is created) is in
-//! `sandbox-policies/README.md`; [`survey()`] finds it afterwards.
+//! `sandbox-policies/README.md`; a [`Survey`] finds it afterwards.
 
 pub mod cgroup;
 pub mod check;
@@ -60,7 +60,7 @@ pub use host::{Host, ReachError, reachable_exe};
 pub use look::look;
 pub use ownership::OwnershipError;
 pub use policies::{PoliciesError, catalog};
-pub use survey::{Survey, survey};
+pub use survey::Survey;
 pub use view::ViewError;
 pub use workspace_file::{WorkspaceFileError, workspace_file};
-pub use wrap::{HOME, RUNNER, WrapError, wrap};
+pub use wrap::{HOME, RUNNER, WrapError, Wrapped, wrap};

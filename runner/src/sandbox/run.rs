@@ -23,10 +23,9 @@ use super::policies::{PoliciesError, catalog};
 use super::principal::{AssumeError, Principal, PrincipalError};
 use super::probe::{NoBubblewrap, outer};
 use super::report::{self, Enforced, Layer, Report, ReportError};
-use super::survey::survey;
 use super::view::ViewError;
 use super::workspace_file::{WorkspaceFileError, workspace_file};
-use super::wrap::{WrapError, wrap};
+use super::wrap::{WrapError, Wrapped, wrap};
 
 /// Where a copy of this program stands that every principal can reach, when root starts it from its own home.
 const BIN_DIR: &str = "/var/lib/oqto/bin";
@@ -263,7 +262,6 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     };
     let request = asked.request(home.path())?;
     let plan = resolve(&catalog, policy, &request)?;
-    let survey = survey(&plan)?;
     let path = env.get(OsStr::new("PATH")).map(OsString::as_os_str);
     let outer = outer(&plan, path.unwrap_or_default(), &principal)?;
     let (group, state, detail) = Group::make(&plan)?;
@@ -281,7 +279,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         env: Vec::new(),
         cwd: workspace.into_os_string(),
     };
-    let launch = wrap(&plan, inner, &host)?;
+    let Wrapped { launch, survey } = wrap(&plan, inner, &host)?;
     // Without a namespace of processes, what the program leaves running becomes a child of this process, and ends here.
     nix::sys::prctl::set_child_subreaper(true)?;
     let ended = start_and_wait(&launch, group.entrance.as_ref());

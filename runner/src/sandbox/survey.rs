@@ -12,7 +12,7 @@ use crate::policy::{Pattern, Plan};
 
 use super::expand::Expansion;
 use super::git;
-use super::view::{Given, ViewError, is_absent, resolved, unreadable};
+use super::view::{ViewError, is_absent, resolved, unreadable};
 
 /// The protected paths of a plan, as the disk has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,23 +104,8 @@ fn is_sealed(landmark: &Landmark) -> bool {
     matches!(landmark.stood, Stood::File { .. })
 }
 
-/// Looks at the protected paths of a plan.
-///
-/// # Errors
-///
-/// One of them cannot be looked at.
-pub fn survey(plan: &Plan) -> Result<Survey, ViewError> {
-    let mut expansion = Expansion::default();
-    let given = Given::of(plan, &mut expansion)?;
-    survey_of(plan, &given.write, &mut expansion)
-}
-
-/// As [`survey`], below roots that are known already.
-pub(super) fn survey_of(
-    plan: &Plan,
-    roots: &[PathBuf],
-    expansion: &mut Expansion,
-) -> Result<Survey, ViewError> {
+/// Looks at the protected paths of a plan below the roots that may be written.
+pub(super) fn survey(plan: &Plan, roots: &[PathBuf], expansion: &mut Expansion) -> Result<Survey, ViewError> {
     let mut stands = Stands::default();
     let mut patterns = Vec::new();
     for pattern in &plan.files.protect {

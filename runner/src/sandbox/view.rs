@@ -11,7 +11,7 @@ use crate::sys;
 
 use super::entry::{Rights, Rule, Same};
 use super::expand::Expansion;
-use super::survey::survey_of;
+use super::survey::{self, Survey};
 use super::wrap::{HOME, WrapError};
 
 /// What stands at one path of the harness's root.
@@ -37,6 +37,8 @@ pub(super) struct View {
     pub(super) mounts: BTreeMap<PathBuf, Mount>,
     /// The workspace, which an earlier session may have written even if this one may not.
     workspace: PathBuf,
+    /// The protected paths that it was made by.
+    pub(super) survey: Survey,
 }
 
 /// Why the disk does not fit the plan.
@@ -88,14 +90,14 @@ pub enum ViewError {
 }
 
 /// What a plan gives, as paths of this host.
-pub(super) struct Given {
+struct Given {
     workspace: PathBuf,
     read: Vec<PathBuf>,
-    pub(super) write: Vec<PathBuf>,
+    write: Vec<PathBuf>,
 }
 
 impl Given {
-    pub(super) fn of(plan: &Plan, expansion: &mut Expansion) -> Result<Self, ViewError> {
+    fn of(plan: &Plan, expansion: &mut Expansion) -> Result<Self, ViewError> {
         let mut read = Vec::new();
         for pattern in &plan.files.read {
             read.extend(expansion.paths(pattern)?);
@@ -171,9 +173,11 @@ impl View {
                 view.hide(&path)?;
             }
         }
-        for path in survey_of(plan, &given.write, &mut expansion)?.sealed() {
+        let survey = survey::survey(plan, &given.write, &mut expansion)?;
+        for path in survey.sealed() {
             view.seal(path)?;
         }
+        view.survey = survey;
         Ok(view)
     }
 
@@ -422,7 +426,6 @@ mod tests {
     use crate::policy::{AbsolutePath, Catalog, Request, resolve};
 
     use super::*;
-    use crate::sandbox::survey;
 
     /// A plan whose workspace is `w` below `above`.
     fn plan(above: &Path) -> Plan {
@@ -441,6 +444,10 @@ mod tests {
             workspace_file: None,
         };
         resolve(&Catalog::shipped(), &"workspace".parse().unwrap(), &request).unwrap()
+    }
+
+    fn survey(plan: &Plan) -> Survey {
+        View::of(plan).unwrap().survey
     }
 
     #[test]
@@ -472,7 +479,7 @@ mod tests {
             fs::create_dir_all(path(name)).unwrap();
         }
         fs::write(path("one/.git/config"), "").unwrap();
-        let survey = survey(&plan).unwrap();
+        let survey = survey(&plan);
         let protected = [
             ".git/modules/a/b/hooks",
             "one/.git/config",
@@ -524,7 +531,7 @@ mod tests {
         let plan = plan(above.path());
         let git = above.path().join("w/.git");
         fs::write(&git, "gitdir: elsewhere").unwrap();
-        assert_eq!(survey(&plan).unwrap().sealed(), [git.as_path()]);
+        assert_eq!(survey(&plan).sealed(), [git.as_path()]);
     }
 
     #[test]
@@ -533,7 +540,7 @@ mod tests {
         let plan = plan(above.path());
         let (link, file) = (above.path().join("w/.vscode"), above.path().join("w/.envrc"));
         symlink("/nonexistent", &link).unwrap();
-        let survey = survey(&plan).unwrap();
+        let survey = survey(&plan);
         assert_eq!(survey.changed(), Vec::<PathBuf>::new());
         fs::write(&file, "").unwrap();
         fs::remove_file(&link).unwrap();

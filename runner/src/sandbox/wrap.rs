@@ -22,6 +22,7 @@ use super::entry::{Direct, Entry, Landlock, Namespaces, Rights, Rule};
 use super::host::Host;
 use super::probe::Outer;
 use super::report::Layer;
+use super::survey::Survey;
 use super::view::{View, ViewError};
 use super::{bubblewrap, landlock, seccomp};
 
@@ -86,24 +87,37 @@ pub enum WrapError {
     },
 }
 
+/// A program in its sandbox, not started yet.
+#[derive(Debug)]
+pub struct Wrapped {
+    /// What has to be started.
+    pub launch: Launch,
+    /// The protected paths as they were when the sandbox was laid out.
+    pub survey: Survey,
+}
+
 /// Puts a program into the sandbox of a plan. The result has to be started by the host's principal.
 ///
 /// # Errors
 ///
 /// The disk does not fit the plan, or the program wants what no sandbox gives.
-pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Launch, WrapError> {
+pub fn wrap(plan: &Plan, inner: Launch, host: &Host) -> Result<Wrapped, WrapError> {
     if inner.args.iter().any(|arg| !matches!(arg, Arg::Text(_))) {
         return Err(WrapError::Descriptors);
     }
     let view = View::of(plan)?;
     let runner = view.trusted(&host.runner_exe)?;
-    match &host.outer {
+    let launch = match &host.outer {
         Outer::Bubblewrap(bwrap) => {
             let bwrap = view.trusted(bwrap)?;
-            within(plan, inner, host, &view, (&bwrap, &runner))
+            within(plan, inner, host, &view, (&bwrap, &runner))?
         }
-        Outer::Nothing { why } => alone(plan, inner, host, &view, (&runner, why)),
-    }
+        Outer::Nothing { why } => alone(plan, inner, host, &view, (&runner, why))?,
+    };
+    Ok(Wrapped {
+        launch,
+        survey: view.survey,
+    })
 }
 
 /// With namespaces: bubblewrap, then this program.

@@ -20,7 +20,7 @@ use super::settings::Settings;
 use crate::harness::{Harness, Needs, Network as NeedsNetwork, PrivateDir, Program, Start, UnknownHarness};
 use crate::launch::{Arg, Launch};
 use crate::policy::{self, AbsolutePath, BadPath, Network, Plan, PolicyName};
-use crate::sandbox::{self, Host};
+use crate::sandbox::{self, Host, Wrapped};
 use crate::shim::{Order, Principal};
 
 /// The policy of a session that names none.
@@ -110,9 +110,6 @@ pub enum PrepareError {
     /// The principal cannot run this program.
     #[error("the user of the harness cannot reach the runner's program")]
     Reach(#[from] sandbox::ReachError),
-    /// The protected paths cannot be looked at.
-    #[error("cannot look at the protected paths")]
-    Survey(#[from] sandbox::ViewError),
     /// A protected path is no text.
     #[error("cannot write down what is to be watched")]
     Watch(#[source] serde_json::Error),
@@ -145,7 +142,6 @@ impl PrepareError {
             | Self::Variable { .. }
             | Self::Bubblewrap(_)
             | Self::Reach(_)
-            | Self::Survey(_)
             | Self::Cgroup(_)
             | Self::Watch(_)
             | Self::Wrap(_) => FaultCode::Policy,
@@ -246,9 +242,7 @@ pub(super) fn prepare(
         without: BTreeSet::new(),
     };
     let inner = inner(&plan, &needs, program, &workspace);
-    // Before the mounts are chosen: what appears in between is told although it is protected, and never the reverse.
-    let watch = sandbox::survey(&plan)?.watch().map_err(PrepareError::Watch)?;
-    let launch = sandbox::wrap(&plan, inner, &host)?;
+    let Wrapped { launch, survey } = sandbox::wrap(&plan, inner, &host)?;
     let ours = nix::unistd::geteuid().as_raw();
     let become_principal = Principal {
         uid: principal.uid(),
@@ -259,7 +253,7 @@ pub(super) fn prepare(
         order: Order {
             launch,
             principal: (principal.uid() != ours).then_some(become_principal),
-            watch: Some(watch),
+            watch: Some(survey.watch().map_err(PrepareError::Watch)?),
             doorway: leaf.map(|leaf| leaf.doorway()),
         },
         workspace,

@@ -22,7 +22,7 @@ use crate::sandbox::principal::Principal;
 use crate::sandbox::probe::{Outer, bubblewrap};
 use crate::sandbox::report::{self, Enforced, Layer, Report, ReportError};
 use crate::sandbox::run::{RunError, absolute, bin_dir, closed};
-use crate::sandbox::wrap::{RUNNER, wrap};
+use crate::sandbox::wrap::{RUNNER, Wrapped, wrap};
 use crate::sys;
 
 use super::attempt::{Answer, Attempt, all};
@@ -43,6 +43,8 @@ pub struct Job {
     pub policy: PolicyName,
     /// A directory of policies beside the shipped ones.
     pub policy_dir: Option<PathBuf>,
+    /// A policy that it must not go beyond.
+    pub policy_at_most: Option<PolicyName>,
     /// Layers that a test leaves out, to show that their absence is found.
     pub without: BTreeSet<Layer>,
 }
@@ -206,7 +208,7 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
         closed: closed(&host_env, principal.home(), job.policy_dir.as_deref())
             .map_err(CheckError::prepare)?,
         network_for: None,
-        policy_at_most: None,
+        policy_at_most: job.policy_at_most.clone(),
         workspace_file: None,
     };
     let plan = resolve(&catalog, &job.policy, &request).map_err(CheckError::prepare)?;
@@ -258,7 +260,7 @@ fn attempts(
         env: Vec::new(),
         cwd: plan.workspace.as_path().into(),
     };
-    let launch = wrap(plan, inner, host).map_err(CheckError::prepare)?;
+    let Wrapped { launch, .. } = wrap(plan, inner, host).map_err(CheckError::prepare)?;
     let start = || spawn(&launch, Stdio::null(), Stdio::piped(), Stdio::inherit());
     let Spawned { mut child, report } = Entrance::through(entrance, start)?;
     let report = report.map(|pipe| report::read(File::from(pipe))).transpose()?;
