@@ -312,3 +312,35 @@ fn a_program_in_a_directory_that_only_root_may_enter_is_copied_once() {
         "a directory that anybody can write holds no program of ours"
     );
 }
+
+#[test]
+fn a_start_that_runs_out_of_descriptors_ends() {
+    let bed = Bed::new();
+    for words in [&["run", "--cwd", "W", "--", "true"][..], &["check"]] {
+        // So few that bubblewrap itself fails half-way, while its child waits for it.
+        for files in ["8", "10", "12"] {
+            let mut command = Command::new("timeout");
+            command
+                .args([
+                    "-s",
+                    "KILL",
+                    "30",
+                    "sh",
+                    "-c",
+                    "ulimit -n $1; shift; exec \"$@\"",
+                    "sh",
+                    files,
+                ])
+                .arg(runner())
+                .arg("sandbox");
+            for word in words {
+                match *word {
+                    "W" => command.arg(bed.workspace()),
+                    word => command.arg(word),
+                };
+            }
+            let ended = end(&mut command);
+            assert_ne!(ended.code, 137, "sandbox {words:?} hangs with {files} files");
+        }
+    }
+}

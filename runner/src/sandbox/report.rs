@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 
 /// The longest report, in bytes: a line for each layer and the text of one error.
-const LEN_MAX: u64 = 64 * 1024;
+pub(super) const LEN_MAX: usize = 64 * 1024;
 
 /// One line of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +128,6 @@ pub enum ReportError {
 /// Reading fails, or what is read is no report.
 pub fn read(from: impl Read) -> Result<Vec<Report>, ReportError> {
     let mut text = String::new();
-    from.take(LEN_MAX).read_to_string(&mut text)?;
+    from.take(LEN_MAX as u64).read_to_string(&mut text)?;
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
 use crate::policy::{AbsolutePath, BadPath, PolicyName, Request, ResolveError, resolve};
@@ -333,18 +336,8 @@ fn start_and_wait(
 ) -> Result<(Vec<Enforced>, ExitStatus), RunError> {
     let start = || spawn(launch, Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
     let Spawned { mut child, report } = Entrance::through(entrance, start)?;
-    // Blocked after the start, since a child inherits what is blocked. None is missed: whoever ended before is
-    // found without a signal, and a signal that ends this process here takes the sandbox along.
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block()?;
-    let lines = report
-        .map(|pipe| report::read(File::from(pipe)))
-        .transpose()?
-        .unwrap_or_default();
-    let status = wait(&mut child, &signals)?;
+    let (text, status) = follow(&mut child, report)?;
+    let lines = report::read(&text[..])?;
     match (lines.first(), lines.last()) {
         (None, _) => Err(RunError::NoReport),
         (_, Some(Report::Failed { layer, error })) => {
@@ -364,17 +357,53 @@ fn start_and_wait(
     }
 }
 
-/// Waits for the end, or makes it: whoever stops this process stops what it runs.
-fn wait(child: &mut Child, signals: &SigSet) -> Result<ExitStatus, RunError> {
+/// Reads what the sandbox reports and waits for the end of what runs in it, whichever comes first: whoever dies on the
+/// way may leave the pipe open. Whoever stops this process stops what it runs.
+pub(super) fn follow(child: &mut Child, report: Option<OwnedFd>) -> Result<(Vec<u8>, ExitStatus), RunError> {
+    // Blocked after the start, since a child inherits what is blocked. None is missed: whoever ended before is
+    // found without a signal, and a signal that ends this process here takes the sandbox along.
+    let mut awaited = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        awaited.add(signal);
+    }
+    awaited.thread_block()?;
+    let signals = SignalFd::with_flags(&awaited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let ended = |source| RunError::Ended { source };
+    let (mut text, mut report) = (Vec::new(), report.map(File::from));
     loop {
-        if let Some(status) = child.try_wait().map_err(ended)? {
-            return Ok(status);
+        let status = child.try_wait().map_err(ended)?;
+        if let (Some(status), None) = (status, &report) {
+            return Ok((text, status));
         }
-        match signals.wait()? {
-            Signal::SIGCHLD => {}
+        if status.is_some() {
+            // Whoever is left of it waits for somebody who is gone, and holds the pipe.
+            crate::sys::end_children();
+        }
+        let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        polled.extend(
+            report
+                .as_ref()
+                .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
+        );
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let reported = polled.get(1).is_some_and(|pipe| pipe.any().unwrap_or(true));
+        while let Some(signal) = signals.read_signal()? {
             // Its death takes the whole process namespace along.
-            _ => child.kill().map_err(ended)?,
+            if signal.ssi_signo != Signal::SIGCHLD as u32 {
+                child.kill().map_err(ended)?;
+            }
+        }
+        if let Some(pipe) = report.as_mut().filter(|_| reported) {
+            let mut piece = [0; 4096];
+            let len = pipe.read(&mut piece).map_err(ReportError::from)?;
+            text.extend_from_slice(&piece[..len]);
+            // More than that is no report, and reading it says so.
+            if len == 0 || text.len() > report::LEN_MAX {
+                report = None;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::sandbox::policies::catalog;
 use crate::sandbox::principal::Principal;
 use crate::sandbox::probe::{Outer, bubblewrap};
 use crate::sandbox::report::{self, Enforced, Layer, Report, ReportError};
-use crate::sandbox::run::{RunError, absolute, bin_dir, closed};
+use crate::sandbox::run::{RunError, absolute, bin_dir, closed, follow};
 use crate::sandbox::wrap::{RUNNER, Wrapped, wrap};
 use crate::sys;
 
@@ -33,7 +33,8 @@ use super::inside::{DOOR, Line, Order};
 /// an entry in the database, so that it is nobody's.
 const SOMEBODY: u32 = 61_184;
 
-/// The longest output of the attempts, in bytes: a hundred for each, and room for as many again.
+/// The longest output of the attempts, in bytes: a hundred for each, and room for as many again. No more than a pipe
+/// holds.
 const OUTPUT_LEN_MAX: u64 = 64 * 1024;
 
 /// What to check.
@@ -261,17 +262,22 @@ fn attempts(
         cwd: plan.workspace.as_path().into(),
     };
     let Wrapped { launch, .. } = wrap(plan, inner, host).map_err(CheckError::prepare)?;
+    nix::sys::prctl::set_child_subreaper(true)
+        .map_err(|errno| CheckError::prepare(RunError::Wait { source: errno }))?;
     let start = || spawn(&launch, Stdio::null(), Stdio::piped(), Stdio::inherit());
     let Spawned { mut child, report } = Entrance::through(entrance, start)?;
-    let report = report.map(|pipe| report::read(File::from(pipe))).transpose()?;
+    // All that is said fits into the pipe, so nobody waits for it to be read.
+    let out = child.stdout.take();
+    let followed = follow(&mut child, report);
+    sys::end_children();
+    let (reported, status) = followed.map_err(CheckError::prepare)?;
     let mut text = String::new();
-    if let Some(out) = child.stdout.take() {
+    if let Some(out) = out {
         out.take(OUTPUT_LEN_MAX)
             .read_to_string(&mut text)
             .map_err(|source| CheckError::Output { source })?;
     }
-    let status = child.wait().map_err(|source| CheckError::Output { source })?;
-    let layers = match report.unwrap_or_default().pop() {
+    let layers = match report::read(&reported[..])?.pop() {
         Some(Report::Confined { layers }) => layers,
         Some(Report::Failed { layer, error }) => return Err(CheckError::Layer { layer, error }),
         None => return Err(CheckError::NoReport),
@@ -307,12 +313,13 @@ impl Scratch {
         let above = env::temp_dir();
         let made = || -> io::Result<PathBuf> {
             let path = nix::unistd::mkdtemp(&fs::canonicalize(&above)?.join("oqto-check-XXXXXX"))?;
+            // Landlock and the mounts have to stop what is tried, and not the mode of a directory. Before it is given
+            // away, since after that its name may lead elsewhere.
+            fs::set_permissions(&path, Permissions::from_mode(0o755))?;
             if geteuid().is_root() {
                 let (uid, gid) = (Uid::from_raw(principal.uid()), Gid::from_raw(principal.gid()));
                 chown(&path, Some(uid), Some(gid))?;
             }
-            // Landlock and the mounts have to stop what is tried, and not the mode of a directory.
-            fs::set_permissions(&path, Permissions::from_mode(0o755))?;
             Ok(path)
         };
         match made() {
