@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod direct;
 mod example;
 mod exec;
 mod leaks;
