@@ -444,7 +444,7 @@ mod tests {
                 },
             },
             filters: crate::sandbox::entry::Filters {
-                programs: Vec::new(),
+                program: Vec::new(),
                 detail: String::new(),
             },
             limits: crate::policy::Limits::default(),
