@@ -130,8 +130,17 @@ impl Leaf {
 ///
 /// It is required, and the host does not give it.
 pub fn leaf(name: &str, limits: &Limits, need: Need) -> Result<(Option<Leaf>, State, String), CgroupError> {
-    let made = Tree::take().and_then(|tree| tree.leaf(name, limits, need));
-    match made {
+    leaf_of(Tree::take(), name, limits, need)
+}
+
+/// As [`leaf`], of a group that was taken before, or not.
+pub(super) fn leaf_of(
+    taken: Result<Tree, CgroupError>,
+    name: &str,
+    limits: &Limits,
+    need: Need,
+) -> Result<(Option<Leaf>, State, String), CgroupError> {
+    match taken.and_then(|tree| tree.leaf(name, limits, need)) {
         Ok(leaf) => {
             let (state, detail) = leaf.report();
             Ok((Some(leaf), state, detail))

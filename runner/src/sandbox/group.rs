@@ -25,12 +25,13 @@ impl Group {
             let pid = name.strip_prefix(GROUP_PREFIX);
             pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
         };
-        if let Ok(tree) = cgroup::Tree::take() {
+        let taken = cgroup::Tree::take();
+        if let Ok(tree) = &taken {
             // Whatever cannot be removed holds nothing that this run needs.
             let _ = tree.sweep(|name| !abandoned(name));
         }
         let name = format!("{GROUP_PREFIX}{}", std::process::id());
-        let (leaf, state, detail) = cgroup::leaf(&name, &plan.limits, plan.layers.cgroup)?;
+        let (leaf, state, detail) = cgroup::leaf_of(taken, &name, &plan.limits, plan.layers.cgroup)?;
         let mut group = Self { leaf, entrance: None };
         if let Some(leaf) = &group.leaf {
             let entrance = Entrance::open(&leaf.doorway());
