@@ -39,8 +39,8 @@ impl Delegated {
         let mut command = Command::new("/bin/sh");
         let user = SOMEBODY.to_string();
         // Once a group limits others nothing can be put into it; systemd too starts a service in a group below then
-        // (DelegateSubgroup=runner).
-        let below = self.path.join("runner");
+        // (DelegateSubgroup=oqto-runner).
+        let below = self.path.join("oqto-runner");
         let group = if below.exists() { &below } else { &self.path };
         command
             .args([
@@ -60,7 +60,12 @@ impl Delegated {
             .unwrap()
             .map(|entry| entry.unwrap().path());
         entries
-            .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("run-"))
+            .filter(|path| {
+                path.file_name()
+                    .unwrap()
+                    .to_string_lossy()
+                    .starts_with("oqto-run-")
+            })
             .collect()
     }
 }
@@ -71,7 +76,7 @@ impl Drop for Delegated {
         for group in self
             .runs()
             .into_iter()
-            .chain([self.path.join("runner"), self.path.clone()])
+            .chain([self.path.join("oqto-runner"), self.path.clone()])
         {
             let _ = fs::remove_dir(group);
         }
@@ -118,7 +123,7 @@ fn a_program_is_born_in_a_group_of_its_own_which_goes_with_it() {
     // bubblewrap's two processes and the shell; the runner itself is beside them.
     assert!(processes(run).len() >= 2, "{:?}", processes(run));
     assert!(!processes(run).contains(&child.id()));
-    assert_eq!(processes(&group.path.join("runner")), [child.id()]);
+    assert_eq!(processes(&group.path.join("oqto-runner")), [child.id()]);
     assert!(processes(&group.path).is_empty());
     child.stdin.take().unwrap().write_all(b"go\n").unwrap();
     assert!(child.wait().unwrap().success());
@@ -178,7 +183,7 @@ fn the_group_of_a_process_that_had_the_same_number_is_in_nobodys_way() {
     let bed = Bed::new();
     let mut command = group.command(Path::new("/bin/sh"));
     command
-        .args(["-c", "mkdir \"$0/run-$$\" && exec \"$@\""])
+        .args(["-c", "mkdir \"$0/oqto-run-$$\" && exec \"$@\""])
         .arg(&group.path)
         .arg(runner());
     command
@@ -205,7 +210,7 @@ fn the_doctor_looks_at_the_group_and_leaves_it_as_it_is() {
         "{}",
         ended.out
     );
-    assert!(!group.path.join("runner").exists());
+    assert!(!group.path.join("oqto-runner").exists());
 }
 
 #[test]

@@ -53,7 +53,14 @@ impl AbsolutePath {
     /// Whether this is `other` or lies below it.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
-        self.as_path().starts_with(other.as_path())
+        self.below(other).is_some()
+    }
+
+    /// What leads from `above` to this path, with a slash before each name; `None` if this is not below it.
+    pub(super) fn below(&self, above: &Self) -> Option<&str> {
+        // Each path has one spelling, and only the root's ends with a slash.
+        let rest = self.0.strip_prefix(above.0.trim_end_matches('/'))?;
+        (rest.is_empty() || rest.starts_with('/')).then_some(rest)
     }
 
     /// The path below this one that `rest` names; an empty `rest` gives this path.

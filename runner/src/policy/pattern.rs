@@ -72,43 +72,36 @@ impl Pattern {
     }
 
     fn matches_path(&self, path: &Path) -> bool {
+        let Some(glob) = &self.glob else {
+            return path == self.base.as_path();
+        };
         let Ok(rest) = path.strip_prefix(self.base.as_path()) else {
             return false;
         };
         let names: Vec<Cow<'_, str>> = rest.iter().map(|name| name.to_string_lossy()).collect();
         let names: Vec<Step<'_>> = names.iter().map(|name| Step::Name(name)).collect();
-        match &self.glob {
-            None => names.is_empty(),
-            Some(glob) => fits(&glob.0, &names, End::Whole),
-        }
+        fits(&glob.0, &names, End::Whole)
     }
 
     /// Whether everything that the other one names, and all below it, is covered by this one. May say no where a
     /// cleverer judge would find that it is, never yes where it is not.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
-        fits(&self.parts(), &other.steps(), End::Below)
-    }
-
-    fn parts(&self) -> Vec<Part> {
-        let names = self.base.as_path().iter().skip(1);
-        let names = names.map(|name| Part::Name(name.to_string_lossy().into_owned()));
-        names
-            .chain(self.glob.iter().flat_map(|glob| glob.0.iter().cloned()))
-            .collect()
-    }
-
-    fn steps(&self) -> Vec<Step<'_>> {
-        let names = self.base.as_str().split('/').filter(|name| !name.is_empty());
-        let parts = self.glob.iter().flat_map(|glob| &glob.0);
-        names
-            .map(Step::Name)
-            .chain(parts.map(|part| match part {
-                Part::Name(name) => Step::Name(name),
-                Part::Fit(fit) => Step::Fit(fit),
-                Part::Any => Step::Any,
-            }))
-            .collect()
+        // A base is plain names, and what fits a glob is none of them: so what lies elsewhere fits nothing here.
+        let Some(rest) = other.base.below(&self.base) else {
+            return false;
+        };
+        let Some(glob) = &self.glob else {
+            return true;
+        };
+        let names = rest.split('/').filter(|name| !name.is_empty()).map(Step::Name);
+        let parts = other.glob.iter().flat_map(|glob| &glob.0);
+        let parts = parts.map(|part| match part {
+            Part::Name(name) => Step::Name(name),
+            Part::Fit(fit) => Step::Fit(fit),
+            Part::Any => Step::Any,
+        });
+        fits(&glob.0, &names.chain(parts).collect::<Vec<_>>(), End::Below)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A group for each session in the kernel's tree of control groups (version 2): what it limits, it limits for all
 //! processes of the session together, and all of them end at once.
 //!
-//! The runner divides the group that it was given (`Delegate=yes` of systemd) into one for itself, `runner`, because a
+//! The runner divides the group that it was given (`Delegate=yes` of systemd) into one for itself, `oqto-runner`, because a
 //! group with limits for others may hold no process, and one leaf a session. A program is born in its leaf: whoever
 //! starts it steps in, starts it, and steps out again ([`Entrance`](crate::launch::Entrance)).
 //!
@@ -27,7 +27,7 @@ use crate::policy::{Limits, Need};
 use super::report::State;
 
 /// The runner's own group, in the one it was given.
-const OWN: &str = "runner";
+const OWN: &str = "oqto-runner";
 
 /// How long killed processes may take to be gone: the kernel has only to free what they held.
 const EMPTY_MAX: Duration = Duration::from_secs(5);
@@ -95,7 +95,7 @@ impl CgroupError {
 const BOOT: &str = "boot with systemd.unified_cgroup_hierarchy=1";
 
 /// How one is got.
-const DELEGATE: &str = "let systemd give it one: Delegate=yes and DelegateSubgroup=runner in the runner's unit, or by \
+const DELEGATE: &str = "let systemd give it one: Delegate=yes and DelegateSubgroup=oqto-runner in the runner's unit, or by \
                         hand systemd-run --user --pty -p Delegate=yes COMMAND";
 
 /// The group that this process was given, divided.
@@ -145,8 +145,17 @@ impl Leaf {
 ///
 /// It is required, and the host does not give it.
 pub fn leaf(name: &str, limits: &Limits, need: Need) -> Result<(Option<Leaf>, State, String), CgroupError> {
-    let made = Tree::take().and_then(|tree| tree.leaf(name, limits, need));
-    match made {
+    leaf_of(Tree::take(), name, limits, need)
+}
+
+/// As [`leaf`], of a group that was taken before, or not.
+pub(super) fn leaf_of(
+    taken: Result<Tree, CgroupError>,
+    name: &str,
+    limits: &Limits,
+    need: Need,
+) -> Result<(Option<Leaf>, State, String), CgroupError> {
+    match taken.and_then(|tree| tree.leaf(name, limits, need)) {
         Ok(leaf) => {
             let (state, detail) = leaf.report();
             Ok((Some(leaf), state, detail))

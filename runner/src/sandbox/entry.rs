@@ -91,13 +91,13 @@ pub(super) struct Same {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filters {
-    /// Every program, in the order in which they have to be installed.
-    pub(super) programs: Vec<Vec<Instruction>>,
-    /// What they say, for the report.
+    /// The program.
+    pub(super) program: Vec<Instruction>,
+    /// What it says, for the report.
     pub(super) detail: String,
 }
 
-/// One instruction of a filter: its code, where to go if it holds and if it does not, its operand.
+/// One instruction of the program: its code, where to go if it holds and if it does not, its operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Instruction(pub(super) u16, pub(super) u8, pub(super) u8, pub(super) u32);
 

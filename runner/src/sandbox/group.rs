@@ -10,7 +10,7 @@ use super::report::State;
 use super::run::RunError;
 
 /// What the groups of such programs are called, before the number of the process that made them.
-const GROUP_PREFIX: &str = "run-";
+const GROUP_PREFIX: &str = "oqto-run-";
 
 /// The group of one run, if the host gives one.
 pub(super) struct Group {
@@ -27,12 +27,13 @@ impl Group {
             let pid = name.strip_prefix(GROUP_PREFIX);
             pid.is_some_and(|pid| pid == own || !Path::new("/proc").join(pid).exists())
         };
-        if let Ok(tree) = cgroup::Tree::take() {
+        let taken = cgroup::Tree::take();
+        if let Ok(tree) = &taken {
             // Whatever cannot be removed holds nothing that this run needs.
             let _ = tree.sweep(|name| !abandoned(name));
         }
         let name = format!("{GROUP_PREFIX}{own}");
-        let (leaf, state, detail) = cgroup::leaf(&name, &plan.limits, plan.layers.cgroup)?;
+        let (leaf, state, detail) = cgroup::leaf_of(taken, &name, &plan.limits, plan.layers.cgroup)?;
         let mut group = Self { leaf, entrance: None };
         if let Some(leaf) = &group.leaf {
             let entrance = Entrance::open(&leaf.doorway());

@@ -40,6 +40,7 @@ mod confine;
 mod direct;
 mod entry;
 mod expand;
+mod filter;
 mod git;
 mod group;
 mod home;

@@ -1,24 +1,20 @@
-//! Seccomp: the system calls that a policy refuses, as programs for the kernel.
+//! Seccomp: the system calls that a policy refuses, as a program for the kernel.
 //!
-//! [`filters`] makes them outside, while nothing runs yet, for either architecture; [`restrict`] installs them inside.
-//! The kernel asks every program, and the strictest answer counts; of two error codes the one of the program that was
-//! installed later. So the order is part of what they mean:
+//! [`filters`] makes it outside, while nothing runs yet, for either architecture; [`restrict`] installs it inside. It
+//! says of every number what becomes of the call, the first of these that holds:
 //!
-//! 1. the list of allowed calls, if there is one: everything else is not permitted;
-//! 2. one program for each answer that a refused call gets, `ENOSYS` after `EPERM`. The one for `ENOSYS` also answers
-//!    for numbers that nobody knows.
-//!
-//! Every program kills whoever calls by another architecture's numbers, x32's included.
+//! 1. who calls by another architecture's numbers, x32's included, is killed;
+//! 2. a number that nobody knows is answered with `ENOSYS`;
+//! 3. a call that is refused gets its answer; where several refusals hold, the later one in the order of [`Refusal`];
+//! 4. if there is a list of allowed calls, what is not in it is not permitted.
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter, sock_filter,
-};
+use seccompiler::{BpfProgram, apply_filter, sock_filter};
 
 use super::entry::{Filters, Instruction};
-use crate::policy::{Architecture, Calls, Condition, Refusal, Syscall, Test};
+use super::filter::{self, Answer, Judgement, TooLong};
+use crate::policy::{Architecture, Calls, Condition, Refusal, Syscall};
 
 /// The kernel refuses the filter.
 #[derive(Debug, thiserror::Error)]
@@ -29,36 +25,36 @@ pub(super) struct SeccompError {
     pub(super) source: seccompiler::Error,
 }
 
-/// Every program of a policy, in the order of installation.
-pub(super) fn filters(calls: &Calls, architecture: Architecture) -> Result<Filters, BackendError> {
-    let programs = programs(calls, architecture)?;
+/// The program of a policy.
+pub(super) fn filters(calls: &Calls, architecture: Architecture) -> Result<Filters, TooLong> {
     let listed = match &calls.allowed {
         Some(allowed) => format!("{} allowed, ", distinct(allowed.iter().map(|permit| permit.call))),
         None => String::new(),
     };
     let denied = distinct(calls.denied.iter().map(|denial| denial.call));
     Ok(Filters {
-        programs: programs.iter().map(|program| packed(program)).collect(),
+        program: filter::program(&judgements(calls, architecture), architecture)?,
         detail: format!(
             "{listed}{denied} system calls refused or restricted, unknown ones refused, foreign architectures killed"
         ),
     })
 }
 
-/// Installs the programs in this thread, for good.
+/// Whether the kernel has filters of system calls.
+pub(super) fn known() -> bool {
+    std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
+}
+
+/// Installs the program in this thread, for good.
 pub(super) fn restrict(filters: &Filters) -> Result<String, SeccompError> {
-    for program in &filters.programs {
-        let program: BpfProgram = program
-            .iter()
-            .map(|Instruction(code, jt, jf, k)| sock_filter {
-                code: *code,
-                jt: *jt,
-                jf: *jf,
-                k: *k,
-            })
-            .collect();
-        apply_filter(&program)?;
-    }
+    let instruction = |Instruction(code, jt, jf, k): &Instruction| sock_filter {
+        code: *code,
+        jt: *jt,
+        jf: *jf,
+        k: *k,
+    };
+    let program: BpfProgram = filters.program.iter().map(instruction).collect();
+    apply_filter(&program)?;
     Ok(filters.detail.clone())
 }
 
@@ -66,187 +62,67 @@ fn distinct(calls: impl Iterator<Item = Syscall>) -> usize {
     calls.collect::<std::collections::BTreeSet<_>>().len()
 }
 
-fn packed(program: &[sock_filter]) -> Vec<Instruction> {
-    program
-        .iter()
-        .map(|at| Instruction(at.code, at.jt, at.jf, at.k))
-        .collect()
-}
+/// x32 is a second door to the same calls under other numbers, marked by this bit.
+const X32: u32 = 0x4000_0000;
 
-fn programs(calls: &Calls, architecture: Architecture) -> Result<Vec<BpfProgram>, BackendError> {
-    let mut programs = Vec::new();
-    if let Some(allowed) = &calls.allowed {
-        let permits = allowed.iter().map(|permit| (permit.call, permit.when.as_slice()));
-        let rules = rules(permits, architecture)?;
-        programs.push(program(
-            rules,
-            SeccompAction::Allow,
-            answer(Refusal::NotPermitted),
-            architecture,
-        )?);
-    }
-    for refusal in [Refusal::NotPermitted, Refusal::NotImplemented, Refusal::Ignored] {
-        let denials = calls.denied.iter().filter(|denial| denial.refusal == refusal);
-        let denials = denials.map(|denial| (denial.call, denial.when.as_slice()));
-        let rules = rules(denials, architecture)?;
-        if rules.is_empty() && refusal != Refusal::NotImplemented {
-            continue;
+/// What becomes of every number, from zero on.
+fn judgements(calls: &Calls, architecture: Architecture) -> Vec<(u32, Judgement<'_>)> {
+    let unknown = Judgement::always(refused(Refusal::NotImplemented));
+    let known: BTreeMap<u32, Syscall> = Syscall::all()
+        .filter_map(|call| Some((u32::try_from(call.number(architecture)?).ok()?, call)))
+        .collect();
+    let mut judgements = Vec::new();
+    let mut next = 0;
+    for (number, call) in known {
+        if number != next {
+            judgements.push((next, unknown.clone()));
         }
-        let mut program = program(rules, answer(refusal), SeccompAction::Allow, architecture)?;
-        if refusal == Refusal::NotImplemented {
-            insert(&mut program, &unknown(architecture));
-        }
-        programs.push(program);
+        judgements.push((number, judgement(calls, call)));
+        next = number + 1;
     }
-    // Last, so that it comes before everything else that is asked of a number.
+    judgements.push((next, unknown));
     if architecture == Architecture::X86_64 {
-        for program in &mut programs {
-            insert(program, &X32_KILLED);
-        }
+        judgements.push((X32, Judgement::always(nix::libc::SECCOMP_RET_KILL_PROCESS)));
     }
-    Ok(programs)
+    judgements
 }
 
-fn answer(refusal: Refusal) -> SeccompAction {
+/// What [`Calls::judge`] says of a call, before its arguments are known.
+fn judgement(calls: &Calls, call: Syscall) -> Judgement<'_> {
+    let mut cases: Vec<(&[Condition], Answer)> = Vec::new();
+    for refusal in [Refusal::Ignored, Refusal::NotImplemented, Refusal::NotPermitted] {
+        let denials = calls.denied.iter();
+        let denials = denials.filter(|denial| denial.call == call && denial.refusal == refusal);
+        cases.extend(denials.map(|denial| (denial.when.as_slice(), refused(refusal))));
+    }
+    let permits = calls
+        .allowed
+        .iter()
+        .flatten()
+        .filter(|permit| permit.call == call);
+    cases.extend(permits.map(|permit| (permit.when.as_slice(), nix::libc::SECCOMP_RET_ALLOW)));
+    let mut otherwise = match calls.allowed {
+        Some(_) => refused(Refusal::NotPermitted),
+        None => nix::libc::SECCOMP_RET_ALLOW,
+    };
+    // Nothing is asked after what always holds, nor where every answer is the same.
+    if let Some(always) = cases.iter().position(|(when, _)| when.is_empty()) {
+        otherwise = cases[always].1;
+        cases.truncate(always);
+    }
+    while cases.last().is_some_and(|(_, answer)| *answer == otherwise) {
+        cases.pop();
+    }
+    Judgement { cases, otherwise }
+}
+
+fn refused(refusal: Refusal) -> Answer {
     let errno = match refusal {
         Refusal::NotPermitted => nix::libc::EPERM,
         Refusal::NotImplemented => nix::libc::ENOSYS,
         Refusal::Ignored => 0,
     };
-    SeccompAction::Errno(errno.unsigned_abs())
-}
-
-/// Every rule a call has; a call without conditions has none, which means always.
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
-
-fn rules<'a>(
-    calls: impl Iterator<Item = (Syscall, &'a [Condition])>,
-    architecture: Architecture,
-) -> Result<Rules, BackendError> {
-    let mut rules: BTreeMap<i64, Option<Vec<SeccompRule>>> = BTreeMap::new();
-    for (call, when) in calls {
-        let Some(number) = call.number(architecture) else {
-            continue;
-        };
-        let of_call = rules.entry(number).or_insert_with(|| Some(Vec::new()));
-        if when.is_empty() {
-            *of_call = None;
-        } else if let Some(of_call) = of_call {
-            of_call.extend(alternatives(when)?);
-        }
-    }
-    Ok(rules
-        .into_iter()
-        .map(|(number, rules)| (number, rules.unwrap_or_default()))
-        .collect())
-}
-
-/// All conditions have to hold, and some hold in more than one way: one rule for each combination of the ways.
-fn alternatives(when: &[Condition]) -> Result<Vec<SeccompRule>, BackendError> {
-    let mut rules: Vec<Vec<SeccompCondition>> = vec![Vec::new()];
-    for condition in when {
-        let ways = ways(condition)?;
-        let joined = |rule: &Vec<SeccompCondition>| -> Vec<Vec<SeccompCondition>> {
-            ways.iter()
-                .map(|way| [rule.as_slice(), way.as_slice()].concat())
-                .collect()
-        };
-        rules = rules.iter().flat_map(joined).collect();
-    }
-    rules.into_iter().map(SeccompRule::new).collect()
-}
-
-fn ways(condition: &Condition) -> Result<Vec<Vec<SeccompCondition>>, BackendError> {
-    let one = |operator: SeccompCmpOp, value: u32| {
-        SeccompCondition::new(condition.arg, SeccompCmpArgLen::Dword, operator, u64::from(value))
-    };
-    match &condition.test {
-        Test::Is(values) => values
-            .iter()
-            .map(|value| Ok(vec![one(SeccompCmpOp::Eq, *value)?]))
-            .collect(),
-        Test::Not(values) => {
-            let all: Result<Vec<_>, _> = values.iter().map(|value| one(SeccompCmpOp::Ne, *value)).collect();
-            Ok(vec![all?])
-        }
-        Test::AnyBit(bits) => {
-            let bits = (0..u32::BITS).map(|at| 1 << at).filter(|bit| bits & bit != 0);
-            bits.map(|bit| Ok(vec![one(SeccompCmpOp::MaskedEq(u64::from(bit)), bit)?]))
-                .collect()
-        }
-        Test::Given => {
-            let width = SeccompCmpArgLen::Qword;
-            let given = SeccompCondition::new(condition.arg, width, SeccompCmpOp::Ne, 0)?;
-            Ok(vec![vec![given]])
-        }
-        Test::MaskedIs(mask, values) => {
-            let masked = |value: &u32| Ok(vec![one(SeccompCmpOp::MaskedEq(u64::from(*mask)), *value)?]);
-            values.iter().map(masked).collect()
-        }
-    }
-}
-
-fn program(
-    rules: Rules,
-    matching: SeccompAction,
-    others: SeccompAction,
-    architecture: Architecture,
-) -> Result<BpfProgram, BackendError> {
-    let target = match architecture {
-        Architecture::X86_64 => TargetArch::x86_64,
-        Architecture::Aarch64 => TargetArch::aarch64,
-    };
-    SeccompFilter::new(rules, others, matching, target)?.try_into()
-}
-
-const LOAD: u16 = (nix::libc::BPF_LD | nix::libc::BPF_W | nix::libc::BPF_ABS) as u16;
-const AT_LEAST: u16 = (nix::libc::BPF_JMP | nix::libc::BPF_JGE | nix::libc::BPF_K) as u16;
-const RETURN: u16 = (nix::libc::BPF_RET | nix::libc::BPF_K) as u16;
-
-/// Where the kernel shows a filter the number of the call.
-const NUMBER: u32 = 0;
-
-const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter { code, jt, jf, k }
-}
-
-/// x32 is a second door to the same calls under other numbers, marked by a bit, which a filter by number would not see.
-const X32_KILLED: [sock_filter; 3] = [
-    instruction(LOAD, 0, 0, NUMBER),
-    instruction(AT_LEAST, 0, 1, 0x4000_0000),
-    instruction(RETURN, 0, 0, nix::libc::SECCOMP_RET_KILL_PROCESS),
-];
-
-/// Answers `ENOSYS` for every number between and after the known ones.
-fn unknown(architecture: Architecture) -> Vec<sock_filter> {
-    let mut known: Vec<u32> = Syscall::all()
-        .filter_map(|call| u32::try_from(call.number(architecture)?).ok())
-        .collect();
-    known.sort_unstable();
-    let refuse = instruction(RETURN, 0, 0, u32::from(answer(Refusal::NotImplemented)));
-    let mut program = vec![instruction(LOAD, 0, 0, NUMBER)];
-    for pair in known.windows(2).filter(|pair| pair[0] + 1 != pair[1]) {
-        // From the first number of the gap, and not from the first one after it.
-        program.push(instruction(AT_LEAST, 0, 2, pair[0] + 1));
-        program.push(instruction(AT_LEAST, 1, 0, pair[1]));
-        program.push(refuse.clone());
-    }
-    program.push(instruction(
-        AT_LEAST,
-        0,
-        1,
-        known.last().map_or(0, |last| last + 1),
-    ));
-    program.push(refuse);
-    program
-}
-
-/// Puts instructions behind the check of the architecture, before which a number means nothing.
-fn insert(program: &mut BpfProgram, instructions: &[sock_filter]) {
-    /// How long that check is.
-    const ARCHITECTURE_CHECK_LEN: usize = 3;
-    let at = ARCHITECTURE_CHECK_LEN..ARCHITECTURE_CHECK_LEN;
-    program.splice(at, instructions.iter().cloned());
+    nix::libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()
 }
 
 #[cfg(test)]
@@ -257,22 +133,22 @@ mod tests {
 
     use super::super::bpf::{Call, I386, answer_of};
     use super::*;
-    use crate::policy::{Catalog, Denial, Permit, Verdict};
+    use crate::policy::{Catalog, Denial, Permit, Test, Verdict};
 
     /// The answer that the kernel must give for what the data says.
     fn expected(calls: &Calls, number: i64, args: &[u64; 6], architecture: Architecture) -> u32 {
         match calls.judge(Syscall::of(number, architecture), args) {
             Verdict::Allowed => nix::libc::SECCOMP_RET_ALLOW,
-            Verdict::Refused(refusal) => u32::from(answer(refusal)),
+            Verdict::Refused(refusal) => refused(refusal),
         }
     }
 
     fn agrees(calls: &Calls, number: i64, args: [u64; 6]) -> Result<(), TestCaseError> {
         for architecture in Architecture::ALL {
-            let programs = filters(calls, architecture).unwrap().programs;
+            let program = filters(calls, architecture).unwrap().program;
             let call = Call::of(number, architecture, args);
             prop_assert_eq!(
-                answer_of(&programs, &call),
+                answer_of(&program, &call),
                 expected(calls, number, &args, architecture),
                 "call {} of {:?} with {:x?}",
                 number,
@@ -383,7 +259,35 @@ mod tests {
     }
 
     #[test]
-    fn whoever_calls_by_foreign_numbers_is_killed_by_every_program() {
+    fn every_number_gets_its_answer() {
+        let catalog = Catalog::shipped();
+        let allowed = catalog.allow_groups().unwrap();
+        let allowed = allowed.names().flat_map(|name| allowed.group(name).unwrap());
+        let strict = Calls {
+            allowed: Some(allowed.cloned().collect()),
+            ..shipped()
+        };
+        for (calls, architecture) in [
+            (&shipped(), Architecture::X86_64),
+            (&shipped(), Architecture::Aarch64),
+            (&strict, Architecture::X86_64),
+            (&strict, Architecture::Aarch64),
+        ] {
+            let program = filters(calls, architecture).unwrap().program;
+            for number in (0..1024).chain([0x3fff_ffff]) {
+                for args in [[0; 6], [1; 6], [u64::MAX; 6]] {
+                    assert_eq!(
+                        answer_of(&program, &Call::of(number, architecture, args)),
+                        expected(calls, number, &args, architecture),
+                        "call {number} of {architecture:?} with {args:x?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_calls_by_foreign_numbers_is_killed() {
         let read = Syscall::try_from("read".to_owned()).unwrap();
         let permit = Permit {
             call: read,
@@ -394,8 +298,7 @@ mod tests {
             ..shipped()
         };
         for architecture in Architecture::ALL {
-            let programs = filters(&calls, architecture).unwrap().programs;
-            assert_eq!(programs.len(), 4);
+            let program = filters(&calls, architecture).unwrap().program;
             let mut foreign = vec![Call {
                 architecture: I386,
                 ..Call::of(3, architecture, [0; 6])
@@ -411,10 +314,8 @@ mod tests {
                 foreign.push(Call::of(0xffff_ffff, architecture, [0; 6]));
             }
             for call in &foreign {
-                for program in &programs {
-                    let alone = answer_of(std::slice::from_ref(program), call);
-                    assert_eq!(alone, nix::libc::SECCOMP_RET_KILL_PROCESS, "{call:?}");
-                }
+                let answer = answer_of(&program, call);
+                assert_eq!(answer, nix::libc::SECCOMP_RET_KILL_PROCESS, "{call:?}");
             }
         }
     }
@@ -422,13 +323,42 @@ mod tests {
     #[test]
     fn a_call_that_is_always_refused_stays_so_beside_a_condition() {
         let call = Syscall::try_from("ioctl".to_owned()).unwrap();
-        let narrow = [Condition {
+        let number = call.number(Architecture::NATIVE).unwrap();
+        let narrow = Condition {
             arg: 1,
             test: Test::Is(vec![1]),
-        }];
-        for order in [[&[][..], &narrow], [&narrow, &[]]] {
-            let rules = rules(order.into_iter().map(|when| (call, when)), Architecture::NATIVE).unwrap();
-            assert!(rules.values().all(Vec::is_empty), "{rules:?}");
+        };
+        for order in [[vec![], vec![narrow.clone()]], [vec![narrow], vec![]]] {
+            let denial = |when| Denial {
+                call,
+                refusal: Refusal::NotPermitted,
+                when,
+            };
+            let calls = Calls {
+                denied: order.map(denial).into(),
+                allowed: None,
+            };
+            let program = filters(&calls, Architecture::NATIVE).unwrap().program;
+            let asked = Call::of(number, Architecture::NATIVE, [0; 6]);
+            assert_eq!(answer_of(&program, &asked), refused(Refusal::NotPermitted));
         }
+    }
+
+    #[test]
+    fn a_condition_of_more_values_than_a_jump_reaches_over_is_an_error_and_not_another_condition() {
+        let condition = |count| Condition {
+            arg: 0,
+            test: Test::Is((0..count).collect()),
+        };
+        let calls = |count| Calls {
+            denied: vec![Denial {
+                call: Syscall::try_from("ioctl".to_owned()).unwrap(),
+                refusal: Refusal::NotPermitted,
+                when: vec![condition(count)],
+            }],
+            allowed: None,
+        };
+        assert!(filters(&calls(255), Architecture::NATIVE).is_ok());
+        assert!(filters(&calls(256), Architecture::NATIVE).is_err());
     }
 }

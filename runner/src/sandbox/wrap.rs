@@ -19,6 +19,7 @@ use crate::policy::{Architecture, Calls, Layers, Need, Plan};
 
 use super::direct::{self, DirectError};
 use super::entry::{Direct, Entry, Landlock, Namespaces, Rights, Rule};
+use super::filter::TooLong;
 use super::host::Host;
 use super::probe::Outer;
 use super::report::Layer;
@@ -70,7 +71,7 @@ pub enum WrapError {
     Filters {
         /// Why not.
         #[from]
-        source: seccompiler::BackendError,
+        source: TooLong,
     },
     /// Landlock and seccomp alone cannot hold the plan.
     #[error("the layer namespaces failed")]

@@ -7,7 +7,7 @@ use crate::sandbox::cgroup::{self, CgroupError, Leaf, Tree};
 use crate::sandbox::report::State;
 
 /// What their names begin with, before the session's.
-const PREFIX: &str = "session-";
+const PREFIX: &str = "oqto-session-";
 
 fn name(id: &str) -> String {
     format!("{PREFIX}{id}")

@@ -2,10 +2,12 @@
 //!
 //! A bench prints only what it measured in this run, each figure beside the floor that the same run measured.
 
+mod bed;
 mod figures;
 mod generator;
 mod house;
 
+pub use bed::Bed;
 pub use figures::{Spread, Table, ratio};
 pub use generator::{Plan, STAMP_LEN, generate_if_asked, now_ns, stamp_of_delta, stamp_of_line};
 pub use house::{House, RunnerProgram, open_bed};
