@@ -42,17 +42,21 @@ def mark_of(name):
     return "escaped:%s;" % name
 
 
-@attempt("leaves a process behind that nobody is the parent of", STAYS, by="namespaces", proof="witness", alone=True)
+# Killed, it could not: then the namespace of processes does it alone.
+REAPED = "start: whoever started the program ends what it leaves running"
+
+
+@attempt("leaves a process behind that nobody is the parent of", STAYS, by="namespaces", proof="witness", alone=True, ground=REAPED)
 def daemon(bait):
     return stay(bait, "daemon")
 
 
-@attempt("leaves one behind in a session of its own", STAYS, by="namespaces", proof="witness", alone=True)
+@attempt("leaves one behind in a session of its own", STAYS, by="namespaces", proof="witness", alone=True, ground=REAPED)
 def daemon_in_own_session(bait):
     return stay(bait, "daemon-in-own-session", os.setsid)
 
 
-@attempt("leaves one behind that no signal but one ends", STAYS, by="namespaces", proof="witness", alone=True)
+@attempt("leaves one behind that no signal but one ends", STAYS, by="namespaces", proof="witness", alone=True, ground=REAPED)
 def daemon_that_ignores_signals(bait):
     def ignore():
         for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
@@ -61,7 +65,7 @@ def daemon_that_ignores_signals(bait):
     return stay(bait, "daemon-that-ignores-signals", os.setsid, ignore)
 
 
-@attempt("leaves one behind that is stopped", STAYS, by="namespaces", proof="witness", alone=True)
+@attempt("leaves one behind that is stopped", STAYS, by="namespaces", proof="witness", alone=True, ground=REAPED)
 def daemon_that_is_stopped(bait):
     out, into = os.pipe()
     child = os.fork()
@@ -82,7 +86,7 @@ def daemon_that_is_stopped(bait):
     return "left behind"
 
 
-@attempt("leaves one behind that makes another one whenever it is ended", STAYS, by="namespaces", proof="witness", alone=True)
+@attempt("leaves one behind that makes another one whenever it is ended", STAYS, by="namespaces", proof="witness", alone=True, ground=REAPED)
 def daemon_that_comes_again(bait):
     out, into = os.pipe()
     child = os.fork()
@@ -101,7 +105,7 @@ def daemon_that_comes_again(bait):
     return "left behind"
 
 
-@attempt("asks that nothing happen to it when its parent ends, and stays", STAYS, by="namespaces", proof="witness", alone=True)
+@attempt("asks that nothing happen to it when its parent ends, and stays", STAYS, by="namespaces", proof="witness", alone=True, ground=REAPED)
 def daemon_without_death_signal(bait):
     def reap():
         # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
