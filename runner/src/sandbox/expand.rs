@@ -75,6 +75,9 @@ impl Expansion {
         };
         walk.go()?;
         let found = walk.found;
+        if let Some(path) = found.iter().find(|path| path.to_str().is_none()) {
+            return Err(ViewError::NoText { path: path.clone() });
+        }
         self.matches += found.len();
         // By the name that the policy gives the base.
         let named = |path: PathBuf| match path.strip_prefix(&real) {

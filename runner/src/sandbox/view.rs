@@ -81,6 +81,12 @@ pub enum ViewError {
         /// Where it leads.
         leads_to: PathBuf,
     },
+    /// A path that a pattern stands for cannot be written down.
+    #[error("the name of {} is no text (UTF-8), and what the policy says of it cannot be held; rename it", path.display())]
+    NoText {
+        /// Which path.
+        path: PathBuf,
+    },
     /// A pattern of what may be written stands for nothing.
     #[error("nothing fits the pattern {pattern}, and what may be written has to exist")]
     Nothing {
@@ -463,6 +469,20 @@ mod tests {
             Some(&Mount::ReadOnly(git.join("hooks")))
         );
         assert_eq!(view.mounts.get(above.path()), None);
+    }
+
+    #[test]
+    fn a_repository_whose_name_is_no_text_is_named_as_what_is_in_the_way() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let above = tempfile::tempdir().unwrap();
+        let plan = plan(above.path());
+        let repository = above.path().join("w").join(std::ffi::OsStr::from_bytes(b"a\xff"));
+        fs::create_dir_all(repository.join(".git/hooks")).unwrap();
+        let error = View::of(&plan).unwrap_err().to_string();
+        assert!(
+            error.contains("/w/a\u{fffd}/.git/") && error.contains("is no text"),
+            "{error}"
+        );
     }
 
     #[test]
