@@ -14,12 +14,14 @@ own. Software emulation is some twenty times slower than this host: choose few t
 
   --shell   a shell as root in the machine instead
 
-Needs root, mmdebstrap, qemu-system-x86_64, mke2fs, and a mirror of Debian.
+Needs root, mmdebstrap, qemu-system-x86_64, mke2fs, and a mirror of Debian: the one that this host uses, or
+OQTO_TEST_MIRROR.
 END
 }
 
 suite=trixie
-mirror=${OQTO_TEST_MIRROR:-http://deb.debian.org/debian}
+mirror=${OQTO_TEST_MIRROR:-$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
+  awk '$1 == "URIs:" || $1 == "deb" { print $2; exit }')}
 shell=no
 filters=()
 for word in "$@"; do
@@ -48,6 +50,7 @@ for program in mmdebstrap qemu-system-x86_64 mke2fs ssh ssh-keygen python3; do
   command -v "$program" >/dev/null || die "$program is missing"
 done
 [ "$(id -u)" = 0 ] || die "only root can make the image"
+[ -n "$mirror" ] || die "this host names no mirror of Debian: set OQTO_TEST_MIRROR to the address of one"
 
 # --- the image ----------------------------------------------------------------------------------------------------
 
