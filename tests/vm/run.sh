@@ -20,8 +20,10 @@ END
 }
 
 suite=trixie
-mirror=${OQTO_TEST_MIRROR:-$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
-  awk '$1 == "URIs:" || $1 == "deb" { print $2; exit }')}
+mirror=${OQTO_TEST_MIRROR:-}
+for file in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list; do
+  [ -n "$mirror" ] || [ ! -r "$file" ] || mirror=$(awk '$1 == "URIs:" || $1 == "deb" { print $2; exit }' "$file")
+done
 shell=no
 filters=()
 for word in "$@"; do

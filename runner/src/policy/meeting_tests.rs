@@ -265,8 +265,51 @@ fn answers(plan: &Plan) -> Vec<bool> {
     PROBES.iter().map(|probe| plan.allows(probe)).collect()
 }
 
-fn never_more(met: &Plan, part: &Plan) -> Result<(), TestCaseError> {
-    for probe in &*PROBES {
+/// A probe that nobody thought of: mostly of what the documents speak of, so that their rules are asked.
+fn probe() -> impl Strategy<Value = Probe> {
+    let name = prop_oneof![
+        select(vec!["a", "b", "k", "x", "s.key", "src", "f", ".tool"]).prop_map(str::to_owned),
+        "[a-z.]{1,3}[a-z]",
+    ];
+    let roots = vec![
+        "/data",
+        "/other",
+        "/srv/w",
+        "/home/a",
+        "/home/a/.tool",
+        "/usr",
+        "",
+    ];
+    let file = (select(roots), vec(name, 1..5))
+        .prop_map(|(root, names)| path(&format!("{root}/{}", names.join("/"))));
+    let port = prop_oneof![select(PORTS), any::<u16>()];
+    let word = prop_oneof![0_u64..64, any::<u64>()];
+    let calls: Vec<Syscall> = Syscall::all().collect();
+    prop_oneof![
+        file.clone().prop_map(Probe::Read),
+        file.clone().prop_map(Probe::Execute),
+        file.prop_map(Probe::Write),
+        port.clone().prop_map(Probe::Connect),
+        port.prop_map(Probe::Bind),
+        (
+            select(calls),
+            [
+                word.clone(),
+                word.clone(),
+                word.clone(),
+                word.clone(),
+                word.clone(),
+                word
+            ]
+        )
+            .prop_map(|(call, args)| Probe::Call(call, args)),
+        "[A-Z]{1,5}".prop_map(Probe::Variable),
+        (select(LIMITS), any::<u64>()).prop_map(|(limit, amount)| Probe::Use(limit, amount)),
+    ]
+}
+
+fn never_more(met: &Plan, part: &Plan, random: &[Probe]) -> Result<(), TestCaseError> {
+    for probe in PROBES.iter().chain(random) {
         prop_assert!(!met.allows(probe) || part.allows(probe), "{probe:?}");
     }
     Ok(())
@@ -302,14 +345,15 @@ fn hold<S: Strategy>(documents: &S, property: impl Fn(S::Value) -> Result<bool, 
 
 #[test]
 fn a_meeting_never_allows_what_one_of_its_parts_refuses() {
-    hold(&words().prop_flat_map(narrower), |(upper, lower)| {
+    let documents = (words().prop_flat_map(narrower), vec(probe(), 64));
+    hold(&documents, |((upper, lower), random)| {
         let texts = (&*upper.text(), &*lower.text());
         let alone = (plan(texts, "upper", None, None), plan(texts, "lower", None, None));
         let met = plan(texts, "lower", Some("upper"), None);
         if let Ok(met) = &met {
             for part in [&alone.0, &alone.1] {
                 match part {
-                    Ok(part) => never_more(met, part)?,
+                    Ok(part) => never_more(met, part, &random)?,
                     // A part that cannot be had by itself gives no meeting either.
                     Err(error) => prop_assert!(false, "{error}"),
                 }
@@ -328,8 +372,8 @@ fn a_meeting_never_allows_what_one_of_its_parts_refuses() {
 
 #[test]
 fn a_workspace_never_gives_itself_more() {
-    let documents = (words().prop_flat_map(narrower), any::<bool>());
-    hold(&documents, |((upper, lower), whole)| {
+    let documents = (words().prop_flat_map(narrower), any::<bool>(), vec(probe(), 64));
+    hold(&documents, |((upper, lower), whole, random)| {
         let texts = (&*upper.text(), &*lower.text());
         let file = if whole {
             "extends = \"lower\"\n".to_owned()
@@ -340,10 +384,10 @@ fn a_workspace_never_gives_itself_more() {
             return Ok(false);
         };
         let alone = plan(texts, "upper", None, None).unwrap();
-        never_more(&met, &alone)?;
+        never_more(&met, &alone, &random)?;
         prop_assert_eq!(&met.env.set, &alone.env.set, "a value is the system's own word");
         if whole {
-            never_more(&met, &plan(texts, "lower", None, None).unwrap())?;
+            never_more(&met, &plan(texts, "lower", None, None).unwrap(), &random)?;
         }
         Ok(answers(&met) != answers(&alone))
     });
