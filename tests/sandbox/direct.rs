@@ -238,3 +238,43 @@ fn nothing_goes_on_after_the_program_has_ended() {
     let process = Path::new("/proc").join(ended.out.trim());
     assert!(!process.exists(), "{} still runs", process.display());
 }
+
+#[test]
+fn what_its_user_was_given_to_inherit_is_given_up() {
+    if !is_root() {
+        return oqto_tests::not_run(
+            "what_its_user_was_given_to_inherit_is_given_up",
+            "only root can give somebody a capability",
+        );
+    }
+    let bed = Bed::new();
+    let copy = bed.path("oqto-runner");
+    fs::copy(runner(), &copy).unwrap();
+    let inner = command(
+        &bed,
+        "alone-workspace",
+        &["/bin/grep", "Cap[IPE]", "/proc/self/status"],
+    );
+    let user = SOMEBODY.to_string();
+    let mut outer = Command::new("/usr/bin/setpriv");
+    outer
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+        .args(["--inh-caps", "+wake_alarm", "--ambient-caps", "+wake_alarm", "--"])
+        .arg(copy)
+        .args(inner.get_args());
+    let path = inner
+        .get_envs()
+        .find_map(|(name, value)| value.filter(|_| name == "PATH"));
+    let ended = end(outer.env("PATH", path.unwrap()));
+    // Without namespaces it cannot look at itself, so that it started at all is the proof: what is left is an error.
+    assert!(
+        !ended.err.contains("capabilities CapInh are not empty"),
+        "{}",
+        ended.err
+    );
+    assert!(
+        ended.err.contains("no capabilities, no new privileges"),
+        "{}",
+        ended.err
+    );
+}

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{getppid, setsid};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::policy::{Need, Network};
 
@@ -57,6 +58,12 @@ pub(super) enum ConfineError {
     /// The process is the host's root.
     #[error("this is root outside the sandbox too")]
     Root,
+    /// The capabilities cannot be given up.
+    #[error("cannot give up capabilities")]
+    Capabilities {
+        /// Why not.
+        source: io::Error,
+    },
     /// A capability is left.
     #[error("the capabilities {set} are not empty: {value}")]
     Capability {
@@ -322,6 +329,18 @@ fn mounts(same: &[Same]) -> Result<String, ConfineError> {
     Ok(format!("{} paths of the host", same.len()))
 }
 
+/// What bubblewrap does where there is one: even an ordinary user may have been given some (systemd gives its users'
+/// managers one, to wake the machine), and what can be inherited, programs inherit.
+fn drop_capabilities() -> Result<(), ConfineError> {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    set_capabilities(None, sets).map_err(|errno| ConfineError::Capabilities { source: errno.into() })
+}
+
 fn privileges(entry: &Entry, ground: &mut Ground) -> Result<String, ConfineError> {
     // These files belong to the host's root, whatever root means here: who owns them is root outside. The map of
     // users would not tell, since there is a namespace in between.
@@ -329,6 +348,9 @@ fn privileges(entry: &Entry, ground: &mut Ground) -> Result<String, ConfineError
     let owner = fs::metadata(sysctl).map_err(|source| ConfineError::Kernel { path: sysctl, source })?;
     if owner.uid() == nix::unistd::geteuid().as_raw() {
         return Err(ConfineError::Root);
+    }
+    if entry.direct.is_some() {
+        drop_capabilities()?;
     }
     let status = ground.status()?;
     // Nobody may lower the bound of what programs may ever get but who has some; with no new privileges it is nothing.
