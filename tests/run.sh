@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs everything that proves this repository, on a fresh Debian or Ubuntu as on a developer's machine, as root or not.
 set -euo pipefail
+# What others may change is not believed, and tests lay out what is to be believed.
+umask 022
 
 usage() {
   cat <<'END'

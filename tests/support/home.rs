@@ -145,7 +145,10 @@ impl Home {
     /// # Panics
     /// When it cannot be written.
     pub fn configure(&self, text: &str) {
-        fs::write(self.path("runner.toml"), text).unwrap();
+        let path = self.path("runner.toml");
+        fs::write(&path, text).unwrap();
+        // Whatever the umask lets others do: such a configuration is not believed.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     }
 
     /// A program that is the runner with this home's configuration: where it is by default depends on who runs it.

@@ -154,7 +154,7 @@ if [ "$shell" = yes ]; then
 fi
 copy
 run() {
-  printf 'cd && export OQTO_TEST_DIR=/opt/oqto/tests OQTO_TEST_NOT_RUN=/tmp/not-run-%s' "$1"
+  printf 'umask 022 && cd && export OQTO_TEST_DIR=/opt/oqto/tests OQTO_TEST_NOT_RUN=/tmp/not-run-%s' "$1"
   local name
   for name in sandbox it; do
     printf ' && /opt/oqto/target/deps/%s --test-threads 2 %s' "$name" "${filters[*]}"
