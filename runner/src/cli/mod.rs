@@ -2,6 +2,7 @@
 //!
 //! Floor: doors.
 
+mod doctor;
 mod explain;
 mod heap;
 mod sandbox;
@@ -31,7 +32,7 @@ enum Door {
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
     /// Say what this host can enforce, and how to get the rest
-    Doctor(sandbox::DoctorArgs),
+    Doctor(doctor::DoctorArgs),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -67,7 +68,7 @@ pub fn main() -> ExitCode {
     match Words::parse().door {
         Door::Serve(args) => serve::serve(&args),
         Door::Sandbox(command) => sandbox::sandbox(command),
-        Door::Doctor(args) => sandbox::doctor(&args),
+        Door::Doctor(args) => doctor::doctor(&args),
         Door::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -1,4 +1,4 @@
-//! The doors of the sandbox: `sandbox run`, `doctor`, and `enter`, which only the runner itself opens.
+//! The doors of the sandbox: `sandbox run`, `sandbox check`, and `enter`, which only the runner itself opens.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cause::chain;
-use crate::policy::{Need, PolicyName};
+use crate::policy::PolicyName;
 use crate::sandbox::check::{self, Check, Tried, check};
 use crate::sandbox::enter;
-use crate::sandbox::probe::{Finding, probe};
 use crate::sandbox::report::Enforced;
 use crate::sandbox::run::{Job, Outcome, RunError, run};
 
@@ -65,14 +64,6 @@ pub(super) struct RunArgs {
     pub command: Vec<OsString>,
 }
 
-/// `doctor`.
-#[derive(Debug, clap::Args)]
-pub(super) struct DoctorArgs {
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// Runs `sandbox …`.
 #[must_use]
 pub(super) fn sandbox(command: SandboxCommand) -> ExitCode {
@@ -87,22 +78,6 @@ pub(super) fn sandbox(command: SandboxCommand) -> ExitCode {
 #[must_use]
 pub(super) fn enter(words: impl Iterator<Item = OsString>) -> ExitCode {
     enter::enter(words)
-}
-
-/// Runs `doctor`: fails if the policy `workspace` could not be enforced here.
-#[must_use]
-pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let findings = probe(&path, None);
-    let text = if args.json {
-        json(&findings)
-    } else {
-        findings.iter().map(line).collect()
-    };
-    let told = io::stdout().write_all(text.as_bytes());
-    let lacks = |finding: &Finding| !finding.usable && finding.need == Need::Required;
-    let usable = !findings.iter().any(lacks);
-    ExitCode::from(u8::from(!usable || told.is_err()))
 }
 
 fn sandbox_run(args: RunArgs) -> ExitCode {
@@ -228,27 +203,7 @@ fn attempt_line(tried: &Tried) -> String {
     format!("{mark:<9} {what}: {by}{answer}\n")
 }
 
-fn line(finding: &Finding) -> String {
-    let Finding {
-        layer,
-        usable,
-        need,
-        detail,
-        step,
-    } = finding;
-    let mark = match (usable, need) {
-        (true, _) => "ok     ",
-        (false, Need::Required) => "MISSING",
-        (false, Need::IfAvailable) => "absent ",
-    };
-    let step = step
-        .as_ref()
-        .map(|step| format!("        to get it: {step}\n"))
-        .unwrap_or_default();
-    format!("{mark} {layer}: {detail}\n{step}")
-}
-
-fn json(value: &impl serde::Serialize) -> String {
+pub(super) fn json(value: &impl serde::Serialize) -> String {
     let text = serde_json::to_string(value).expect("layers and texts can always be said in JSON");
     format!("{text}\n")
 }

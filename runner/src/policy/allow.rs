@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::document::{DocumentError, line_of, syntax};
+use super::document::{DocumentError, syntax};
 use super::plan::Permit;
-use super::seccomp::Written;
+use super::seccomp::{Written, meant};
 use super::syscall::Syscall;
 
 /// The groups of one file, by name.
@@ -23,18 +23,7 @@ impl AllowGroups {
         let file_of: File = toml::from_str(text).map_err(|error| syntax(file, text, &error))?;
         let mut groups = BTreeMap::new();
         for (name, group) in file_of.group {
-            let permits = group.allow.into_iter().map(|entry| {
-                // Lines are counted for errors only: counting them for every entry takes longer than reading it.
-                let at = entry.span().start;
-                entry
-                    .into_inner()
-                    .permit()
-                    .ok_or_else(|| DocumentError::Condition {
-                        file: file.to_owned(),
-                        line: line_of(text, at),
-                    })
-            });
-            groups.insert(name, permits.collect::<Result<_, _>>()?);
+            groups.insert(name, meant(file, text, group.allow, Entry::permit)?);
         }
         Ok(Self(groups))
     }

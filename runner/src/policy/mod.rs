@@ -22,6 +22,7 @@ mod syscall;
 mod syscall_table;
 mod terms;
 mod verdict;
+mod workspace;
 
 pub use allow::AllowGroups;
 pub use catalog::{BadName, Catalog, CatalogError, PolicyName};

@@ -11,6 +11,7 @@ use super::plan::{Calls, Environment, Files, Layers, Limits, Network, Permit, Pl
 use super::rule::{Rule, Ruled, Source};
 use super::seccomp::Denial;
 use super::terms::{Roots, Terms};
+use super::workspace::{shared, unfit};
 
 /// What a session needs. Every path has its links resolved already, since nothing here asks the disk.
 #[derive(Clone, Debug)]
@@ -387,52 +388,14 @@ fn unknown_group<'a>(
     }
 }
 
-/// Directories of the system, which hold more than one project. Nothing below them is a workspace either.
-const SYSTEM: &[&str] = &[
-    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/proc", "/run", "/sbin",
-    "/sys", "/usr",
-];
-
-/// Directories that hold other people's things. What lies below them may be a workspace.
-const SHARED: &[&str] = &[
-    "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/lib", "/var/tmp",
-];
-
 fn check_workspace(request: &Request) -> Result<(), ResolveError> {
-    let Request {
-        workspace, user_home, ..
-    } = request;
-    let what = if SYSTEM.iter().any(|path| workspace.as_path().starts_with(path)) {
-        "part of the system"
-    } else if workspace
-        .as_path()
-        .iter()
-        .any(|part| part.eq_ignore_ascii_case(".git"))
-    {
-        "part of a repository's own directory, where others find programs to run"
-    } else if let Some(what) = shared(workspace, user_home) {
-        what
-    } else {
-        return Ok(());
-    };
-    Err(ResolveError::Workspace {
-        workspace: workspace.clone(),
-        what,
-    })
-}
-
-/// What of other people's a directory holds, if it does.
-fn shared(path: &AbsolutePath, user_home: &AbsolutePath) -> Option<&'static str> {
-    if path.as_str() == "/" {
-        Some("the whole host")
-    } else if SHARED.contains(&path.as_str()) {
-        Some("a directory of the system")
-    } else if path == user_home {
-        Some("a home directory, with all that is in it")
-    } else if user_home.is_within(path) {
-        Some("a directory with a home directory in it")
-    } else {
-        None
+    let workspace = &request.workspace;
+    match unfit(workspace, &request.user_home) {
+        None => Ok(()),
+        Some(what) => Err(ResolveError::Workspace {
+            workspace: workspace.clone(),
+            what,
+        }),
     }
 }
 

@@ -133,18 +133,7 @@ impl Groups {
         let file_of: File = toml::from_str(text).map_err(|error| syntax(file, text, &error))?;
         let mut groups = BTreeMap::new();
         for (name, group) in file_of.group {
-            let denials = group.deny.into_iter().map(|entry| {
-                // Lines are counted for errors only: counting them for every entry takes longer than reading it.
-                let at = entry.span().start;
-                entry
-                    .into_inner()
-                    .denial()
-                    .ok_or_else(|| DocumentError::Condition {
-                        file: file.to_owned(),
-                        line: line_of(text, at),
-                    })
-            });
-            groups.insert(name, denials.collect::<Result<_, _>>()?);
+            groups.insert(name, meant(file, text, group.deny, Entry::denial)?);
         }
         Ok(Self(groups))
     }
@@ -159,6 +148,24 @@ impl Groups {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
+}
+
+/// What the entries of a group mean; `meaning` has none for conditions that make no sense.
+pub(super) fn meant<E, R>(
+    file: &str,
+    text: &str,
+    entries: Vec<toml::Spanned<E>>,
+    meaning: impl Fn(E) -> Option<R>,
+) -> Result<Vec<R>, DocumentError> {
+    let meant = entries.into_iter().map(|entry| {
+        // Lines are counted for errors only: counting them for every entry takes longer than reading it.
+        let at = entry.span().start;
+        meaning(entry.into_inner()).ok_or_else(|| DocumentError::Condition {
+            file: file.to_owned(),
+            line: line_of(text, at),
+        })
+    });
+    meant.collect()
 }
 
 #[derive(Deserialize)]

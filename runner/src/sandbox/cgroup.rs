@@ -68,6 +68,14 @@ pub enum CgroupError {
         /// Which group.
         path: PathBuf,
     },
+    /// The kernel does not say which groups there are.
+    #[error("cannot read {path}")]
+    Kernel {
+        /// What was asked.
+        path: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// A limit was not taken.
     #[error("cannot set {path}")]
     Set {
@@ -86,7 +94,7 @@ impl CgroupError {
             Self::Root | Self::NotDelegated { .. } | Self::Controllers { .. } | Self::Shared { .. } => {
                 Some(DELEGATE)
             }
-            Self::Set { .. } => None,
+            Self::Kernel { .. } | Self::Set { .. } => None,
         }
     }
 }
@@ -209,10 +217,13 @@ fn divisible() -> Result<String, CgroupError> {
 
 /// The group that this process is in.
 fn here() -> Result<PathBuf, CgroupError> {
-    own_group(
-        &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
-        &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
-    )
+    let read = |path| fs::read_to_string(path).map_err(|source| CgroupError::Kernel { path, source });
+    // A kernel without cgroups has no such list, which is an answer.
+    let groups = match read("/proc/self/cgroup") {
+        Err(CgroupError::Kernel { source, .. }) if source.kind() == io::ErrorKind::NotFound => String::new(),
+        read => read?,
+    };
+    own_group(&read("/proc/self/mountinfo")?, &groups)
 }
 
 /// Whether one of the kernel's lists of controllers has this one.
@@ -276,6 +287,7 @@ impl Tree {
         for setting in held {
             let file = path.join(setting.file);
             if let Err(source) = fs::write(&file, &setting.value) {
+                // Nothing was born in it yet; if it stays, the next sweep finds it.
                 let _ = fs::remove_dir(&path);
                 return Err(CgroupError::Set { path: file, source });
             }

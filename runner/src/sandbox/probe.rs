@@ -11,8 +11,6 @@ use serde::Serialize;
 use super::principal::{NOBODY, Principal};
 use super::report::Layer;
 use super::{cgroup, landlock};
-use crate::audit;
-use crate::cause::chain;
 use crate::policy::{Need, Plan};
 
 /// Where bubblewrap is looked for when nothing says where programs are.
@@ -21,7 +19,7 @@ const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
 /// What this host does about one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which layer, or `records`: the kernel's own, of what the layers refused.
+    /// Which layer, or what else was looked at.
     pub layer: String,
     /// Whether the host can enforce it.
     pub usable: bool,
@@ -126,32 +124,7 @@ pub fn probe(path: &std::ffi::OsStr, principal: Option<&Principal>) -> Vec<Findi
         finding(Layer::Landlock, landlock),
         finding(Layer::Seccomp, seccomp()),
         cgroup,
-        records(),
     ]
-}
-
-/// Whether the kernel's records of what was refused can be had. No layer needs them: they become events.
-fn records() -> Finding {
-    let found = audit::socket::probe().map_err(|error| chain(&error));
-    let usable = found.is_ok();
-    let (detail, step) = match found {
-        Ok(()) => (
-            "calls that killed their process; from Linux 6.15 with audit=1, what landlock denied".to_owned(),
-            None,
-        ),
-        // What to do is the end of what is said.
-        Err(said) => match said.split_once("; ") {
-            Some((detail, step)) => (detail.to_owned(), Some(step.to_owned())),
-            None => (said, Some("boot a kernel with CONFIG_AUDIT".to_owned())),
-        },
-    };
-    Finding {
-        layer: "records".to_owned(),
-        usable,
-        need: Need::IfAvailable,
-        detail,
-        step,
-    }
 }
 
 fn finding(layer: Layer, result: Result<String, (String, &str)>) -> Finding {
