@@ -117,12 +117,14 @@ impl Session {
         self.done(Command::SessionDelete(SessionDelete {})).await
     }
 
-    /// Starts its harness again.
+    /// Starts its harness again, with the harness's own session: one that is dormant, or a living one, which is ended
+    /// first. Done when its sandbox holds.
     ///
     /// # Errors
     /// When the runner refuses, or no answer comes.
     pub async fn restart(&self) -> Result<(), CommandError> {
-        self.done(Command::SessionRestart(SessionRestart {})).await
+        self.done(Command::SessionRestart(SessionRestart::default()))
+            .await
     }
 
     /// How it stands.

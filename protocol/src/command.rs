@@ -1,5 +1,7 @@
 //! Commands: what a session is told. Each has exactly one reply, and the same id again has no second effect.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{grows, kinds};
@@ -117,11 +119,17 @@ pub struct SessionDelete {}
 
 grows!(SessionDelete {});
 
-/// Starts a session's harness again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SessionRestart {}
+/// Starts a session's harness again, with the harness's own session: a living one is ended first, in good order. It
+/// is answered when the sandbox holds again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionRestart {
+    /// The variables that the session was made with, where it had any: a runner keeps their values nowhere but in its
+    /// memory, so that the next runner has to be told them again.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
 
-grows!(SessionRestart {});
+grows!(SessionRestart { env });
 
 /// Begins anew in the same process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

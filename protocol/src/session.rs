@@ -69,6 +69,8 @@ words! {
         5 "stopping" => Stopping,
         /// It has ended; its history stays until it is deleted.
         6 "closed" => Closed,
+        /// Nothing of it runs; `session.restart` starts its harness again, with the harness's own session.
+        7 "dormant" => Dormant,
     }
 }
 

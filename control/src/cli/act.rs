@@ -1,4 +1,4 @@
-//! `steer`, `answer`, `abort`, `close`: one command each.
+//! `steer`, `answer`, `abort`, `restart`, `close`: one command each.
 
 use oqto_protocol::command::InputResponse;
 use serde_json::json;
@@ -54,6 +54,25 @@ pub(super) async fn abort(
         &session,
         "stop the work at hand",
         "told to stop",
+        told,
+        output,
+    )
+}
+
+/// Starts a session's harness again.
+pub(super) async fn restart(
+    control: &Control,
+    options: &GlobalOptions,
+    args: &args::Which,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let session = session(control, options, &args.session).await?;
+    let told = session.restart().await;
+    done(
+        options,
+        &session,
+        "start the agent again",
+        "started again",
         told,
         output,
     )

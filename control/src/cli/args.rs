@@ -80,6 +80,8 @@ pub(super) enum Verb {
     Answer(Answer),
     /// Tell a session to stop the work at hand
     Abort(Which),
+    /// Start the agent of a session again, with its own memory of it: one that is dormant, or one that hangs
+    Restart(Which),
     /// End a session; its history stays
     Close(Which),
     /// Show what was said in a session

@@ -87,6 +87,10 @@ impl Progress {
                 self.over = true;
             }
             _ if !is_run => {}
+            Event::SessionDormant(_) => {
+                self.failed |= !self.over;
+                self.over = true;
+            }
             Event::AgentWorking(_) => self.worked = true,
             Event::StreamDone(done) => {
                 self.worked = true;

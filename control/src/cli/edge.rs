@@ -97,6 +97,7 @@ async fn perform(
         Verb::Steer(args) => act::steer(control, options, &args, output).await.map(|()| DONE),
         Verb::Answer(args) => act::answer(control, options, args, output).await.map(|()| DONE),
         Verb::Abort(args) => act::abort(control, options, &args, output).await.map(|()| DONE),
+        Verb::Restart(args) => act::restart(control, options, &args, output).await.map(|()| DONE),
         Verb::Close(args) => act::close(control, options, &args, output).await.map(|()| DONE),
         Verb::Sessions => list::sessions(control, options, output).await.map(|()| DONE),
         Verb::Messages(args) => list::messages(control, options, &args, output)

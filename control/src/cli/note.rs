@@ -72,6 +72,10 @@ pub(super) fn note(event: &Event) -> Option<(Style, String)> {
                 .unwrap_or_default();
             (Style::Yellow, line(format!("recovered: {}{lost}", recovered.how)))
         }
+        Event::SessionDormant(dormant) => {
+            let text = format!("session sleeps: {}; oqtoctl restart wakes it", dormant.reason);
+            (Style::Yellow, line(text))
+        }
         Event::AgentError(error) => (Style::Red, format!("✗ {}", clean(error.error.trim_end()))),
         Event::InputNeeded(needed) => (Style::Yellow, question(&needed.request)),
         Event::RetryStart(retry) => {

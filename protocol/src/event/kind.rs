@@ -6,9 +6,9 @@ use crate::delegation::{DelegateDelta, DelegateEnd, DelegateError, DelegateStart
 use super::{
     AgentError, AgentIdle, AgentWorking, CompactEnd, CompactStart, Heartbeat, InputNeeded, InputResolved,
     MessageEnd, MessageStart, ModelChanged, Notify, Persisted, Recovered, RetryEnd, RetryStart, SandboxLimit,
-    SandboxViolation, SessionClosed, SessionCreated, Status, StreamDone, StreamReset, TextDelta,
-    ThinkingDelta, ThinkingLevelChanged, TitleChanged, ToolCallDelta, ToolCallEnd, ToolCallStart, ToolEnd,
-    ToolProgress, ToolStart,
+    SandboxViolation, SessionClosed, SessionCreated, SessionDormant, Status, StreamDone, StreamReset,
+    TextDelta, ThinkingDelta, ThinkingLevelChanged, TitleChanged, ToolCallDelta, ToolCallEnd, ToolCallStart,
+    ToolEnd, ToolProgress, ToolStart,
 };
 
 kinds! {
@@ -24,6 +24,8 @@ kinds! {
         4 "session.heartbeat" since 1 => Heartbeat(Heartbeat),
         /// It goes on after something died.
         5 "session.recovered" since 1 => Recovered(Recovered),
+        /// Nothing of it runs any more, and it can be started again.
+        6 "session.dormant" since 1 => SessionDormant(SessionDormant),
         /// The agent waits.
         16 "agent.idle" since 1 => AgentIdle(AgentIdle),
         /// The agent works.

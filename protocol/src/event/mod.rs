@@ -21,7 +21,9 @@ pub use kind::Event;
 pub use note::{ModelChanged, Notify, NotifyLevel, Persisted, Status, ThinkingLevelChanged};
 pub use recovery::{CompactEnd, CompactReason, CompactStart, RetryEnd, RetryStart};
 pub use sandbox::{SandboxLimit, SandboxViolation, ViolationDecision};
-pub use session::{Heartbeat, ProcessHealth, Recovered, SessionClosed, SessionCreated, TitleChanged};
+pub use session::{
+    Heartbeat, ProcessHealth, Recovered, SessionClosed, SessionCreated, SessionDormant, TitleChanged,
+};
 pub use stream::{
     DoneReason, FinishedCall, MessageEnd, MessageStart, StreamDone, StreamReset, TextDelta, ThinkingDelta,
     ToolCallDelta, ToolCallEnd, ToolCallStart,

@@ -37,6 +37,15 @@ pub struct SessionClosed {
 
 grows!(SessionClosed { reason });
 
+/// Nothing of the session runs any more, and it can be started again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionDormant {
+    /// Why, for people.
+    pub reason: String,
+}
+
+grows!(SessionDormant { reason });
+
 /// The session has another title.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TitleChanged {

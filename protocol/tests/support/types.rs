@@ -156,6 +156,7 @@ structs! {
     event::Heartbeat { process };
     event::ProcessHealth { alive, pid, rss_bytes, cpu_pct, uptime_s };
     event::Recovered { how, lost };
+    event::SessionDormant { reason };
     event::MessageStart { message_id, role };
     event::TextDelta { message_id, delta, content_index };
     event::ThinkingDelta { message_id, delta, content_index };
@@ -173,7 +174,7 @@ structs! {
     command::SessionCreate { config };
     command::SessionClose {};
     command::SessionDelete {};
-    command::SessionRestart {};
+    command::SessionRestart { env };
     command::SessionNew { parent_session };
     command::SessionSwitch { session_path };
     command::ListSessions {};
@@ -251,7 +252,7 @@ variants! {
     message::Source { SourceUrl, SourceAttachment, SourceInline };
     message::Content { Text, Thinking, ToolCall, ToolResult, Image, Audio, Video, Attachment, FileRef, Extension };
     event::InputRequest { SelectRequest, ConfirmRequest, TextRequest, PermissionRequest };
-    event::Event { SessionCreated, SessionClosed, TitleChanged, Heartbeat, Recovered, AgentIdle, AgentWorking, AgentError, InputNeeded, InputResolved, MessageStart, TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta, ToolCallEnd, MessageEnd, StreamDone, StreamReset, ToolStart, ToolProgress, ToolEnd, RetryStart, RetryEnd, CompactStart, CompactEnd, ModelChanged, ThinkingLevelChanged, Notify, Status, Persisted, SandboxViolation, SandboxLimit, DelegateStart, DelegateDelta, DelegateEnd, DelegateError };
+    event::Event { SessionCreated, SessionClosed, TitleChanged, Heartbeat, Recovered, SessionDormant, AgentIdle, AgentWorking, AgentError, InputNeeded, InputResolved, MessageStart, TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta, ToolCallEnd, MessageEnd, StreamDone, StreamReset, ToolStart, ToolProgress, ToolEnd, RetryStart, RetryEnd, CompactStart, CompactEnd, ModelChanged, ThinkingLevelChanged, Notify, Status, Persisted, SandboxViolation, SandboxLimit, DelegateStart, DelegateDelta, DelegateEnd, DelegateError };
     command::Command { SessionCreate, SessionClose, SessionDelete, SessionRestart, SessionNew, SessionSwitch, ListSessions, Prompt, Steer, FollowUp, Abort, InputResponse, GetState, GetMessages, GetStats, GetModels, GetCommands, GetForkPoints, SetModel, CycleModel, SetThinkingLevel, CycleThinkingLevel, SetAutoCompaction, SetAutoRetry, Compact, AbortRetry, SetSessionName, Fork, Delegate, DelegateCancel };
     reply::ReplyData { Created, Accepted, State, Messages, Stats, Models, HarnessAnswer, Sessions };
     query::Query { RunnerStatus, RunnerAttest, RunnerSessions, PolicyList, PolicyShow, FilesList, FilesStat, FilesRead, FilesWrite, FilesRemove, FilesRename, FilesMakeDir, TerminalOpen, AuditTail, Enrol, Renew };
