@@ -63,6 +63,11 @@ impl Wire for u64 {
     }
 
     fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+        // Nearly every number is short, and every event has a dozen.
+        if let Some(&short @ 0..=250) = input.rest().first() {
+            input.take(1, "number")?;
+            return Ok(Self::from(short));
+        }
         let (value, len) = read::<Self>(input, "number")?;
         // bincode also reads a small number from a long form. One number has one form here, else two readers of
         // the same value could disagree about its digest.

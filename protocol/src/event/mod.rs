@@ -8,6 +8,7 @@ mod note;
 mod recovery;
 mod sandbox;
 mod session;
+pub mod splice;
 mod stream;
 mod tool;
 
