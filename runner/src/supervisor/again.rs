@@ -13,7 +13,7 @@ use super::begin::setup;
 use super::create::remove;
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Handle, cursor};
-use super::mind::Mark;
+use super::mind::Origin;
 use super::record::{RecordError, SessionRecord};
 use crate::event_log::{self, SessionLog};
 use crate::harness::{Harness, UnknownHarness};
@@ -94,27 +94,16 @@ impl Supervisor {
             }
             return Ok(());
         }
-        let mark = log
-            .mark()
-            .and_then(|mark| serde_json::from_slice::<Mark>(&mark).ok());
         // Who is answered follows on in the epoch that holds now.
         let before = Cursor {
             seq: 0,
             ..cursor(&log)
         };
-        let from_start = || Session::new(setup(&record, harness, before, 0), record.created_at);
-        let (core, seq, offset) = match mark {
-            Some(Mark { tape, seq, snapshot }) => {
-                match Session::restore(snapshot, setup(&record, harness, before, 0)) {
-                    Ok(core) => (core, seq, tape),
-                    Err(_) => (from_start(), 0, 0),
-                }
-            }
-            None => (from_start(), 0, 0),
-        };
-        let tape = TapeReader::open(&shim_dir, offset)?;
+        let setup = setup(&record, harness, before, 0);
+        let origin = Origin::new(log.mark().as_deref(), setup, record.created_at);
+        let tape = TapeReader::open(&shim_dir, origin.tape())?;
         tracing::info!(session = %record.id, alive = shim.is_some(), "found again");
-        self.drive(record, dir, log, core, shim, tape, None, seq);
+        self.drive(record, dir, log, origin, shim, tape, None);
         Ok(())
     }
 

@@ -1,8 +1,7 @@
 //! How a session is given to a task of its own, newly made or found again.
 
-use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::fault::Fault;
@@ -12,13 +11,11 @@ use super::driver::Driver;
 use super::facts::Facts;
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Handle, cursor};
-use super::ledger::Ledger;
-use super::mind::Mind;
+use super::mind::{Mind, Origin};
 use super::record::SessionRecord;
-use super::writes::Writes;
 use crate::event_log::SessionLog;
 use crate::harness::Harness;
-use crate::session::{Session, Setup};
+use crate::session::Setup;
 use crate::shim::{Client, Hold, TapeReader};
 
 /// Commands that wait for a session's driver.
@@ -35,35 +32,21 @@ impl Supervisor {
         record: SessionRecord,
         dir: &Path,
         log: SessionLog,
-        core: Session,
+        origin: Origin,
         shim: Option<Client>,
         tape: TapeReader,
         born: Option<oneshot::Sender<Result<(), Fault>>>,
-        seq: u64,
     ) {
         let is_new = born.is_some();
-        let reason = Arc::new(OnceLock::new());
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (info, watched) = watch::channel(core.info());
         let (ended, end) = watch::channel(false);
         let tape_len = match &shim {
             Some(client) => client.greeting().tape_len,
             None => tape.file_len().unwrap_or(0),
         };
-        let now = cursor(&log);
-        let mind = Mind {
-            core,
-            ledger: Ledger::new(now.epoch, seq, now.seq),
-            log: log.clone(),
-            waiting: HashMap::new(),
-            born,
-            actions: Vec::new(),
-            replies: Vec::new(),
-            outcome: None,
-            last_error: None,
-            reason: reason.clone(),
-            rested: false,
-        };
+        let mind = Mind::new(origin, tape_len, cursor(&log));
+        let reason = mind.reason();
+        let (info, watched) = watch::channel(mind.info());
         let shim_dir = dir.join("shim");
         // Without it the shim cannot be ended by force, nor what the kernel says of it be known: less, but not nothing.
         let hold = Hold::of(&shim_dir).unwrap_or_else(|error| {
@@ -74,23 +57,17 @@ impl Supervisor {
         let facts = Facts::new(record.watch.as_deref(), self.witness.attend(shim_pid));
         let driver = Driver {
             mind,
+            log: log.clone(),
             shim,
             tape,
-            tape_len,
             asks: asked,
+            born,
             info,
             ended,
             shim_dir,
             hold,
             facts,
-            worked: false,
-            writes: Writes::default(),
-            retry_at: None,
-            replay_end: tape_len,
             appended: 0,
-            marks: VecDeque::new(),
-            needed: 0,
-            told: (0, 0),
         };
         let handle = Handle {
             record,

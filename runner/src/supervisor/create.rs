@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 use super::begin::setup;
 use super::fleet::{Entry, Supervisor};
 use super::handle::cursor;
+use super::mind::Origin;
 use super::prepare::{PrepareError, prepare};
 use super::record::{RecordError, SessionRecord};
 use super::settings::Settings;
 use crate::event_log;
-use crate::session::Session;
 use crate::shim::start::{SELF, StartError};
 use crate::shim::tape::ReadError;
 use crate::shim::{self, Client, Hold, TapeReader};
@@ -265,9 +265,9 @@ impl Supervisor {
         match begun.await {
             Ok((client, tape)) => {
                 let setup = setup(&record, prepared.harness, cursor(&log), 0);
-                let core = Session::new(setup, record.created_at);
+                let origin = Origin::new(None, setup, record.created_at);
                 let (born, birth) = oneshot::channel();
-                self.drive(record, dir, log, core, Some(client), tape, Some(born), 0);
+                self.drive(record, dir, log, origin, Some(client), tape, Some(born));
                 Ok((birth, store))
             }
             Err(error) => {

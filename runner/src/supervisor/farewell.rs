@@ -20,8 +20,8 @@ pub(super) enum Tape {
 impl Driver {
     /// Lets the shim go, once all that its tape told is committed.
     pub(super) async fn end(mut self, tape: Tape) {
-        if self.appended > 0 && self.mind.log.wait_past(self.appended - 1).await.is_err() {
-            tracing::warn!(session = self.mind.log.id(), "left to the next runner");
+        if self.appended > 0 && self.log.wait_past(self.appended - 1).await.is_err() {
+            tracing::warn!(session = self.log.id(), "left to the next runner");
             return;
         }
         if let Some(mut shim) = self.shim.take() {
@@ -41,7 +41,7 @@ impl Driver {
                 }
             };
             if tokio::time::timeout(RELEASE_MAX, gone).await.is_err() {
-                tracing::warn!(session = self.mind.log.id(), "the shim does not end by itself");
+                tracing::warn!(session = self.log.id(), "the shim does not end by itself");
             }
         }
         self.see_it_gone().await;
@@ -52,11 +52,11 @@ impl Driver {
         if let Err(error) = put_away {
             tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot put the shim's directory away");
         }
-        tokio::task::block_in_place(|| super::group::end(self.mind.log.id()));
-        self.info.send_replace(self.mind.core.info());
+        tokio::task::block_in_place(|| super::group::end(self.log.id()));
+        self.info.send_replace(self.mind.info());
         // Who follows leaves when the session has ended and all that is committed was read.
         self.ended.send_replace(true);
-        tracing::info!(session = self.mind.log.id(), "session ended");
+        tracing::info!(session = self.log.id(), "session ended");
     }
 
     /// Sees to it that the shim is gone, and what it ran with it: nobody will look for either again.
@@ -68,8 +68,8 @@ impl Driver {
         };
         match gone {
             Ok(true) => {}
-            Ok(false) => tracing::error!(session = self.mind.log.id(), "the shim does not die"),
-            Err(error) => tracing::error!(session = self.mind.log.id(), %error, "cannot see the shim's end"),
+            Ok(false) => tracing::error!(session = self.log.id(), "the shim does not die"),
+            Err(error) => tracing::error!(session = self.log.id(), %error, "cannot see the shim's end"),
         }
     }
 }

@@ -8,6 +8,7 @@ use oqto_protocol::frame;
 use crate::event_log::{BadBatch, Batch, MessageRow, Sync};
 
 /// Events that are not appended yet.
+#[derive(Debug)]
 pub(super) struct Ledger {
     epoch: u32,
     /// The number of the last event, in the log or here.
@@ -42,6 +43,11 @@ impl Ledger {
     /// How many bytes wait.
     pub(super) fn len(&self) -> usize {
         self.frames.len()
+    }
+
+    /// The number of the last event that waits; `None` when none does.
+    pub(super) fn waits_up_to(&self) -> Option<u64> {
+        (!self.frames.is_empty()).then_some(self.seq)
     }
 
     /// Gives the event its number.

@@ -1,85 +1,211 @@
-//! What decides in a session's driver: it feeds the tape's records to the core, and holds what the core decided until
-//! the driver has done it.
+//! What decides in a session's driver: what a record of the tape leads to, what is appended to the log and when, who
+//! is answered, which write is sent, and how much of the tape is still needed.
+//!
+//! Pure: no I/O, no clock, no task. The driver reads the tape, waits and writes, and obeys; a simulation does the same
+//! with a tape, a log and a shim that are not there.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use oqto_protocol::codec::{DecodeError, decode_all};
 use oqto_protocol::command::CommandEnvelope;
+use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::Event;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
 use oqto_protocol::reply::Reply;
+use oqto_protocol::session::{SessionInfo, SessionState, SessionStatus};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::ledger::Ledger;
-use crate::event_log::SessionLog;
-use crate::session::{Action, ExitStatus, Fact, Input, Report, Session, Snapshot};
-use crate::shim::{Exit, Kind, Record, WriteId};
+use super::reading::Reading;
+use super::writes::{Write, Writes};
+use crate::event_log::{BadBatch, Batch};
+use crate::session::{Action, ExitStatus, Fact, Input, Report, Session, Setup, Snapshot};
+use crate::shim::{Exit, Kind, Record, Target};
+
+/// How many bytes of events are appended at once. More makes commits rarer and the first of them later.
+const BATCH_LEN: usize = 128 * 1024;
 
 /// Where a replay begins, kept with the events that came before it.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Mark {
+struct Mark {
     /// How far the tape was read.
-    pub(super) tape: u64,
+    tape: u64,
     /// The number of the last event before.
-    pub(super) seq: u64,
+    seq: u64,
     /// The core as it was then.
-    pub(super) snapshot: Snapshot,
+    snapshot: Snapshot,
 }
 
-/// What decides, and what it has decided.
-pub(super) struct Mind {
-    pub(super) core: Session,
-    pub(super) ledger: Ledger,
-    pub(super) log: SessionLog,
-    /// Who waits for which command's reply.
-    pub(super) waiting: HashMap<CommandId, Vec<oneshot::Sender<Reply>>>,
-    /// Told once: whether the session came to be.
-    pub(super) born: Option<oneshot::Sender<Result<(), Fault>>>,
-    pub(super) actions: Vec<Action>,
-    pub(super) replies: Vec<Reply>,
-    pub(super) outcome: Option<Result<(), Fault>>,
-    pub(super) last_error: Option<String>,
-    /// Why the session ended, for who asks it later.
-    pub(super) reason: Arc<OnceLock<String>>,
-    pub(super) rested: bool,
+/// Where a tape is read from.
+#[derive(Debug)]
+pub struct Origin {
+    core: Session,
+    /// The number of the last event before.
+    seq: u64,
+    /// Where on the tape.
+    tape: u64,
 }
 
-/// What the driver is to do to the shim.
-pub(super) enum Deed {
-    Write(WriteId, Vec<u8>),
+/// What the driver is to do to the shim, at once and in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Send the writes whose turn it is.
+    Send,
+    /// Close the program's input.
     CloseStdin,
+    /// Kill the program.
     Kill,
 }
 
-/// What a record of the tape leads to.
-pub(super) struct Fed {
-    pub(super) deeds: Vec<Deed>,
-    /// The write that it shows to be done.
-    pub(super) done: Option<WriteId>,
+/// What is to be appended, and who is told what once it is committed.
+#[derive(Debug)]
+pub struct Said<W> {
+    /// What is to be appended.
+    pub batch: Option<Batch>,
+    /// Who is answered what.
+    pub answers: Vec<(W, Reply)>,
+    /// Whether the session came to be, said once.
+    pub outcome: Option<Result<(), Fault>>,
 }
 
-impl Mind {
-    /// Gives one record of the tape to the core.
-    pub(super) fn feed(&mut self, record: &Record<'_>) -> Result<Fed, DecodeError> {
+/// What decides, and what it has decided. `W` is who waits for a command's reply.
+#[derive(Debug)]
+pub struct Mind<W> {
+    pub(super) core: Session,
+    pub(super) waiting: HashMap<CommandId, Vec<W>>,
+    /// Writes that the shim has not confirmed.
+    pub(super) writes: Writes,
+    /// When those that there was no room for are tried again.
+    pub(super) retry_at: Option<u64>,
+    reading: Reading,
+    ledger: Ledger,
+    actions: Vec<Action>,
+    replies: Vec<Reply>,
+    outcome: Option<Result<(), Fault>>,
+    last_error: Option<String>,
+    /// Why the session ended, for who asks it later.
+    reason: Arc<OnceLock<String>>,
+    rested: bool,
+    /// It has worked since it was looked at from outside.
+    worked: bool,
+    /// It has come to rest since then.
+    calmed: bool,
+}
+
+impl Origin {
+    /// From the newest mark that the log kept, or from the tape's beginning. `setup` is that of the session, whose tape
+    /// began at `created_at`.
+    #[must_use]
+    pub fn new(mark: Option<&[u8]>, setup: Setup, created_at: u64) -> Self {
+        let restored = mark.and_then(|mark| serde_json::from_slice(mark).ok()).and_then(
+            |Mark { tape, seq, snapshot }| {
+                let core = Session::restore(snapshot, setup.clone()).ok()?;
+                Some(Self { core, seq, tape })
+            },
+        );
+        restored.unwrap_or_else(|| Self {
+            core: Session::new(setup, created_at),
+            seq: 0,
+            tape: 0,
+        })
+    }
+
+    /// Where on the tape.
+    #[must_use]
+    pub fn tape(&self) -> u64 {
+        self.tape
+    }
+}
+
+impl<W> Mind<W> {
+    /// Goes on from `origin` with a tape that is `tape_len` long, behind what the log has.
+    #[must_use]
+    pub fn new(origin: Origin, tape_len: u64, log: Cursor) -> Self {
+        let Origin { core, seq, tape } = origin;
+        Self {
+            core,
+            waiting: HashMap::new(),
+            writes: Writes::default(),
+            retry_at: None,
+            reading: Reading::new(tape, tape_len),
+            ledger: Ledger::new(log.epoch, seq, log.seq),
+            actions: Vec::new(),
+            replies: Vec::new(),
+            outcome: None,
+            last_error: None,
+            reason: Arc::default(),
+            rested: false,
+            worked: false,
+            calmed: false,
+        }
+    }
+
+    /// What a list says of the session.
+    #[must_use]
+    pub fn info(&self) -> SessionInfo {
+        self.core.info()
+    }
+
+    /// How the session stands, in full.
+    #[must_use]
+    pub fn status(&self) -> SessionStatus {
+        self.core.status()
+    }
+
+    /// Where the session is.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        self.core.state()
+    }
+
+    /// Why the session ended, once it has.
+    #[must_use]
+    pub fn reason(&self) -> Arc<OnceLock<String>> {
+        self.reason.clone()
+    }
+
+    /// How far the tape was read.
+    pub fn reading(&mut self) -> &mut Reading {
+        &mut self.reading
+    }
+
+    /// Takes one record of the tape.
+    ///
+    /// # Errors
+    /// When a note on it is none of ours.
+    pub fn feed(&mut self, record: &Record<'_>) -> Result<Vec<Deed>, DecodeError> {
+        let deeds = self.take_record(record)?;
+        self.reading.read(record.end);
+        self.worked |= self.state() != SessionState::Idle;
+        if std::mem::take(&mut self.rested)
+            && let Some(snapshot) = self.core.snapshot()
+        {
+            self.calmed = true;
+            let (tape, seq) = (record.end, self.core.cursor().seq);
+            if let Ok(mark) = serde_json::to_vec(&Mark { tape, seq, snapshot }) {
+                self.reading.mark(mark.into());
+            }
+        }
+        Ok(deeds)
+    }
+
+    fn take_record(&mut self, record: &Record<'_>) -> Result<Vec<Deed>, DecodeError> {
         let (payload, now) = (record.payload, record.unix_ms);
-        let mut done = None;
-        let deeds = match record.kind {
+        Ok(match record.kind {
             Kind::Out => self.step(&Input::Out(payload), now),
             Kind::Err => self.step(&Input::Err(payload), now),
             Kind::Note => match Fact::parse(payload) {
                 None => {
                     let envelope: CommandEnvelope = decode_all(payload)?;
-                    done = Some(envelope.id.0);
+                    self.writes.done(envelope.id.0);
                     self.step(&Input::Command(&envelope), now)
                 }
                 Some(Ok(facts)) => self.see(&facts, now),
                 // Of a newer runner, perhaps. The session goes on without.
                 Some(Err(error)) => {
-                    tracing::error!(session = self.log.id(), error = %crate::cause::chain(&error), "facts are left out");
+                    tracing::error!(session = %self.info().session_id, error = %crate::cause::chain(&error), "facts are left out");
                     Vec::new()
                 }
             },
@@ -94,17 +220,18 @@ impl Mind {
             }
             // Nothing new, but that it was done.
             Kind::In => {
-                done = record.input().map(|(id, _)| id);
+                if let Some((id, _)) = record.input() {
+                    self.writes.done(id);
+                }
                 Vec::new()
             }
             // Who began the tape.
             Kind::Start => Vec::new(),
-        };
-        Ok(Fed { deeds, done })
+        })
     }
 
     /// Gives what was seen from outside to the core.
-    pub(super) fn see(&mut self, facts: &[Fact], now: u64) -> Vec<Deed> {
+    fn see(&mut self, facts: &[Fact], now: u64) -> Vec<Deed> {
         let steps = facts.iter().flat_map(|fact| self.step(&Input::Seen(fact), now));
         steps.collect()
     }
@@ -119,7 +246,7 @@ impl Mind {
             match Report::parse(line) {
                 Ok(report) => deeds.extend(self.step(&Input::Report(&report), now)),
                 Err(error) => {
-                    tracing::error!(session = self.log.id(), error = %crate::cause::chain(&error), "a report cannot be used");
+                    tracing::error!(session = %self.info().session_id, error = %crate::cause::chain(&error), "a report cannot be used");
                     deeds.push(Deed::Kill);
                 }
             }
@@ -127,8 +254,8 @@ impl Mind {
         deeds
     }
 
-    /// One step of the core: events go to the ledger at once, deeds are left to the driver.
-    pub(super) fn step(&mut self, input: &Input<'_>, now: u64) -> Vec<Deed> {
+    /// One step of the core: events go to the ledger and writes to their queue at once, deeds are left to the driver.
+    fn step(&mut self, input: &Input<'_>, now: u64) -> Vec<Deed> {
         let mut actions = std::mem::take(&mut self.actions);
         self.core.step(input, now, &mut actions);
         let mut deeds = Vec::new();
@@ -138,7 +265,10 @@ impl Mind {
                     self.watch_life(&event);
                     self.ledger.record(at, event);
                 }
-                Action::Write { id, bytes } => deeds.push(Deed::Write(id.0, bytes)),
+                Action::Write { id, bytes } => {
+                    self.writes.push(id.0, Target::Stdin, bytes);
+                    deeds.push(Deed::Send);
+                }
                 Action::CloseStdin => deeds.push(Deed::CloseStdin),
                 Action::Kill => deeds.push(Deed::Kill),
                 Action::Reply(reply) => self.replies.push(reply),
@@ -175,14 +305,85 @@ impl Mind {
         }
     }
 
-    /// Where a replay may begin, if it may begin here.
-    pub(super) fn mark(&self, tape: u64) -> Option<Bytes> {
-        let snapshot = self.core.snapshot()?;
-        let mark = Mark {
-            tape,
-            seq: self.core.cursor().seq,
-            snapshot,
+    /// The shim is gone and its tape is read: what it does not tell, nobody knows, for its program died with it, and
+    /// nobody is left to do anything to. `facts` are what is seen from outside.
+    pub fn orphaned(&mut self, facts: &[Fact], now: u64) {
+        self.ledger.catch_up();
+        let _deeds = self.see(facts, now);
+        let _deeds = self.step(&Input::Exited(ExitStatus::Signal(9)), now);
+    }
+
+    /// The tape cannot be read any further.
+    pub fn lost(&mut self, why: &str, now: u64) {
+        self.ledger.catch_up();
+        let _deeds = self.step(&Input::Lost(why), now);
+    }
+
+    /// When [`Mind::expire`] or [`Mind::next_write`] is to be called, once the tape is read to its end.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        self.core.poll_timeout().into_iter().chain(self.retry_at).min()
+    }
+
+    /// The clock is at `now`: what is overdue is said to be.
+    pub fn expire(&mut self, now: u64) -> Vec<Deed> {
+        let is_due = self.core.poll_timeout().is_some_and(|at| at <= now);
+        if is_due {
+            self.step(&Input::Deadline, now)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The next write that is to be sent, which then counts as sent; none while something further on the tape may say
+    /// that it was done.
+    pub fn next_write(&mut self, now: u64) -> Option<&Write> {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.writes.retry();
+        }
+        if self.reading.replays() {
+            return None;
+        }
+        self.writes.next()
+    }
+
+    /// Whether so much waits for the log that it is to be appended before more is read.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.ledger.len() >= BATCH_LEN
+    }
+
+    /// What was said since the last time.
+    ///
+    /// # Errors
+    /// When what waits cannot be a batch.
+    pub fn take(&mut self) -> Result<Said<W>, BadBatch> {
+        let batch = match self.ledger.waits_up_to() {
+            Some(last_seq) => {
+                let mark = self.reading.take_mark(last_seq);
+                self.ledger.take(mark).transpose()?
+            }
+            None => None,
         };
-        serde_json::to_vec(&mark).ok().map(Bytes::from)
+        let mut answers = Vec::new();
+        for reply in self.replies.drain(..) {
+            let waiters = self.waiting.remove(&reply.id).unwrap_or_default();
+            answers.extend(waiters.into_iter().map(|waiter| (waiter, reply.clone())));
+        }
+        let outcome = self.outcome.take();
+        Ok(Said {
+            batch,
+            answers,
+            outcome,
+        })
+    }
+
+    /// Whether the session should be looked at from outside: it has worked, and rests now. Says so once.
+    pub fn wants_look(&mut self) -> bool {
+        let calmed = std::mem::take(&mut self.calmed);
+        let now = calmed && self.worked && !self.reading.has_more() && !self.reading.replays();
+        self.worked &= !now;
+        now
     }
 }

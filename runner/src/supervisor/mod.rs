@@ -13,6 +13,11 @@
 //! Not here: who may ask for what (`daemon`).
 
 mod again;
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(unreachable_pub, reason = "seen by simulations")
+)]
+mod asking;
 mod begin;
 mod create;
 mod driver;
@@ -24,15 +29,37 @@ mod group;
 mod handle;
 mod installed;
 mod ledger;
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(unreachable_pub, reason = "seen by simulations")
+)]
 mod mind;
 mod prepare;
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(unreachable_pub, reason = "seen by simulations")
+)]
+mod reading;
 mod record;
 mod seed;
 mod settings;
 mod witness;
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(unreachable_pub, reason = "seen by simulations")
+)]
 mod writes;
 
 pub use fleet::{OpenError, Supervisor};
 pub use handle::Followed;
 pub use prepare::PrepareError;
 pub use settings::{HarnessSettings, Settings};
+
+/// What decides in a driver, for a simulation of the world around it.
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    pub use super::asking::{Unkept, no_room};
+    pub use super::mind::{Deed, Mind, Origin, Said};
+    pub use super::reading::Reading;
+    pub use super::writes::Write;
+}

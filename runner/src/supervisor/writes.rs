@@ -8,20 +8,24 @@ use std::collections::VecDeque;
 use crate::shim::{Target, WriteId};
 
 /// Writes that the shim has not confirmed.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Writes {
     waiting: VecDeque<Write>,
 }
 
 /// One write.
-pub(super) struct Write {
-    pub(super) id: WriteId,
-    pub(super) to: Target,
-    pub(super) bytes: Vec<u8>,
+#[derive(Debug)]
+pub struct Write {
+    /// Its name for ever.
+    pub id: WriteId,
+    /// Where it goes.
+    pub to: Target,
+    /// What.
+    pub bytes: Vec<u8>,
     stage: Stage,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Waiting,
     Sent,

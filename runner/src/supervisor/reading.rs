@@ -1,0 +1,118 @@
+//! How far a session's tape was read, where a replay of it would begin, and what its shim knows of both.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// How much of the tape is read before anything else gets its turn, bytes.
+const TURN_LEN: u64 = 1024 * 1024;
+
+/// How far behind the shim may be in knowing what was read, bytes: far below what the tape may be ahead.
+const CONSUMED_STEP: u64 = 1024 * 1024;
+
+/// How far a tape was read.
+#[derive(Debug)]
+pub struct Reading {
+    at: u64,
+    /// How far it may be read.
+    until: u64,
+    /// How far it is read again: an earlier runner may have done what it asks for up to here.
+    replay_end: u64,
+    /// Where this turn began.
+    turn: u64,
+    /// The newest mark that no batch carries yet, and where on the tape it is.
+    mark: Option<(u64, Bytes)>,
+    /// Marks that were appended: the event they came with, and where on the tape they are.
+    marks: VecDeque<(u64, u64)>,
+    /// Where on the tape a replay would begin.
+    needed: u64,
+    /// What the shim was told: how far the tape was read, and from where on it is needed.
+    told: (u64, u64),
+}
+
+impl Reading {
+    pub(super) fn new(at: u64, until: u64) -> Self {
+        Self {
+            at,
+            until,
+            replay_end: until,
+            turn: at,
+            mark: None,
+            marks: VecDeque::new(),
+            needed: 0,
+            told: (0, 0),
+        }
+    }
+
+    /// How far the tape may be read now.
+    #[must_use]
+    pub fn until(&self) -> u64 {
+        self.until
+    }
+
+    /// The tape has grown.
+    pub fn grown(&mut self, len: u64) {
+        self.until = self.until.max(len);
+    }
+
+    /// The shim is gone, and the tape is as long as its file.
+    pub fn cut(&mut self, len: u64) {
+        self.until = len;
+    }
+
+    /// Whether there is more to read.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.at < self.until
+    }
+
+    /// Whether what is read now was read by an earlier runner too, perhaps.
+    #[must_use]
+    pub fn replays(&self) -> bool {
+        self.at < self.replay_end
+    }
+
+    /// A turn of reading begins.
+    pub fn begin_turn(&mut self) {
+        self.turn = self.at;
+    }
+
+    /// Whether anything else should have its turn now.
+    #[must_use]
+    pub fn turn_is_over(&self) -> bool {
+        self.at - self.turn >= TURN_LEN
+    }
+
+    /// A record that ends here was read.
+    pub(super) fn read(&mut self, end: u64) {
+        self.at = end;
+    }
+
+    /// A replay could begin here.
+    pub(super) fn mark(&mut self, mark: Bytes) {
+        self.mark = Some((self.at, mark));
+    }
+
+    /// The newest mark, for a batch that ends with this event; `None` when an earlier one has it.
+    pub(super) fn take_mark(&mut self, last_seq: u64) -> Option<Bytes> {
+        let (at, mark) = self.mark.take()?;
+        self.marks.push_back((last_seq, at));
+        Some(mark)
+    }
+
+    /// What the shim is to be told, when that is worth it: how far the tape was read, and below what it is not needed
+    /// again, which is where a replay would begin whose mark is kept. `committed` is the last event that is. Not at
+    /// every record: the shim only has to know before it is far ahead.
+    pub fn news(&mut self, committed: u64) -> Option<(u64, u64)> {
+        while let Some((_, tape)) = self.marks.front().filter(|(seq, _)| *seq <= committed) {
+            self.needed = *tape;
+            self.marks.pop_front();
+        }
+        let (read, needed) = self.told;
+        let is_news = self.at - read >= CONSUMED_STEP || self.needed - needed >= CONSUMED_STEP;
+        is_news.then(|| {
+            self.told = (self.at, self.needed);
+            self.told
+        })
+    }
+}
