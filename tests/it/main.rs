@@ -17,6 +17,7 @@ mod link;
 mod lives;
 mod pi;
 mod pi_bed;
+mod restart;
 mod said;
 mod sandboxed;
 mod stranger;

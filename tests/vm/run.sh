@@ -10,7 +10,7 @@ usage: tests/vm/run.sh [--shell] [FILTER...]
 Makes an image of Debian (once, in target/vm), starts it under qemu, copies the programs and the tests of the sandbox
 and of the whole way that `cargo build --workspace --all-features --tests` made into it, and runs the tests whose names
 contain a FILTER (default: cgroup check direct violations workloads), as root and as a user, each in a cgroup of its
-own. Software emulation is some twenty times slower than this host: choose few tests.
+own; at the end the systemd unit is started, restarted, crashed and stopped. Software emulation is some twenty times slower than this host: choose few tests.
 
   --shell   a shell as root in the machine instead
 
@@ -140,7 +140,8 @@ copy() {
   for name in sandbox it; do
     cp "$(test_program "$name")" "$pack/target/deps/$name"
   done
-  cp -r tests/tools tests/sandbox "$pack/tests/"
+  cp -r tests/tools tests/sandbox tests/vm "$pack/tests/"
+  cp -r install "$pack/"
   strip "$pack"/target/oqto* "$pack"/target/deps/*
   tar -C "$pack" -cz . | inside root 'mkdir -p /opt/oqto && tar -C /opt/oqto -xz && chmod -R go+rX /opt/oqto'
 }
@@ -164,6 +165,8 @@ step "as root, in a cgroup of its own"
 inside root "systemd-run --quiet --pipe --wait --property=Delegate=yes sh -c '$(run root)'"
 step "as a user, in a cgroup of its own"
 inside dev "systemd-run --user --quiet --pipe --wait --property=Delegate=yes sh -c '$(run user)'"
+step "the systemd unit"
+inside root /opt/oqto/tests/vm/unit.sh
 step "all passed"
 # What the machine cannot exercise either is told with what the host cannot.
 inside root 'cat /tmp/not-run-* 2>/dev/null || true' | sed 's/^NOT RUN: /NOT RUN: in the virtual machine: /' |

@@ -6,6 +6,7 @@ mod authorise;
 mod config;
 mod connection;
 mod query;
+mod ready;
 mod run;
 mod subscription;
 

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::config::{Config, HarnessConfig};
+use super::ready::{self, Stage};
 use super::{Daemon, connection};
 use crate::identity::{self, Identity};
 use crate::supervisor::{self, HarnessSettings, Settings, Supervisor};
@@ -117,7 +118,17 @@ struct Whereabouts<'a> {
     pid: u32,
 }
 
-/// Runs the daemon until it is told to stop, by SIGTERM or SIGINT or by its idleness.
+/// What becomes of the sessions when the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// They end with it: SIGTERM, SIGINT, or nobody needed it any more.
+    Ended,
+    /// They go on, and the next runner finds them: SIGUSR2, by which a service manager restarts it.
+    Running,
+}
+
+/// Runs the daemon until it is told to stop, by SIGTERM or SIGINT or by its idleness, or to make room for the next one,
+/// by SIGUSR2.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -176,6 +187,7 @@ async fn serve(
     let tls = identity::server_config(&identity)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
+    let mut hand_over = signal(SignalKind::user_defined2()).map_err(RunError::Runtime)?;
     let listener = Listener::bind(listen, tls)?;
     let state_dir = settings.state_dir.clone();
     let runner_id = settings.runner_id.clone();
@@ -194,31 +206,43 @@ async fn serve(
         identity::announce(io::stdout().lock(), listener.address()).map_err(RunError::Announce)?;
         detach(&state_dir.join("runner.log")).map_err(RunError::Announce)?;
     }
+    ready::say(Stage::Ready).map_err(RunError::Announce)?;
     let mut connections = JoinSet::new();
     let idle = idleness(&daemon, options.exit_when_idle);
     let beats = supervisor.clone();
     let beat = beats.beat();
     tokio::pin!(idle, beat);
-    loop {
+    let leave = loop {
         tokio::select! {
             incoming = listener.accept() => {
-                let Some(incoming) = incoming else { break };
+                let Some(incoming) = incoming else { break Leave::Ended };
                 while connections.try_join_next().is_some() {}
                 connections.spawn(connection::serve(incoming, daemon.clone()));
             }
             () = &mut beat => {}
             () = &mut idle => {
                 tracing::info!("nobody needs this runner any more");
-                break;
+                break Leave::Ended;
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break Leave::Ended,
+            _ = interrupt.recv() => break Leave::Ended,
+            _ = hand_over.recv() => break Leave::Running,
         }
+    };
+    tracing::info!(sessions = ?leave, "stopping");
+    if let Err(error) = ready::say(Stage::Stopping) {
+        tracing::warn!(%error, "the service manager cannot be told");
     }
-    tracing::info!("stopping");
     // Removed first: who looks for a runner now shall start another.
     let _ = fs::remove_file(&whereabouts);
-    supervisor.stop().await;
+    match leave {
+        Leave::Ended => supervisor.stop().await,
+        Leave::Running => {
+            // Whoever is in the middle of something finds a link that is gone, and the next runner.
+            connections.shutdown().await;
+            supervisor.hand_over().await;
+        }
+    }
     listener.close().await;
     tracing::info!("stopped");
     Ok(())

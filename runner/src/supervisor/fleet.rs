@@ -461,6 +461,19 @@ impl Supervisor {
             tracing::warn!("{} sessions did not end in time", drivers.len());
             drivers.detach_all();
         }
+        self.close_stores().await;
+    }
+
+    /// Lets go of every session as it stands: shims, harnesses and tapes go on, and the next runner finds them.
+    pub async fn hand_over(self: Arc<Self>) {
+        self.stopping.store(true, Ordering::Release);
+        let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
+        // A driver may be left at any point: what it did not finish stands on the tape.
+        drivers.shutdown().await;
+        self.close_stores().await;
+    }
+
+    async fn close_stores(&self) {
         let stores = std::mem::take(&mut *self.stores.lock().await);
         self.lock().clear();
         for (path, store) in stores {
