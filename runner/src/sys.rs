@@ -210,6 +210,82 @@ pub fn end_children() {
     }
 }
 
+/// Asks everything that this process has started, and what that has started, to end. Where some of it is in a process
+/// namespace of its own only that is asked: what holds the namespace would take the others with it unasked.
+///
+/// # Errors
+/// When `/proc` does not show this process.
+pub fn terminate_descendants() -> io::Result<()> {
+    let own_depth = Family::of(nix::unistd::getpid().as_raw())?.depth;
+    let mut found: Vec<(OwnedFd, usize)> = Vec::new();
+    let mut left = vec![nix::unistd::getpid().as_raw()];
+    while let Some(parent) = left.pop() {
+        for pid in children(parent) {
+            let Some(process) = rustix::process::Pid::from_raw(pid) else {
+                continue;
+            };
+            // What is held cannot become another process, and what it is then is looked at after that. One that is gone
+            // meanwhile has ended.
+            let held = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty());
+            if let (Ok(held), Ok(family)) = (held, Family::of(pid))
+                && family.parent == parent
+                && found.len() < DESCENDANTS_MAX
+            {
+                found.push((held, family.depth));
+                left.push(pid);
+            }
+        }
+    }
+    let any_inside = found.iter().any(|(_, depth)| *depth > own_depth);
+    for (process, depth) in found {
+        if !any_inside || depth > own_depth {
+            // It may have ended, which is what it was to do.
+            let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::TERM);
+        }
+    }
+    Ok(())
+}
+
+/// How many processes are asked to end: each is held by a descriptor until all are. The others end with those that
+/// started them, or are killed.
+const DESCENDANTS_MAX: usize = 512;
+
+/// Where a process belongs.
+struct Family {
+    parent: i32,
+    /// How many process namespaces deep it is.
+    depth: usize,
+}
+
+impl Family {
+    fn of(pid: i32) -> io::Result<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        let parent = line("PPid:").and_then(|text| text.trim().parse().ok());
+        let depth = line("NSpid:").map(|text| text.split_ascii_whitespace().count());
+        match (parent, depth) {
+            (Some(parent), Some(depth)) => Ok(Self { parent, depth }),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// The children of a process, by whichever of its threads; none when it is gone.
+fn children(pid: i32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().filter_map(Result::ok);
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|pids| {
+            let pids: Vec<i32> = pids
+                .split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect();
+            pids
+        })
+        .collect()
+}
+
 /// A file or directory, held and not opened, on whose path there is no link at all.
 ///
 /// # Errors

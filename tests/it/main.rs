@@ -12,6 +12,7 @@ mod bad_input;
 mod direct;
 mod example;
 mod exec;
+mod health;
 mod leaks;
 mod link;
 mod lives;

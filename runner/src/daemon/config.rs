@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid, User};
 use serde::Deserialize;
 
+use super::health::{BadHealth, HealthDocument};
 use crate::harness::{Harness, UnknownHarness};
 use crate::policy::PolicyName;
 use crate::sandbox::OwnershipError;
+use crate::supervisor::HealthSettings;
 
 /// Sessions that may live at once, where the configuration says nothing: each is two processes and an agent.
 const SESSIONS_MAX_DEFAULT: u32 = 64;
@@ -41,6 +43,8 @@ pub struct Config {
     pub sessions_max: NonZeroU32,
     /// What is known of single harnesses.
     pub harnesses: BTreeMap<String, HarnessConfig>,
+    /// How the health of sessions is looked after.
+    pub health: HealthSettings,
 }
 
 /// What is known of one harness.
@@ -65,6 +69,8 @@ struct Document {
     sessions_max: Option<u32>,
     #[serde(default)]
     harness: BTreeMap<String, HarnessConfig>,
+    #[serde(default)]
+    health: HealthDocument,
 }
 
 /// What the command line says over the file.
@@ -138,6 +144,9 @@ pub enum ConfigError {
         /// What it says.
         value: u32,
     },
+    /// A key of `[health]` says nothing that can be done.
+    #[error("cannot use the table [health] of the configuration")]
+    Health(#[from] BadHealth),
     /// A harness that this runner does not have.
     #[error("cannot use a table [harness.…] of the configuration")]
     UnknownHarness(#[source] UnknownHarness),
@@ -171,6 +180,7 @@ impl Config {
             principal,
             sessions_max,
             harness,
+            health,
         } = document;
         let listen = overrides
             .listen
@@ -200,6 +210,7 @@ impl Config {
             principal,
             sessions_max,
             harnesses: harness,
+            health: health.try_into()?,
         })
     }
 }
@@ -311,6 +322,8 @@ mod tests {
             ("[harness.pie]\nprogram = \"/x\"", "pie"),
             ("[harness.pi]\nprogramm = \"/x\"", "programm"),
             ("listen = \"nowhere\"", "listen"),
+            ("[health]\nheartbeat_s = 0", "heartbeat_s"),
+            ("[health]\nsilent_act = \"sulk\"", "silent_act"),
         ] {
             let error = config(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

@@ -5,6 +5,7 @@
 mod authorise;
 mod config;
 mod connection;
+mod health;
 mod query;
 mod ready;
 mod run;

@@ -141,6 +141,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         principal,
         sessions_max,
         harnesses,
+        health,
     } = config;
     make_state_dir(&state_dir)?;
     let _lock = lock(&state_dir)?;
@@ -166,6 +167,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
             .into_iter()
             .map(|(name, known)| (name, harness_settings(known)))
             .collect(),
+        health,
         exe: std::env::current_exe().map_err(RunError::Exe)?,
         control_dirs: directories::BaseDirs::new()
             .map(|dirs| vec![dirs.data_dir().join("oqto"), dirs.config_dir().join("oqto")])

@@ -51,7 +51,9 @@ mod tests {
         assert!(look(&watch).is_empty());
         std::fs::write(&path, "").unwrap();
         let facts = look(&watch);
-        let Fact::Violation(violation) = &facts[0];
+        let Fact::Violation(violation) = &facts[0] else {
+            panic!("{facts:?}")
+        };
         assert_eq!(
             (violation.operation.as_str(), violation.target.as_deref()),
             ("create", path.to_str())

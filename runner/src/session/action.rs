@@ -59,6 +59,11 @@ impl WriteId {
         Self::hash(b"session", &n.to_le_bytes())
     }
 
+    /// What is written since the harness was silent for too long.
+    pub(super) fn silence(since: u64) -> Self {
+        Self::hash(b"silence", &since.to_le_bytes())
+    }
+
     /// Hashed, so that no sender of commands can choose the name of a write that is not theirs.
     fn hash(whose: &[u8], what: &[u8]) -> Self {
         let digest = Sha256::new().chain_update(whose).chain_update(what).finalize();

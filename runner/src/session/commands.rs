@@ -204,6 +204,7 @@ impl Session {
             return Err(busy());
         }
         let speech = self.dialect.say(said, id, &self.asked)?;
+        self.heard_at = self.now;
         let pending = Pending {
             id,
             cmd: command.name(),
@@ -240,7 +241,12 @@ impl Session {
         Ok(())
     }
 
-    fn abort(&mut self, id: CommandId, command: &Command, out: &mut Vec<Action>) -> Result<(), Fault> {
+    pub(super) fn abort(
+        &mut self,
+        id: CommandId,
+        command: &Command,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Fault> {
         let until = Some(self.now + ABORT_MS);
         let begun = match &mut self.stage {
             Stage::Starting(_) => {

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::action::Action;
 use super::bounds::{EARLY_FACTS_MAX, VIOLATIONS_MAX};
 use super::machine::Session;
+use super::silence::Silence;
 use super::stage::Stage;
 
 /// The first byte of a note with facts. A command's note begins with its length, which is never zero.
@@ -26,6 +27,8 @@ const SIGXFSZ: i32 = 25;
 pub enum Fact {
     /// The sandbox refused something, ended somebody, or could only watch.
     Violation(SandboxViolation),
+    /// The harness works and says nothing.
+    Silent(Silence),
 }
 
 /// A note that begins like one with facts and is none.
@@ -89,7 +92,10 @@ impl Violations {
 impl Session {
     /// Takes what was seen from outside.
     pub(super) fn seen(&mut self, fact: &Fact, out: &mut Vec<Action>) {
-        let Fact::Violation(violation) = fact;
+        let violation = match fact {
+            Fact::Violation(violation) => violation,
+            Fact::Silent(silence) => return self.silent(silence, out),
+        };
         match &mut self.stage {
             // What holds it is told first.
             Stage::Starting(starting) if self.sandbox.is_none() => {

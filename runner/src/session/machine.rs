@@ -46,6 +46,10 @@ pub struct Session {
     pub(super) cursor: Cursor,
     /// How many writes were the session's own.
     pub(super) own_writes: u64,
+    /// When the harness last said something or was told something.
+    pub(super) heard_at: u64,
+    /// The silence that was told last, by its beginning, and whether something was done about it.
+    pub(super) silence_told: Option<(u64, bool)>,
     /// The time of what is at hand. It never goes back.
     pub(super) now: u64,
 }
@@ -83,6 +87,8 @@ impl Session {
             stderr: Vec::new(),
             cursor: setup.cursor,
             own_writes: 0,
+            heard_at: now_ms,
+            silence_told: None,
             now: now_ms,
             setup,
         }
@@ -96,6 +102,9 @@ impl Session {
         } else {
             self.expire_until(now_ms, out);
             self.now = self.now.max(now_ms);
+        }
+        if let Input::Out(_) | Input::Err(_) = input {
+            self.heard_at = self.now;
         }
         match input {
             Input::Out(bytes) => self.printed(bytes, out),

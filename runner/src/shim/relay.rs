@@ -23,6 +23,10 @@ use crate::{clock, sys};
 /// How long a program may take to end after its input was closed because the shim was told to end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long after its input was closed a program that runs on is asked to end by SIGTERM, it and all that it runs:
+/// the exec agent takes two seconds to end what runs in it, and the signal must leave time before the kill.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// How often a full disk is tried again. Nothing tells when it has room.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -78,6 +82,8 @@ pub(super) struct Relay {
     /// The tape does not grow, and the runner was told so.
     trouble: Option<String>,
     ending: Ending,
+    /// Set when its input is closed for good: when the program is asked to end by SIGTERM.
+    terminate_at: Option<Instant>,
     /// Set by a request to end: when the program is killed.
     kill_at: Option<Instant>,
     /// The note of what was seen when the program had ended, once it was looked, until it is on the tape.
@@ -107,6 +113,7 @@ impl Relay {
             consumed: 0,
             trouble: None,
             ending: Ending::Alive,
+            terminate_at: None,
             kill_at: None,
             seen: None,
             released: false,
@@ -133,7 +140,7 @@ impl Relay {
             if !ready[INPUT].is_empty() {
                 self.parts.input.flush();
             }
-            self.kill_when_due()?;
+            self.end_when_due()?;
             self.write_held();
             for (index, source) in ready[FIRST_SOURCE..].iter().enumerate() {
                 if !source.is_empty() || self.is_draining() {
@@ -201,10 +208,9 @@ impl Relay {
             return PollTimeout::ZERO;
         }
         let retry = self.trouble.is_some().then_some(RETRY);
-        let kill = self
-            .kill_at
-            .map(|at| at.saturating_duration_since(clock::instant()));
-        match retry.into_iter().chain(kill).min() {
+        let due = [self.terminate_at, self.kill_at].into_iter().flatten();
+        let due = due.map(|at| at.saturating_duration_since(clock::instant()));
+        match retry.into_iter().chain(due).min() {
             // A rounded-down wait would spin until the deadline.
             Some(wait) => (wait + Duration::from_millis(1))
                 .try_into()
@@ -217,6 +223,7 @@ impl Relay {
         while let Some(signal) = self.parts.signals.read_signal()? {
             if signal.ssi_signo == Signal::SIGTERM as u32 && self.kill_at.is_none() {
                 self.parts.input.close();
+                self.terminate_at = Some(clock::instant() + PATIENCE);
                 self.kill_at = Some(clock::instant() + GRACE);
             }
         }
@@ -231,11 +238,22 @@ impl Relay {
         Ok(())
     }
 
-    fn kill_when_due(&mut self) -> io::Result<()> {
-        match self.kill_at {
-            Some(at) if at <= clock::instant() => self.parts.child.kill(),
-            _ => Ok(()),
+    /// Does to a program that does not go what is due.
+    fn end_when_due(&mut self) -> io::Result<()> {
+        let Ending::Alive = self.ending else {
+            self.terminate_at = None;
+            return Ok(());
+        };
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= clock::instant());
+        if is_due(self.terminate_at) {
+            self.terminate_at = None;
+            // A host that does not show its processes leaves it to the kill.
+            let _asked = sys::terminate_descendants();
         }
+        if is_due(self.kill_at) {
+            self.parts.child.kill()?;
+        }
+        Ok(())
     }
 
     fn accept(&mut self) {
@@ -288,7 +306,10 @@ impl Relay {
                     };
                     link.say(&answer);
                 }
-                ToShim::CloseStdin => self.parts.input.close_when_written(),
+                ToShim::CloseStdin => {
+                    self.parts.input.close_when_written();
+                    self.terminate_at = Some(clock::instant() + PATIENCE);
+                }
                 ToShim::Kill => self.kill(),
                 ToShim::Consumed { read, needed } => self.consume(read, needed),
                 ToShim::Release => self.released = matches!(self.ending, Ending::Recorded(_)),

@@ -11,6 +11,7 @@ use super::driver::Driver;
 use super::facts::Facts;
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Handle, cursor};
+use super::health::Watchdog;
 use super::mind::{Mind, Origin};
 use super::record::SessionRecord;
 use crate::event_log::SessionLog;
@@ -54,7 +55,12 @@ impl Supervisor {
             None
         });
         let shim_pid = hold.as_ref().and_then(|hold| hold.holder().ok().flatten());
-        let facts = Facts::new(record.watch.as_deref(), self.witness.attend(shim_pid));
+        let watchdog = Watchdog::new(
+            self.settings.health.clone(),
+            self.vitals.clone(),
+            record.id.clone(),
+        );
+        let facts = Facts::new(record.watch.as_deref(), self.witness.attend(shim_pid), watchdog);
         let driver = Driver {
             mind,
             log: log.clone(),

@@ -147,6 +147,7 @@ impl Driver {
         self.send().await;
         let wake_at = self.mind.wake_at();
         let wait_ms = wake_at.map_or(u64::MAX, |at| at.saturating_sub(clock::unix_ms()));
+        self.facts.watchdog.observe(self.mind.silent_since(), !more);
         let Some(shim) = &mut self.shim else { return Ok(()) };
         tokio::select! {
             biased;
@@ -164,7 +165,7 @@ impl Driver {
                 }
             }
             notice = shim.next() => self.notice(notice).await,
-            Some(fact) = self.facts.hear() => self.note_facts(vec![fact]),
+            fact = self.facts.hear() => self.note_facts(vec![fact]),
             () = std::future::ready(()), if more => {}
             () = tokio::time::sleep(Duration::from_millis(wait_ms)), if wake_at.is_some() => {
                 let deeds = self.mind.expire(clock::unix_ms());

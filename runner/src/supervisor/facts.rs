@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use super::health::Watchdog;
 use crate::sandbox;
 use crate::session::Fact;
 use crate::shim::WriteId;
@@ -18,7 +19,10 @@ const NOTED_MAX: usize = 256;
 pub(super) struct Facts {
     watch: Option<Arc<str>>,
     heard: mpsc::Receiver<Fact>,
+    pub(super) watchdog: Watchdog,
     noted: HashSet<WriteId>,
+    /// The note of a silence that waits to be on the tape.
+    silence: Option<WriteId>,
 }
 
 /// A note that is to stand on the tape.
@@ -28,17 +32,22 @@ pub(super) struct Note {
 }
 
 impl Facts {
-    pub(super) fn new(watch: Option<&str>, heard: mpsc::Receiver<Fact>) -> Self {
+    pub(super) fn new(watch: Option<&str>, heard: mpsc::Receiver<Fact>, watchdog: Watchdog) -> Self {
         Self {
             watch: watch.map(Arc::from),
             heard,
+            watchdog,
             noted: HashSet::new(),
+            silence: None,
         }
     }
 
-    /// What somebody saw who watches the kernel; `None` when nobody does.
-    pub(super) async fn hear(&mut self) -> Option<Fact> {
-        self.heard.recv().await
+    /// What somebody saw who watches the kernel, or that the harness is silent.
+    pub(super) async fn hear(&mut self) -> Fact {
+        tokio::select! {
+            Some(fact) = self.heard.recv() => fact,
+            fact = self.watchdog.bark() => fact,
+        }
     }
 
     /// Looks at what is watched.
@@ -55,9 +64,14 @@ impl Facts {
     pub(super) fn news(&mut self, facts: Vec<Fact>) -> Vec<Note> {
         let mut notes = Vec::new();
         for fact in facts {
+            // A silence is told once by who saw it; how often there can be one, its length bounds.
+            let is_silence = matches!(fact, Fact::Silent(_));
             let bytes = Fact::note(&[fact]);
             let id = name(&bytes);
-            if self.noted.len() < NOTED_MAX && self.noted.insert(id) {
+            if is_silence {
+                self.silence = Some(id);
+                notes.push(Note { id, bytes });
+            } else if self.noted.len() < NOTED_MAX && self.noted.insert(id) {
                 notes.push(Note { id, bytes });
             }
         }
@@ -67,6 +81,9 @@ impl Facts {
     /// It is not on the tape after all; seen again, it is noted again.
     pub(super) fn lost(&mut self, id: WriteId) {
         self.noted.remove(&id);
+        if self.silence == Some(id) {
+            self.watchdog.lost();
+        }
     }
 }
 
@@ -82,6 +99,9 @@ fn name(note: &[u8]) -> WriteId {
 mod tests {
     use oqto_protocol::event::{SandboxViolation, ViolationDecision};
 
+    use std::time::Duration;
+
+    use super::super::settings::HealthSettings;
     use super::*;
 
     fn fact(n: usize) -> Fact {
@@ -95,7 +115,14 @@ mod tests {
 
     #[test]
     fn a_fact_is_noted_once_unless_it_was_lost_and_a_flood_is_cut() {
-        let mut facts = Facts::new(None, mpsc::channel(1).1);
+        let health = HealthSettings {
+            heartbeat: Duration::from_secs(10),
+            silent_warn: None,
+            silent_act: None,
+        };
+        let session = "s".parse().unwrap();
+        let watchdog = Watchdog::new(health, Arc::default(), session);
+        let mut facts = Facts::new(None, mpsc::channel(1).1, watchdog);
         let first = facts.news(vec![fact(0), fact(0)]);
         assert_eq!(first.len(), 1);
         assert!(facts.news(vec![fact(0)]).is_empty());

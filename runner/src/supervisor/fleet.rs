@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use oqto_protocol::codec::decode_all;
 use oqto_protocol::command::{Command, CommandEnvelope, GetMessages, SessionClose};
-use oqto_protocol::event::{Event, Heartbeat, ProcessHealth, Transient};
+use oqto_protocol::event::Transient;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::hello::HarnessInfo;
 use oqto_protocol::id::{CommandId, Digest, SessionId};
@@ -26,11 +26,12 @@ use super::group;
 use super::handle::{Ask, Followed, Handle};
 use super::installed;
 use super::settings::Settings;
+use super::vitals::Vitals;
 use super::witness::Witness;
+use crate::cause;
 use crate::event_log::EventLog;
 use crate::harness::{Harness, Program, Start};
 use crate::sandbox;
-use crate::{cause, clock};
 
 /// How many sessions are looked for at once when a runner begins: each takes a few descriptors meanwhile.
 const FINDING_MAX: usize = 64;
@@ -40,9 +41,6 @@ const MESSAGES_MAX: u32 = 256;
 
 /// Telemetry that waits for a slow peer; past this the oldest is dropped.
 const TRANSIENTS_MAX: usize = 256;
-
-/// How often telemetry is sent.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How long sessions may take to end when the runner stops: the harness's own grace and then some.
 const STOP_MAX: Duration = Duration::from_secs(15);
@@ -58,7 +56,9 @@ pub struct Supervisor {
     pub(super) stopping: AtomicBool,
     /// Who knows what the kernel says of sessions.
     pub(super) witness: Arc<Witness>,
-    transients: broadcast::Sender<Transient>,
+    /// How their processes do.
+    pub(super) vitals: Arc<Vitals>,
+    pub(super) transients: broadcast::Sender<Transient>,
 }
 
 /// A name that is taken.
@@ -108,6 +108,7 @@ impl Supervisor {
             live: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
             witness: Witness::begin(),
+            vitals: Arc::default(),
             transients: broadcast::Sender::new(TRANSIENTS_MAX),
         });
         let dir = supervisor.settings.sessions_dir();
@@ -374,7 +375,7 @@ impl Supervisor {
         }
     }
 
-    fn handles(&self) -> impl Iterator<Item = Handle> + use<> {
+    pub(super) fn handles(&self) -> impl Iterator<Item = Handle> + use<> {
         let made = |entry: &Entry| match entry {
             Entry::Made(handle) | Entry::Making(_, Some(handle)) => Some((**handle).clone()),
             Entry::Making(_, None) | Entry::Leaving => None,
@@ -400,32 +401,6 @@ impl Supervisor {
         let store = tokio::task::block_in_place(|| EventLog::open(path)).map(Arc::new)?;
         stores.insert(path.to_owned(), store.clone());
         Ok(store)
-    }
-
-    /// Sends telemetry for ever.
-    pub async fn beat(&self) {
-        let mut ticks = tokio::time::interval(HEARTBEAT);
-        loop {
-            ticks.tick().await;
-            for handle in self.handles().filter(|handle| !*handle.ended.borrow()) {
-                let now = clock::unix_ms();
-                let uptime_s = Some(now.saturating_sub(handle.record.created_at) / 1000);
-                let process = ProcessHealth {
-                    alive: true,
-                    pid: None,
-                    rss_bytes: None,
-                    cpu_pct: None,
-                    uptime_s,
-                };
-                let event = Event::Heartbeat(Heartbeat { process });
-                // Nobody may be listening.
-                let _ = self.transients.send(Transient {
-                    session_id: handle.record.id,
-                    ts: now,
-                    event,
-                });
-            }
-        }
     }
 
     /// Tells every session to end.

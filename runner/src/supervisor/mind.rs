@@ -160,6 +160,12 @@ impl<W> Mind<W> {
         self.core.state()
     }
 
+    /// Since when the harness works and says nothing; see [`Session::silent_since`].
+    #[must_use]
+    pub fn silent_since(&self) -> Option<u64> {
+        self.core.silent_since()
+    }
+
     /// Why the session ended, once it has.
     #[must_use]
     pub fn reason(&self) -> Arc<OnceLock<String>> {

@@ -27,6 +27,7 @@ mod fleet;
 mod forget;
 mod group;
 mod handle;
+mod health;
 mod installed;
 mod ledger;
 #[cfg_attr(
@@ -43,6 +44,7 @@ mod reading;
 mod record;
 mod seed;
 mod settings;
+mod vitals;
 mod witness;
 #[cfg_attr(
     not(feature = "simulation"),
@@ -53,7 +55,7 @@ mod writes;
 pub use fleet::{OpenError, Supervisor};
 pub use handle::Followed;
 pub use prepare::PrepareError;
-pub use settings::{HarnessSettings, Settings};
+pub use settings::{HarnessSettings, HealthSettings, Settings};
 
 /// What decides in a driver, for a simulation of the world around it.
 #[cfg(feature = "simulation")]

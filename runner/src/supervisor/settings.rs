@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
 use oqto_protocol::id::{RunnerId, SessionId};
 
 use crate::policy::PolicyName;
+use crate::session::SilentAct;
 
 /// What the supervisor knows of its runner.
 #[derive(Clone, Debug)]
@@ -28,8 +30,21 @@ pub struct Settings {
     pub harnesses: BTreeMap<String, HarnessSettings>,
     /// The runner's own program.
     pub exe: PathBuf,
+    /// How the health of sessions is looked after.
+    pub health: HealthSettings,
     /// Where this user's controls keep their authority and configuration.
     pub control_dirs: Vec<PathBuf>,
+}
+
+/// How the health of sessions is looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// How often the processes of sessions are looked at and told of.
+    pub heartbeat: Duration,
+    /// After how long a silence of a harness that works is told; `None`: never.
+    pub silent_warn: Option<Duration>,
+    /// After how long a silence something is done about it, and what.
+    pub silent_act: Option<(Duration, SilentAct)>,
 }
 
 /// What is known of one harness.
