@@ -6,15 +6,26 @@ use std::time::Duration;
 /// loopback and a few round trips elsewhere; who needs longer is not there.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
-/// How long one command or query may wait for its answer. Commands are answered when they are taken, not when the
-/// agent is done, so only a harness that starts slowly comes near this.
+/// How long one command or query may wait for its answer, with all that is dialled and sent again meanwhile. Commands
+/// are answered when they are taken, not when the agent is done, so only a harness that starts slowly, or a runner that
+/// is started again, comes near this.
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(60);
 
-/// How often a quiet connection says that it lives: below the shortest timeout of common NATs.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How often a quiet connection says that it lives: below the shortest timeout of common NATs, and three chances
+/// before it counts as dead.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
-/// After how long of silence a connection is dead: three keep-alives and some, and a person notices.
-pub(crate) const IDLE_MAX: Duration = Duration::from_secs(20);
+/// After how long of silence a connection is dead: an outage of some seconds passes, and a person does not wait long
+/// for the next. With the keep-alive before it, a dead peer is known after 13 s at the latest.
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a link must have stood for its loss to be a first one. Who loses it again sooner waits longer each time.
+pub(crate) const STEADY: Duration = Duration::from_secs(5);
+
+/// How often the process of the private runner is looked at. A UDP port that nobody listens at says nothing, so this,
+/// not the silence, is what tells that it died.
+#[cfg(feature = "local")]
+pub(crate) const PROCESS_LOOK: Duration = Duration::from_millis(100);
 
 /// What the kernel is asked for as socket buffers, bytes. The usual 208 KiB loses packets at full speed; what the
 /// kernel clamps it to is taken.
@@ -40,8 +51,9 @@ pub(crate) const UNKEPT_MAX: usize = 1024;
 /// How many transient events wait for a slow reader before the oldest are dropped.
 pub(crate) const TRANSIENTS_MAX: usize = 64;
 
-/// How often one command is sent at most: once, and once more after its link was lost.
-pub(crate) const SENDS_MAX: u8 = 2;
+/// How often one command is sent at most, each time on a new link. One that takes its runner down each time is not
+/// sent to the next for ever.
+pub(crate) const SENDS_MAX: u8 = 8;
 
 /// The life of the certificate of a private runner on this machine. It is not renewed yet: the runner is started
 /// anew and asks again, so this bounds how long one may run.

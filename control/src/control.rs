@@ -9,7 +9,7 @@ use oqto_protocol::id::{ControlId, RunnerId};
 use crate::authority::{Authority, AuthorityError};
 #[cfg(feature = "local")]
 use crate::bootstrap::Place;
-use crate::connection::{ConnectError, Dialer, RunnerAddr};
+use crate::connection::{ConnectError, Dialer, Fixed, Line, RunnerAddr, Way as _};
 use crate::fleet::{RecordError, Records};
 use crate::history::HistoryStore;
 use crate::runner::Runner;
@@ -117,7 +117,7 @@ pub struct Control {
 #[derive(Debug)]
 struct Inner {
     dialer: Arc<Dialer>,
-    records: Records,
+    records: Arc<Records>,
     history: Option<Arc<dyn HistoryStore>>,
     #[cfg(feature = "local")]
     place: Place,
@@ -144,15 +144,20 @@ impl Control {
             Some(id) => id,
             None => CONTROL_ID.parse()?,
         };
+        let dialer = Arc::new(Dialer::new(authority, control_id));
+        let records = Arc::new(Records::new(records_dir));
         let inner = Inner {
-            dialer: Arc::new(Dialer::new(authority, control_id)),
-            records: Records::new(records_dir),
-            history,
             #[cfg(feature = "local")]
             place: Place {
                 dir: local_dir,
                 program: runner_program,
+                dialer: Arc::clone(&dialer),
+                records: Arc::clone(&records),
+                wanted: None,
             },
+            dialer,
+            records,
+            history,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -165,29 +170,46 @@ impl Control {
         self.inner.dialer.authority()
     }
 
-    /// Connects to a runner whose certificate is of this control's authority.
+    /// Connects to a runner whose certificate is of this control's authority. This dials once; when the link is lost
+    /// later it is dialled again as long as somebody needs it.
     ///
     /// # Errors
     /// When nobody answers, who answers is not that runner, or the runner does not welcome this control.
     pub async fn connect(&self, runner: RunnerAddr) -> Result<Runner, ConnectError> {
         let inner = &self.inner;
-        Runner::connect(Arc::clone(&inner.dialer), runner, inner.history.clone()).await
+        let way = Fixed {
+            dialer: Arc::clone(&inner.dialer),
+            at: runner,
+        };
+        let (at, connection) = way.dial().await?;
+        let id = at.id.clone();
+        let line = Line::new(Arc::clone(&inner.dialer), Box::new(way), at, connection);
+        Ok(Runner::new(id, line, inner.history.clone()))
     }
 
-    /// The private runner of this machine: the one that runs, or one that is started for it.
+    /// The private runner of this machine: the one that runs, or one that is started for it. When its process dies, it
+    /// is started again as soon as somebody needs it, and finds its sessions.
     ///
     /// # Errors
     /// When no runner's program is found, or it does not start; what it said is in the error.
     #[cfg(feature = "local")]
     pub async fn local(&self) -> Result<Runner, crate::LocalError> {
-        crate::bootstrap::local(self, &self.inner.place, &self.inner.records).await
+        let inner = &self.inner;
+        let (at, connection) = inner.place.reach().await?;
+        let id = at.id.clone();
+        let way = Place {
+            wanted: Some(id.clone()),
+            ..inner.place.clone()
+        };
+        let line = Line::new(Arc::clone(&inner.dialer), Box::new(way), at, connection);
+        Ok(Runner::new(id, line, inner.history.clone()))
     }
 
     /// Where the private runner of this machine says it is, if it says so.
     #[cfg(feature = "local")]
     #[must_use]
     pub fn local_addr(&self) -> Option<RunnerAddr> {
-        crate::bootstrap::found(&self.inner.place.dir)
+        crate::bootstrap::found(&self.inner.place.dir).map(|neighbour| neighbour.at)
     }
 
     /// The runners that were remembered, by name.
@@ -222,8 +244,18 @@ impl Control {
         self.inner.records.remove(id)
     }
 
-    /// Closes every connection and waits until the runners were told. Without it they find out by themselves, after
-    /// a silence. Handles dial again when they are used.
+    /// Moves every connection to a new UDP socket; the runners follow, and nothing is lost or said again. Not needed
+    /// when this host's address changes, which the connections survive by themselves: it is for who knows that the port
+    /// is of no more use, as behind a NAT that has forgotten it.
+    ///
+    /// # Errors
+    /// When the system gives no socket; then all stays as it is.
+    pub fn rebind(&self) -> std::io::Result<()> {
+        self.inner.dialer.rebind()
+    }
+
+    /// Closes every connection for good and waits until the runners were told. Without it they find out by themselves,
+    /// after a silence. Commands that wait, and streams of events, end with [`ConnectError::Closed`].
     pub async fn close(&self) {
         self.inner.dialer.close().await;
     }

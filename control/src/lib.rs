@@ -22,11 +22,17 @@
 //! # }
 //! ```
 //!
+//! Links come and go, and neither [`Events`] nor commands end with them: a link that was lost is dialled again while
+//! somebody needs it, a stream goes on from its exact cursor, a command is sent again under its id for a minute. The
+//! same holds when the runner is killed or replaced by another build; the private one of this machine is started again.
+//! [`Runner::link`] shows how the link stands, [`Events::update`] tells of interruptions who wants to know,
+//! [`Events::patience`] and [`Runner::close`] end what should not wait.
+//!
 //! Nothing here panics and nothing is global to the process. It needs a tokio runtime with time and I/O. Futures may
 //! be dropped at any point: a command that was sent may still have its effect, a subscription just ends.
 //!
-//! Floors, each naming only those before it: `bounds`, `authority`, `history`, `link` (pure) → `connection` → `events`
-//! → `runner`, `session` → `fleet`, `bootstrap` → `control` → `cli`.
+//! Floors, each naming only those before it: `bounds`, `authority`, `history`, `link` (pure) → `connection` → `events`,
+//! `fleet` → `bootstrap` → `runner`, `session` → `control` → `cli`.
 #![forbid(unsafe_code)]
 
 mod authority;
@@ -40,6 +46,10 @@ mod control;
 mod events;
 mod fleet;
 pub mod history;
+#[cfg(feature = "simulation")]
+pub mod link;
+#[cfg(not(feature = "simulation"))]
+#[expect(unreachable_pub, reason = "public for simulations alone")]
 mod link;
 mod runner;
 mod session;
@@ -52,9 +62,9 @@ pub use oqto_protocol::session::SessionConfig;
 pub use authority::{Authority, AuthorityError, SignError};
 #[cfg(feature = "local")]
 pub use bootstrap::{LocalError, StartError};
-pub use connection::{ConnectError, ExchangeError, Refusal, RunnerAddr, TlsError};
+pub use connection::{ConnectError, ExchangeError, LinkState, Refusal, RunnerAddr, TlsError};
 pub use control::{Control, NoHome, OpenError, Options};
-pub use events::{Events, EventsError, SubscribeError};
+pub use events::{Events, EventsError, Mark, SubscribeError, Update};
 pub use fleet::RecordError;
 pub use link::OrderError;
 pub use runner::{CommandError, QueryError, Runner};

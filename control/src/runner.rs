@@ -1,6 +1,7 @@
-//! A runner's handle: one connection that is dialled anew when it was lost, commands, queries.
+//! A runner's handle: its line, commands, queries.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use oqto_protocol::attest::{Attest, Attestation};
 use oqto_protocol::codec::Blob;
@@ -12,9 +13,13 @@ use oqto_protocol::policy::{PolicyInfo, PolicyText};
 use oqto_protocol::query::{Answer, PolicyList, PolicyShow, Query, RunnerSessions, RunnerStatus, Status};
 use oqto_protocol::reply::{Reply, ReplyData};
 use oqto_protocol::session::{SessionConfig, SessionInfo};
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{broadcast, watch};
+use tokio::time::timeout_at;
 
-use crate::connection::{ConnectError, Connection, Dialer, ExchangeError, Refusal, RunnerAddr, encode};
+use crate::bounds::{ANSWER_WAIT, SENDS_MAX};
+use crate::connection::{
+    ConnectError, Connection, ExchangeError, Line, LinkState, Patience, Refusal, RunnerAddr, encode,
+};
 use crate::history::HistoryStore;
 use crate::link::{Flight, Lost};
 use crate::session::Session;
@@ -82,7 +87,9 @@ pub enum QueryError {
     },
 }
 
-/// A runner that is connected. Clones share the connection.
+/// A runner that was connected once. Clones share its link, which is dialled again when it was lost, as long as a
+/// command waits or events are read: with back-off and jitter, through a circuit breaker of its own and a budget that
+/// all runners of a control share. Dropping the last handle closes it.
 #[derive(Clone, Debug)]
 pub struct Runner {
     inner: Arc<Inner>,
@@ -90,39 +97,40 @@ pub struct Runner {
 
 #[derive(Debug)]
 struct Inner {
-    dialer: Arc<Dialer>,
-    at: RunnerAddr,
-    live: Mutex<Arc<Connection>>,
+    id: RunnerId,
+    line: Arc<Line>,
     history: Option<Arc<dyn HistoryStore>>,
 }
 
 impl Runner {
-    pub(crate) async fn connect(
-        dialer: Arc<Dialer>,
-        at: RunnerAddr,
-        history: Option<Arc<dyn HistoryStore>>,
-    ) -> Result<Self, ConnectError> {
-        let live = Mutex::new(Arc::new(dialer.dial(&at).await?));
-        Ok(Self {
-            inner: Arc::new(Inner {
-                dialer,
-                at,
-                live,
-                history,
-            }),
-        })
+    pub(crate) fn new(id: RunnerId, line: Arc<Line>, history: Option<Arc<dyn HistoryStore>>) -> Self {
+        Self {
+            inner: Arc::new(Inner { id, line, history }),
+        }
     }
 
     /// Its name, as its certificate says.
     #[must_use]
     pub fn id(&self) -> &RunnerId {
-        &self.inner.at.id
+        &self.inner.id
     }
 
-    /// Where it is.
+    /// Where it was reached last.
     #[must_use]
-    pub fn addr(&self) -> &RunnerAddr {
-        &self.inner.at
+    pub fn addr(&self) -> RunnerAddr {
+        self.inner.line.at()
+    }
+
+    /// How its link stands, now and whenever that changes. Looking at it makes nobody dial.
+    #[must_use]
+    pub fn link(&self) -> watch::Receiver<LinkState> {
+        self.inner.line.state()
+    }
+
+    /// Closes its link for good, for all clones: what waits for it, commands and streams of events, ends with
+    /// [`ConnectError::Closed`]. Its agents do not notice.
+    pub fn close(&self) {
+        self.inner.line.close();
     }
 
     /// What it said of itself when it was connected: its harnesses, its limits.
@@ -233,17 +241,17 @@ impl Runner {
     }
 
     /// Gives a session a command under a fresh id. When the link is lost before the answer, the same id is sent
-    /// once more: a command has its effect once.
+    /// again on the next, for a minute in all: a command has its effect once.
     ///
     /// # Errors
-    /// When the runner refuses, or no answer comes.
+    /// When the runner refuses, or no answer comes. Only [`CommandError::Exchange`] leaves open whether it had its
+    /// effect.
     pub async fn command(
         &self,
         session: &SessionId,
         command: Command,
     ) -> Result<Option<ReplyData>, CommandError> {
         let cmd = command.name();
-        let exchange = |source| CommandError::Exchange { cmd, source };
         let id = CommandId(random()?);
         let envelope = CommandEnvelope {
             id,
@@ -251,18 +259,12 @@ impl Runner {
             runner_id: None,
             command,
         };
-        let bytes = encode(&envelope).map_err(|error| exchange(error.into()))?;
-        let mut flight = Flight::new(id);
-        let reply: Reply = loop {
-            match self.connection().await?.exchange(&bytes).await {
-                Ok(reply) => break reply,
-                Err(ExchangeError::Refused(source)) => return Err(CommandError::Refused { cmd, source }),
-                Err(error) if error.is_lost() && flight.lost() == Lost::Resend => {
-                    tracing::debug!(%id, cmd, "the link was lost; the command is sent again");
-                }
-                Err(error) => return Err(exchange(error)),
-            }
-        };
+        let bytes = encode(&envelope).map_err(|error| CommandError::Exchange {
+            cmd,
+            source: error.into(),
+        })?;
+        let mut flight = Flight::new(id, Instant::now() + ANSWER_WAIT);
+        let reply = self.send(&bytes, cmd, &mut flight).await?;
         if !flight.is_answered_by(&reply) {
             return Err(CommandError::Answer { cmd });
         }
@@ -276,36 +278,80 @@ impl Runner {
         }
     }
 
+    /// Sends a command's bytes until they are answered.
+    async fn send(
+        &self,
+        bytes: &[u8],
+        cmd: &'static str,
+        flight: &mut Flight,
+    ) -> Result<Reply, CommandError> {
+        let unanswered = |source| Err(CommandError::Exchange { cmd, source });
+        let mut lost = None;
+        loop {
+            let connection = match (self.connection_by(flight.until()).await, lost.take()) {
+                (Ok(connection), _) => connection,
+                // That it was sent says more than that it cannot be sent again.
+                (Err(error), Some(lost)) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, cmd, "not sent again");
+                    return unanswered(lost);
+                }
+                (Err(error), None) => return Err(error.into()),
+            };
+            flight.sent();
+            let answer = timeout_at(flight.until().into(), connection.exchange(bytes)).await;
+            match answer.unwrap_or(Err(ExchangeError::Slow)) {
+                Ok(reply) => return Ok(reply),
+                Err(ExchangeError::Refused(source)) => return Err(CommandError::Refused { cmd, source }),
+                Err(error) if error.is_lost() && flight.lost(Instant::now()) == Lost::Resend => {
+                    lost = Some(error);
+                }
+                Err(error) => return unanswered(error),
+            }
+        }
+    }
+
     /// Asks the runner something; a question without effect is asked again when the link is lost.
     ///
     /// # Errors
-    /// When the runner refuses, or no answer comes.
+    /// When the runner refuses, or no answer comes within a minute.
     pub async fn query(&self, query: Query) -> Result<Answer, QueryError> {
         let name = query.name();
         let exchange = |source| QueryError::Exchange { query: name, source };
         let bytes = encode(&query).map_err(|error| exchange(error.into()))?;
-        let mut answer = self.connection().await?.exchange(&bytes).await;
-        if answer.as_ref().is_err_and(ExchangeError::is_lost) && is_harmless(&query) {
-            answer = self.connection().await?.exchange(&bytes).await;
-        }
-        match answer {
-            Ok(Answer::Fault(fault)) => Err(QueryError::Refused {
-                query: name,
-                source: Refusal(fault),
-            }),
-            Err(ExchangeError::Refused(source)) => Err(QueryError::Refused { query: name, source }),
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(exchange(error)),
+        let until = Instant::now() + ANSWER_WAIT;
+        let mut sends = 0;
+        loop {
+            let connection = self.connection_by(until).await?;
+            sends += 1;
+            let answer = timeout_at(until.into(), connection.exchange(&bytes)).await;
+            match answer.unwrap_or(Err(ExchangeError::Slow)) {
+                Ok(Answer::Fault(fault)) => {
+                    return Err(QueryError::Refused {
+                        query: name,
+                        source: Refusal(fault),
+                    });
+                }
+                Err(ExchangeError::Refused(source)) => {
+                    return Err(QueryError::Refused { query: name, source });
+                }
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.is_lost() && is_harmless(&query) && sends < SENDS_MAX => {}
+                Err(error) => return Err(exchange(error)),
+            }
         }
     }
 
     /// The connection; dialled again when it was lost. Who comes while it is dialled waits for the same one.
-    pub(crate) async fn connection(&self) -> Result<Arc<Connection>, ConnectError> {
-        let mut live = self.inner.live.lock().await;
-        if live.is_closed() {
-            *live = Arc::new(self.inner.dialer.dial(&self.inner.at).await?);
-        }
-        Ok(Arc::clone(&live))
+    async fn connection(&self) -> Result<Arc<Connection>, ConnectError> {
+        self.connection_by(Instant::now() + ANSWER_WAIT).await
+    }
+
+    async fn connection_by(&self, until: Instant) -> Result<Arc<Connection>, ConnectError> {
+        self.inner.line.connection(Patience::Until(until)).await
+    }
+
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.inner.line
     }
 
     pub(crate) fn history(&self) -> Option<Arc<dyn HistoryStore>> {

@@ -202,10 +202,11 @@ impl Session {
         self.done(Command::Compact(Compact { instructions })).await
     }
 
-    /// Its events after the last one that the history store has; without a store all that the runner keeps.
+    /// Its events after the last one that the history store has; without a store all that the runner keeps. The stream
+    /// does not end because of a link, nor of a runner that dies and comes back.
     ///
     /// # Errors
-    /// When there is no such session, or the runner cannot be reached.
+    /// When there is no such session, or the runner cannot be reached within a minute.
     pub async fn events(&self) -> Result<Events, SubscribeError> {
         let last = self.last_kept().await?;
         self.subscribe(last, self.runner.history()).await
@@ -217,7 +218,8 @@ impl Session {
     /// events that it has not.
     ///
     /// # Errors
-    /// When there is no such session, events after the cursor are kept no longer, or the runner cannot be reached.
+    /// When there is no such session, events after the cursor are kept no longer, or the runner cannot be reached
+    /// within a minute.
     pub async fn events_from(&self, cursor: Cursor) -> Result<Events, SubscribeError> {
         let is_joined = cursor <= self.last_kept().await?;
         self.subscribe(cursor, self.runner.history().filter(|_| is_joined))
@@ -238,8 +240,7 @@ impl Session {
         from: Cursor,
         store: Option<Arc<dyn HistoryStore>>,
     ) -> Result<Events, SubscribeError> {
-        let connection = self.runner.connection().await?;
-        Events::subscribe(connection, self.addr(), from, store).await
+        Events::subscribe(Arc::clone(self.runner.line()), self.addr(), from, store).await
     }
 
     /// Any other command.

@@ -30,7 +30,7 @@ impl Door {
     }
 
     fn stranger(&self) -> Stranger {
-        Stranger::of(&self.control, self.runner.addr().clone())
+        Stranger::of(&self.control, self.runner.addr())
     }
 
     fn authority(&self) -> String {
@@ -54,7 +54,7 @@ impl Door {
     /// Asserts that the same runner still serves an honest control.
     async fn still_serves(self) {
         let pid = self.home.runner_pid();
-        let fresh = self.control.connect(self.runner.addr().clone()).await.unwrap();
+        let fresh = self.control.connect(self.runner.addr()).await.unwrap();
         assert_eq!(fresh.status().await.unwrap().sessions, 0);
         assert_eq!(self.runner.sessions().await.unwrap(), []);
         self.control.close().await;

@@ -288,7 +288,7 @@ async fn more_than_half_of_all_places_can_be_taken() {
     let runner = control.local().await.unwrap();
     let mut others = Vec::new();
     for _ in 0..40 {
-        others.push(control.connect(runner.addr().clone()).await.unwrap());
+        others.push(control.connect(runner.addr()).await.unwrap());
     }
     for other in &others {
         assert_eq!(other.status().await.unwrap().sessions, 0);

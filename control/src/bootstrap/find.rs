@@ -19,9 +19,23 @@ struct Found {
     pid: u32,
 }
 
+/// A runner that says it runs here.
+#[derive(Clone, Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) at: RunnerAddr,
+    pid: u32,
+}
+
+impl Neighbour {
+    /// Whether its process lives.
+    pub(super) fn lives(&self) -> bool {
+        lives(self.pid)
+    }
+}
+
 /// Where the runner of a state directory says it is. `None` when there is none, when its process is gone, or when
 /// what is there cannot be read: a runner that is started then says what is wrong.
-pub(crate) fn found(dir: &Path) -> Option<RunnerAddr> {
+pub(crate) fn found(dir: &Path) -> Option<Neighbour> {
     let mut text = Vec::new();
     let file = File::open(dir.join("runner.json")).ok()?;
     file.take(RECORD_LEN_MAX).read_to_end(&mut text).ok()?;
@@ -32,9 +46,12 @@ pub(crate) fn found(dir: &Path) -> Option<RunnerAddr> {
     } = serde_json::from_slice(&text).ok()?;
     // A dead process is not knocked at: a closed UDP port answers nothing, and that takes a timeout to find out. A
     // number that lives again as somebody else costs that timeout and no more.
-    lives(pid).then_some(RunnerAddr {
-        id: runner_id,
-        address,
+    lives(pid).then_some(Neighbour {
+        at: RunnerAddr {
+            id: runner_id,
+            address,
+        },
+        pid,
     })
 }
 

@@ -4,17 +4,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use oqto_protocol::id::RunnerId;
 
 use super::find::found;
 use super::program::runner_program;
 use super::start::{StartError, start};
-use crate::bounds::{BOOTSTRAP_WAIT, LOCAL_CONNECT_WAIT};
-use crate::connection::{ConnectError, RunnerAddr};
-use crate::control::Control;
+use crate::bounds::{BOOTSTRAP_WAIT, LOCAL_CONNECT_WAIT, PROCESS_LOOK};
+use crate::connection::{ConnectError, Connection, Dialer, Dialling, RunnerAddr, Way};
 use crate::fleet::{RecordError, Records};
-use crate::runner::Runner;
 
 /// Why there is no runner on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +51,14 @@ pub enum LocalError {
         /// The name.
         id: RunnerId,
     },
+    /// The state directory was made anew.
+    #[error("the runner of this machine calls itself {id} and was {was}: its state directory is another")]
+    Changed {
+        /// The name that it had.
+        was: RunnerId,
+        /// The name that it has.
+        id: RunnerId,
+    },
     /// The known runners cannot be read.
     #[error("cannot read which runners are known")]
     Records(#[from] RecordError),
@@ -60,53 +67,102 @@ pub enum LocalError {
     Connect(#[from] ConnectError),
 }
 
-/// Where the private runner is, and its program if one was asked for.
-#[derive(Debug)]
+impl LocalError {
+    /// Whether trying again is of no use before somebody has changed something. A missing program is not of that kind:
+    /// it may be in the middle of its replacement.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self, Self::Taken { .. } | Self::Changed { .. })
+    }
+}
+
+/// Where the private runner is, its program if one was asked for, and what it takes to start and to reach it: again
+/// each time its process has died.
+#[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) dir: PathBuf,
     pub(crate) program: Option<PathBuf>,
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) records: Arc<Records>,
+    /// Whom a handle means that was made before: another runner is not taken for it.
+    pub(crate) wanted: Option<RunnerId>,
 }
 
-/// The runner that runs in the state directory, or one that is started there.
-pub(crate) async fn local(control: &Control, place: &Place, records: &Records) -> Result<Runner, LocalError> {
-    let dir = &place.dir;
-    if let Some(runner) = knock(control, found(dir)).await {
-        return Ok(runner);
-    }
-    make_dir(dir)?;
-    let _lock = lock(dir).await?;
-    // Who held the lock may have started it.
-    if let Some(runner) = knock(control, found(dir)).await {
-        return Ok(runner);
-    }
-    let program = runner_program(place.program.as_deref()).ok_or(LocalError::NoProgram)?;
-    let failed = |source| LocalError::Start {
-        program: program.clone(),
-        source,
-    };
-    let asking = start(&program, dir).await.map_err(failed)?;
-    if records.find(asking.runner_id())?.is_some() {
-        return Err(LocalError::Taken {
-            id: asking.runner_id().clone(),
-        });
-    }
-    let at = asking.grant(control.authority()).await.map_err(failed)?;
-    Ok(control.connect(at).await?)
-}
-
-/// Connects to a runner that may be gone.
-async fn knock(control: &Control, at: Option<RunnerAddr>) -> Option<Runner> {
-    let connect = control.connect(at?);
-    match tokio::time::timeout(LOCAL_CONNECT_WAIT, connect).await {
-        Ok(Ok(runner)) => Some(runner),
-        Ok(Err(error)) => {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "the runner that was found is not ours"
-            );
-            None
+impl Place {
+    /// Connects to the runner that runs in the state directory, or to one that is started there.
+    pub(crate) async fn reach(&self) -> Result<(RunnerAddr, Connection), LocalError> {
+        let dir = &self.dir;
+        if let Some(reached) = self.knock().await? {
+            return Ok(reached);
         }
-        Err(_) => None,
+        make_dir(dir)?;
+        let _lock = lock(dir).await?;
+        // Who held the lock may have started it.
+        if let Some(reached) = self.knock().await? {
+            return Ok(reached);
+        }
+        let program = runner_program(self.program.as_deref()).ok_or(LocalError::NoProgram)?;
+        let failed = |source| LocalError::Start {
+            program: program.clone(),
+            source,
+        };
+        let asking = start(&program, dir).await.map_err(failed)?;
+        self.check_wanted(asking.runner_id())?;
+        if self.records.find(asking.runner_id())?.is_some() {
+            return Err(LocalError::Taken {
+                id: asking.runner_id().clone(),
+            });
+        }
+        let at = asking.grant(self.dialer.authority()).await.map_err(failed)?;
+        let connection = self.dialer.dial(&at).await?;
+        if let Some(neighbour) = found(dir).filter(|neighbour| neighbour.at == at) {
+            connection.watch(PROCESS_LOOK, move || !neighbour.lives());
+        }
+        Ok((at, connection))
+    }
+
+    /// Connects to a runner that may be gone.
+    async fn knock(&self) -> Result<Option<(RunnerAddr, Connection)>, LocalError> {
+        let Some(neighbour) = found(&self.dir) else {
+            return Ok(None);
+        };
+        match tokio::time::timeout(LOCAL_CONNECT_WAIT, self.dialer.dial(&neighbour.at)).await {
+            Ok(Ok(connection)) => {
+                let at = neighbour.at.clone();
+                self.check_wanted(&at.id)?;
+                connection.watch(PROCESS_LOOK, move || !neighbour.lives());
+                Ok(Some((at, connection)))
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the runner that was found is not ours"
+                );
+                Ok(None)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn check_wanted(&self, id: &RunnerId) -> Result<(), LocalError> {
+        match &self.wanted {
+            Some(wanted) if wanted != id => Err(LocalError::Changed {
+                was: wanted.clone(),
+                id: id.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Way for Place {
+    fn dial(&self) -> Dialling {
+        let place = self.clone();
+        Box::pin(async move {
+            place
+                .reach()
+                .await
+                .map_err(|error| ConnectError::Local(Box::new(error)))
+        })
     }
 }
 

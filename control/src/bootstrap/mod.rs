@@ -11,5 +11,5 @@ mod start;
 
 pub(crate) use find::found;
 pub use local::LocalError;
-pub(crate) use local::{Place, is_root, local};
+pub(crate) use local::{Place, is_root};
 pub use start::StartError;

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use oqto_protocol::bounds::HELLO_LEN_MAX;
 use oqto_protocol::event::{Envelope, Transient};
@@ -13,7 +14,7 @@ use oqto_protocol::version::{MINOR, MINOR_MIN};
 use quinn::{ClientConfig, SendStream, TransportConfig, VarInt};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::endpoint::{Endpoints, transport_config};
 use super::exchange::{encode, expect};
@@ -21,6 +22,7 @@ use super::tls::{client_config, names_runner};
 use super::{ExchangeError, FrameReader, TlsError};
 use crate::authority::{Authority, server_name};
 use crate::bounds::{ANSWER_BUFFER_LEN, CONNECT_WAIT, TRANSIENTS_MAX};
+use crate::link::Budget;
 
 /// Where a runner is and who it must prove to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +85,51 @@ pub enum ConnectError {
         /// The runner's minor version.
         theirs: u16,
     },
+    /// The private runner of this machine is gone and cannot be started again.
+    #[cfg(feature = "local")]
+    #[error("cannot start the private runner of this machine again")]
+    Local(#[source] Box<crate::LocalError>),
+    /// The link was lost and did not come back in time.
+    #[error("the link to the runner was lost {} s ago and is not back", waited.as_secs())]
+    Away {
+        /// How long it was waited for.
+        waited: Duration,
+        /// Why the last dial failed, if one did.
+        source: Option<Arc<ConnectError>>,
+    },
+    /// The runner did not answer for so long that it is left alone for a while: the circuit is open.
+    #[error("the runner is left alone for {} s more, since it does not answer", retry_in.as_secs_f32().ceil())]
+    Open {
+        /// After how long it is dialled again.
+        retry_in: Duration,
+        /// Why the last dial failed.
+        source: Option<Arc<ConnectError>>,
+    },
+    /// This program has closed the runner's handle, or the control.
+    #[error("the link was closed by this program")]
+    Closed,
+}
+
+impl ConnectError {
+    /// Whether dialling again is of no use before somebody has changed something.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::NoRuntime(_)
+            | Self::Tls(_)
+            | Self::Stranger { .. }
+            | Self::Version { .. }
+            | Self::Closed => true,
+            Self::Hello(source) => matches!(source, ExchangeError::Refused(_)),
+            #[cfg(feature = "local")]
+            Self::Local(error) => error.is_lasting(),
+            Self::Socket(_)
+            | Self::Dial { .. }
+            | Self::Silent { .. }
+            | Self::Handshake { .. }
+            | Self::Away { .. }
+            | Self::Open { .. } => false,
+        }
+    }
 }
 
 /// What it takes to dial.
@@ -92,6 +139,8 @@ pub(crate) struct Dialer {
     control_id: ControlId,
     endpoints: Endpoints,
     transport: Arc<TransportConfig>,
+    budget: Mutex<Budget>,
+    closed: watch::Sender<bool>,
 }
 
 impl Dialer {
@@ -102,6 +151,8 @@ impl Dialer {
             control_id,
             endpoints: Endpoints::default(),
             transport: Arc::new(transport_config()),
+            budget: Mutex::default(),
+            closed: watch::Sender::new(false),
         }
     }
 
@@ -110,14 +161,34 @@ impl Dialer {
         &self.authority
     }
 
-    /// Closes every connection and waits until the peers were told.
+    /// From when on a link that was lost may be dialled again: all of them share one budget.
+    pub(super) fn reserve(&self) -> Instant {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.reserve(Instant::now())
+    }
+
+    /// Closes every connection for good and waits until the peers were told.
     pub(crate) async fn close(&self) {
+        self.closed.send_replace(true);
         self.endpoints.close().await;
+    }
+
+    /// Whether it was closed, now and when that changes.
+    pub(super) fn closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
+    }
+
+    /// Moves every connection to a new socket.
+    pub(crate) fn rebind(&self) -> io::Result<()> {
+        self.endpoints.rebind()
     }
 
     /// Connects: when it returns, the runner has proved its name and answered Hello.
     pub(crate) async fn dial(&self, at: &RunnerAddr) -> Result<Connection, ConnectError> {
         tokio::runtime::Handle::try_current().map_err(ConnectError::NoRuntime)?;
+        if *self.closed.borrow() {
+            return Err(ConnectError::Closed);
+        }
         tokio::time::timeout(CONNECT_WAIT, self.dial_unbounded(at))
             .await
             .unwrap_or(Err(ConnectError::Silent { address: at.address }))
@@ -180,6 +251,25 @@ impl Connection {
         self.quic.close_reason().is_some()
     }
 
+    /// Ends it, for both sides; who waits for something on it learns that it is lost.
+    pub(super) fn close(&self) {
+        self.quic.close(VarInt::from_u32(0), b"done");
+    }
+
+    /// Looks from time to time whether the runner is gone, and ends the connection then: its silence would only be
+    /// understood much later.
+    #[cfg(feature = "local")]
+    pub(crate) fn watch(&self, every: Duration, mut is_gone: impl FnMut() -> bool + Send + 'static) {
+        let quic = self.quic.clone();
+        tokio::spawn(async move {
+            while tokio::time::timeout(every, quic.closed()).await.is_err() {
+                if is_gone() {
+                    quic.close(VarInt::from_u32(0), b"gone");
+                }
+            }
+        });
+    }
+
     /// Telemetry from now on. Who reads slowly loses the oldest.
     pub(crate) fn transients(&self) -> broadcast::Receiver<Envelope> {
         self.transients.subscribe()
@@ -189,7 +279,7 @@ impl Connection {
 /// The first stream's reader lives in a task and holds the connection: it has to be closed, not only let go.
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.quic.close(VarInt::from_u32(0), b"done");
+        self.close();
     }
 }
 

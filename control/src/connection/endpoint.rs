@@ -43,6 +43,21 @@ impl Endpoints {
         Ok(slot.insert(endpoint).clone())
     }
 
+    /// Moves every connection to a socket of its own port; the peers follow.
+    pub(super) fn rebind(&self) -> io::Result<()> {
+        for slot in [&self.v4, &self.v6] {
+            let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(endpoint) = &*slot {
+                let local = match endpoint.local_addr()? {
+                    SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+                    SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+                };
+                endpoint.rebind(bind(local)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Closes every connection and waits until the peers were told.
     pub(super) async fn close(&self) {
         for slot in [&self.v4, &self.v6] {

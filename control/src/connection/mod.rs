@@ -2,12 +2,13 @@
 //!
 //! Uses `authority`, `bounds`. Promise: a [`Connection`] exists only after the runner proved its name and answered
 //! Hello with the same. Every frame is bounded and every wait ends. Not here: what is sent again after a lost link
-//! (`runner`), what order events come in (`link`).
+//! (`runner`), what order events come in and when to dial again (`link`).
 
 mod dial;
 mod endpoint;
 mod exchange;
 mod frames;
+mod line;
 mod tls;
 
 pub use dial::{ConnectError, RunnerAddr};
@@ -15,4 +16,8 @@ pub(crate) use dial::{Connection, Dialer};
 pub(crate) use exchange::encode;
 pub use exchange::{ExchangeError, Refusal};
 pub(crate) use frames::{Fill, FrameReader};
+#[cfg(feature = "local")]
+pub(crate) use line::Dialling;
+pub use line::LinkState;
+pub(crate) use line::{Fixed, Line, Patience, Way, random};
 pub use tls::TlsError;

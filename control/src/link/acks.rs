@@ -7,14 +7,14 @@ use crate::history::Kept;
 
 /// The acknowledgements of one subscription: cumulative, never back, never for what could still be lost.
 #[derive(Debug, Default)]
-pub(crate) struct Acks {
+pub struct Acks {
     due: u64,
     sent: u64,
 }
 
 impl Acks {
     /// The store has kept events. `current` is the epoch of the stream: numbers of another one say nothing here.
-    pub(crate) fn kept(&mut self, kept: Kept, current: u32) {
+    pub fn kept(&mut self, kept: Kept, current: u32) {
         match kept {
             Kept::Durable(Cursor { epoch, seq }) if epoch == current => self.due = self.due.max(seq),
             Kept::Durable(_) | Kept::Volatile => {}
@@ -22,15 +22,20 @@ impl Acks {
     }
 
     /// The acknowledgement that is to be sent now, if any: one for all that was kept since the last.
-    pub(crate) fn next(&mut self) -> Option<Ack> {
+    pub fn take(&mut self) -> Option<Ack> {
         (self.due > self.sent).then(|| {
             self.sent = self.due;
             Ack { seq: self.due }
         })
     }
 
+    /// The subscription was made again: what the old one was told last may not have been heard.
+    pub fn again(&mut self) {
+        self.sent = 0;
+    }
+
     /// The stream was reset: its numbers go on from an earlier one.
-    pub(crate) fn reset(&mut self, seq: u64) {
+    pub fn reset(&mut self, seq: u64) {
         self.due = seq.min(self.due);
         self.sent = seq.min(self.sent);
     }
@@ -57,18 +62,28 @@ mod tests {
         for (kept, ack) in table {
             let mut acks = Acks::default();
             kept.iter().for_each(|kept| acks.kept(*kept, 1));
-            assert_eq!(acks.next(), ack.map(|seq| Ack { seq }), "after {kept:?}");
-            assert_eq!(acks.next(), None, "an acknowledgement is not repeated");
+            assert_eq!(acks.take(), ack.map(|seq| Ack { seq }), "after {kept:?}");
+            assert_eq!(acks.take(), None, "an acknowledgement is not repeated");
         }
+    }
+
+    #[test]
+    fn what_an_old_link_may_not_have_carried_is_acknowledged_again() {
+        let mut acks = Acks::default();
+        acks.kept(durable(1, 9), 1);
+        assert_eq!(acks.take(), Some(Ack { seq: 9 }));
+        acks.again();
+        assert_eq!(acks.take(), Some(Ack { seq: 9 }));
+        assert_eq!(acks.take(), None);
     }
 
     #[test]
     fn after_a_reset_lower_numbers_are_acknowledged_again() {
         let mut acks = Acks::default();
         acks.kept(durable(1, 9), 1);
-        assert_eq!(acks.next(), Some(Ack { seq: 9 }));
+        assert_eq!(acks.take(), Some(Ack { seq: 9 }));
         acks.reset(4);
         acks.kept(durable(2, 6), 2);
-        assert_eq!(acks.next(), Some(Ack { seq: 6 }));
+        assert_eq!(acks.take(), Some(Ack { seq: 6 }));
     }
 }

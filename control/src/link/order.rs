@@ -44,7 +44,7 @@ pub enum OrderError {
 
 /// What to do with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admitted {
+pub enum Admitted {
     /// Hand it on.
     New,
     /// It was handed on before: drop it.
@@ -53,23 +53,23 @@ pub(crate) enum Admitted {
 
 /// Where a reader stands; each event moves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Order {
+pub struct Order {
     cursor: Cursor,
 }
 
 impl Order {
     /// A reader that has everything up to `cursor`.
-    pub(crate) fn after(cursor: Cursor) -> Self {
+    pub fn after(cursor: Cursor) -> Self {
         Self { cursor }
     }
 
     /// The last event that was admitted.
-    pub(crate) fn cursor(&self) -> Cursor {
+    pub fn cursor(&self) -> Cursor {
         self.cursor
     }
 
     /// Judges the next event of the stream.
-    pub(crate) fn admit(&mut self, event: &Numbered) -> Result<Admitted, OrderError> {
+    pub fn admit(&mut self, event: &Numbered) -> Result<Admitted, OrderError> {
         if let Event::StreamReset(reset) = &event.event {
             return Ok(self.reset(Cursor {
                 epoch: reset.epoch,
@@ -118,7 +118,7 @@ impl Order {
 }
 
 /// Where a reader stands who has `event`; `None` for one that has no number.
-pub(crate) fn cursor_of(event: &Envelope) -> Option<Cursor> {
+pub fn cursor_of(event: &Envelope) -> Option<Cursor> {
     match &event.event {
         Event::StreamReset(reset) => Some(Cursor {
             epoch: reset.epoch,

@@ -68,7 +68,7 @@ echo '{{"listening":"{at}"}}'"#
 async fn a_runner_that_asks_gets_its_certificate_and_is_connected() {
     let bench = Bench::new(starts_well);
     let runner = bench.control.local().await.unwrap();
-    assert_eq!(*runner.addr(), bench.runner.at);
+    assert_eq!(runner.addr(), bench.runner.at);
     let grant: Grant = serde_json::from_slice(&fs::read(bench.dir.path().join("grant")).unwrap()).unwrap();
     assert_eq!(grant.runner_id, bench.runner.at.id);
     assert_eq!(grant.authority_id, *bench.control.authority().id());
@@ -99,7 +99,7 @@ async fn a_runner_that_runs_is_not_started_again() {
     let (id, at, pid) = (&bench.runner.at.id, bench.runner.at.address, std::process::id());
     let record = format!(r#"{{"runner_id":"{id}","address":"{at}","pid":{pid}}}"#);
     fs::write(bench.state().join("runner.json"), record).unwrap();
-    assert_eq!(*bench.control.local().await.unwrap().addr(), bench.runner.at);
+    assert_eq!(bench.control.local().await.unwrap().addr(), bench.runner.at);
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_record_of_a_dead_runner_starts_another() {
     // No process has this number: it is past the kernel's limit.
     let record = r#"{"runner_id":"r-1","address":"127.0.0.1:9","pid":4194305}"#;
     fs::write(bench.state().join("runner.json"), record).unwrap();
-    assert_eq!(*bench.control.local().await.unwrap().addr(), bench.runner.at);
+    assert_eq!(bench.control.local().await.unwrap().addr(), bench.runner.at);
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ async fn a_command_whose_link_is_lost_each_time_is_given_up() {
         ),
         "{error:?}"
     );
-    assert_eq!(sent.load(Ordering::SeqCst), 2);
+    assert_eq!(sent.load(Ordering::SeqCst), 8);
 }
 
 #[tokio::test]

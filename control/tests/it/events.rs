@@ -1,17 +1,20 @@
 //! A session's events on the way: in order, none missing in silence, kept before they are acknowledged.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::support::{Ask, Reaction, TestRunner, event, frames, subscribed, welcome};
 use oqto_control::history::{File, HistoryStore, Memory, SessionAddr};
 use oqto_control::protocol::cursor::Cursor;
-use oqto_control::protocol::event::{Event, Numbered, StreamReset, TextDelta};
+use oqto_control::protocol::event::{Event, Numbered, SessionClosed, StreamReset, TextDelta};
 use oqto_control::protocol::fault::{Fault, FaultCode};
 use oqto_control::protocol::frame::Kind;
 use oqto_control::protocol::id::MessageId;
 use oqto_control::{
-    Control, Events, EventsError, ExchangeError, Options, OrderError, Session, SubscribeError,
+    CommandError, ConnectError, Control, Events, EventsError, ExchangeError, Mark, Options, OrderError,
+    Session, SubscribeError, Update,
 };
 use tempfile::TempDir;
 
@@ -132,15 +135,10 @@ async fn bytes_that_are_no_events_are_errors_and_never_panics() {
     let event_frame =
         |len: u32, body: &[u8]| [&len.to_le_bytes()[..], &Kind::EVENT.0.to_le_bytes()[..], body].concat();
     let table = [
-        ("half an event", frames([event(1, 2)])[..9].to_vec()),
         ("a giant length", event_frame(u32::MAX, b"x")),
-        ("a long length and little behind", event_frame(30 << 20, b"x")),
         ("garbage", event_frame(10, &[0xff; 8])),
         ("no kind", 1_u32.to_le_bytes().to_vec()),
-        (
-            "a fault",
-            frames([Fault::new(FaultCode::Closing, "the runner is stopping")]),
-        ),
+        ("a fault", frames([Fault::new(FaultCode::Denied, "not any more")])),
     ];
     for (what, bad) in table {
         let bench = answered([subscribed(1, 0, 1, 9), frames([event(1, 1)]), bad].concat()).await;
@@ -219,22 +217,186 @@ async fn after_a_reset_the_stream_goes_on_in_the_new_epoch() {
     assert_eq!((seqs, error.is_none()), (vec![4, 5, 6], true));
 }
 
-#[tokio::test]
-async fn a_lost_link_ends_the_stream_with_an_error_and_a_cursor_to_go_on_from() {
-    let bytes = [subscribed(1, 0, 1, 2), frames([event(1, 1), event(1, 2)])].concat();
-    let bench = bench(None, move |ask| match ask {
-        Ask::Subscribe(_) => Reaction::Begin(bytes.clone()),
-        _ => Reaction::HangUp,
+/// A session whose subscriptions are answered with these, one after the other, and the last of them ever after.
+async fn in_turn(history: Option<Arc<dyn HistoryStore>>, turns: Vec<Reaction>) -> (Bench, Asked) {
+    let asked = Asked::default();
+    let (log, turns) = (asked.clone(), Mutex::new(VecDeque::from(turns)));
+    let bench = bench(history, move |ask| {
+        let Ask::Subscribe(subscribe) = ask else {
+            return Reaction::HangUp;
+        };
+        log.lock().unwrap().push(subscribe.cursor);
+        let mut turns = turns.lock().unwrap();
+        match turns.len() {
+            1 => turns[0].clone(),
+            _ => turns.pop_front().unwrap(),
+        }
     })
     .await;
+    (bench, asked)
+}
+
+/// From where was subscribed, each time.
+type Asked = Arc<Mutex<Vec<Cursor>>>;
+
+fn closed(seq: u64) -> Numbered {
+    Numbered {
+        event: Event::SessionClosed(SessionClosed { reason: None }),
+        ..event(1, seq)
+    }
+}
+
+fn at(epoch: u32, seq: u64) -> Cursor {
+    Cursor { epoch, seq }
+}
+
+#[tokio::test]
+async fn a_stream_whose_link_is_lost_goes_on_from_its_exact_cursor() {
+    let first = [subscribed(1, 0, 1, 2), frames([event(1, 1), event(1, 2)])].concat();
+    let last = [subscribed(1, 2, 1, 4), frames([event(1, 3), closed(4)])].concat();
+    let turns = vec![Reaction::Break(first), Reaction::HangUp, Reaction::Answer(last)];
+    let (bench, asked) = in_turn(None, turns).await;
+    let (seqs, error) = all(bench.session.events().await.unwrap()).await;
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(*asked.lock().unwrap(), [Cursor::default(), at(1, 2), at(1, 2)]);
+}
+
+#[tokio::test]
+async fn who_asks_for_marks_is_told_of_the_loss_the_return_and_the_lag() {
+    let first = [subscribed(1, 0, 1, 2), frames([event(1, 1), event(1, 2)])].concat();
+    let last = [subscribed(1, 2, 1, 4), frames([event(1, 3), closed(4)])].concat();
+    let (bench, _) = in_turn(None, vec![Reaction::Break(first), Reaction::Answer(last)]).await;
     let mut events = bench.session.events().await.unwrap();
-    events.next().await.unwrap().unwrap();
-    events.next().await.unwrap().unwrap();
-    // Any command makes this runner hang up.
-    bench.session.abort().await.unwrap_err();
-    let error = events.next().await.unwrap().unwrap_err();
-    assert!(matches!(error, EventsError::Lost(_)), "{error:?}");
-    assert_eq!(events.cursor(), Cursor { epoch: 1, seq: 2 });
+    let mut told = Vec::new();
+    while let Some(update) = events.update().await {
+        told.push(match update.unwrap() {
+            Update::Event(event) => format!("{}", event.seq.unwrap()),
+            Update::Mark(Mark::Reconnected { .. }) => "reconnected".to_owned(),
+            Update::Mark(mark) => format!("{mark:?}"),
+        });
+    }
+    let lag = "Lagging { events: 2 }";
+    assert_eq!(told, [lag, "1", "2", "Lost", "reconnected", lag, "3", "4"]);
+}
+
+#[tokio::test]
+async fn who_asks_for_all_is_told_where_the_kept_history_begins() {
+    let bytes = [subscribed(1, 40, 41, 41), frames([closed(41)])].concat();
+    let bench = answered(bytes).await;
+    let mut events = bench.session.events().await.unwrap();
+    let first = events.update().await.unwrap().unwrap();
+    assert_eq!(first, Update::Mark(Mark::CutOff { oldest: 41 }));
+    assert_eq!(all(events).await.0, [41]);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_or_that_a_leaving_runner_ends_goes_on() {
+    let begin = |seq, bytes| [subscribed(1, seq, 1, 9), bytes].concat();
+    let fault = |code| frames([Fault::new(code, "not now")]);
+    let turns = vec![
+        // In the middle of an event.
+        begin(
+            0,
+            [frames([event(1, 1)]), frames([event(1, 2)])[..9].to_vec()].concat(),
+        ),
+        // In good order, although the session has not ended.
+        begin(1, frames([event(1, 2)])),
+        // With the word that the runner is leaving, on the stream and instead of it.
+        begin(2, [frames([event(1, 3)]), fault(FaultCode::Closing)].concat()),
+        fault(FaultCode::Closing),
+        fault(FaultCode::Busy),
+        begin(3, frames([closed(4)])),
+    ];
+    let (bench, asked) = in_turn(None, turns.into_iter().map(Reaction::Answer).collect()).await;
+    let (seqs, error) = all(bench.session.events().await.unwrap()).await;
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    assert!(error.is_none(), "{error:?}");
+    let asked: Vec<u64> = asked.lock().unwrap().iter().map(|cursor| cursor.seq).collect();
+    assert_eq!(asked, [0, 1, 2, 3, 3, 3]);
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_go_on_ends_with_the_reason() {
+    let begin = || Reaction::Break([subscribed(1, 0, 1, 1), frames([event(1, 1)])].concat());
+    let gone = frames([Fault::new(FaultCode::NotFound, "no session s-1")]);
+    let (bench, _) = in_turn(None, vec![begin(), Reaction::Answer(gone)]).await;
+    let (seqs, error) = all(bench.session.events().await.unwrap()).await;
+    assert_eq!(seqs, [1]);
+    let error = format!("{:?}", error.unwrap());
+    assert!(error.contains("no session s-1"), "{error}");
+
+    let (bench, _) = in_turn(None, vec![begin(), Reaction::Answer(subscribed(1, 40, 41, 50))]).await;
+    let (seqs, error) = all(bench.session.events().await.unwrap()).await;
+    assert_eq!(seqs, [1]);
+    let expired = SubscribeError::Expired { asked: 1, oldest: 41 }.to_string();
+    let error = error
+        .as_ref()
+        .and_then(std::error::Error::source)
+        .unwrap()
+        .to_string();
+    assert_eq!(error, expired);
+}
+
+#[tokio::test]
+async fn events_that_a_returning_runner_has_lost_are_taken_back_in_the_stream() {
+    let first = [subscribed(1, 0, 1, 3), frames((1..=3).map(|seq| event(1, seq)))].concat();
+    let reset = Numbered {
+        event: Event::StreamReset(StreamReset { epoch: 2, seq: 1 }),
+        ..event(2, 1)
+    };
+    let end = Numbered {
+        epoch: 2,
+        ..closed(2)
+    };
+    let last = [subscribed(2, 1, 1, 2), frames([reset, end])].concat();
+    let (bench, _) = in_turn(None, vec![Reaction::Break(first), Reaction::Answer(last)]).await;
+    let (seqs, error) = all(bench.session.events().await.unwrap()).await;
+    assert_eq!((seqs, error.is_none()), (vec![1, 2, 3, 1, 2], true));
+}
+
+#[tokio::test]
+async fn a_stream_ends_where_the_embedder_says_so() {
+    let begin = || Reaction::Begin([subscribed(1, 0, 1, 1), frames([event(1, 1)])].concat());
+    // By its patience, while nobody answers.
+    let first = Reaction::Break([subscribed(1, 0, 1, 1), frames([event(1, 1)])].concat());
+    let (bench, _) = in_turn(None, vec![first, Reaction::HangUp]).await;
+    let events = bench.session.events().await.unwrap();
+    let (seqs, error) = all(events.patience(Duration::from_millis(200))).await;
+    assert_eq!(seqs, [1]);
+    assert!(matches!(error, Some(EventsError::Subscribe(_))), "{error:?}");
+    // By closing the runner, also while the stream waits.
+    let (bench, _) = in_turn(None, vec![begin()]).await;
+    let events = bench.session.events().await.unwrap();
+    let runner = bench.session.runner().clone();
+    let (ended, ()) = tokio::join!(all(events), async move { runner.close() });
+    let error = ended.1.unwrap();
+    let source = std::error::Error::source(&error).and_then(std::error::Error::source);
+    assert_eq!(source.unwrap().to_string(), ConnectError::Closed.to_string());
+    let refused = bench.session.abort().await.unwrap_err();
+    assert!(
+        matches!(refused, CommandError::Connect(ConnectError::Closed)),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_on_a_lost_link_is_acknowledged_on_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(File::new(dir.path().to_owned()));
+    let first = [subscribed(1, 0, 1, 2), frames([event(1, 1), event(1, 2)])].concat();
+    let last = [subscribed(1, 2, 1, 3), frames([closed(3)])].concat();
+    let turns = vec![Reaction::Break(first), Reaction::Answer(last)];
+    let (mut bench, _) = in_turn(Some(store.clone()), turns).await;
+    assert_eq!(all(bench.session.events().await.unwrap()).await.0, [1, 2, 3]);
+    let mut acked = Vec::new();
+    while let Some(ack) = bench.runner.acks.recv().await.unwrap() {
+        acked.push(ack);
+    }
+    assert_eq!(acked.last(), Some(&3), "{acked:?}");
+    assert_eq!(store.last(&addr()).unwrap(), at(1, 3));
+    let kept = std::fs::read_to_string(dir.path().join("r-1/s-1.jsonl")).unwrap();
+    assert_eq!(kept.lines().count(), 3, "{kept}");
 }
 
 #[tokio::test]
@@ -243,7 +405,7 @@ async fn what_is_on_disk_is_acknowledged_before_the_end_is_told() {
     let store = Arc::new(File::new(dir.path().to_owned()));
     let bytes = [
         subscribed(1, 0, 1, 500),
-        frames((1..=500).map(|seq| event(1, seq))),
+        frames((1..500).map(|seq| event(1, seq)).chain([closed(500)])),
     ]
     .concat();
     let mut bench = bench(Some(store.clone()), move |_| Reaction::Answer(bytes.clone())).await;
@@ -288,7 +450,7 @@ async fn a_subscription_begins_behind_what_the_store_has() {
             return Reaction::HangUp;
         };
         let from = subscribe.cursor.seq;
-        let events = frames((from + 1..=from + 3).map(|seq| event(1, seq)));
+        let events = frames([event(1, from + 1), event(1, from + 2), closed(from + 3)]);
         Reaction::Answer([subscribed(1, from, 1, from + 3), events].concat())
     })
     .await;

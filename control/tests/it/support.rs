@@ -34,11 +34,14 @@ pub(crate) enum Ask {
 }
 
 /// What the runner does about it.
+#[derive(Clone)]
 pub(crate) enum Reaction {
     /// Writes these bytes and finishes the stream.
     Answer(Vec<u8>),
     /// Writes these bytes and leaves the stream open.
     Begin(Vec<u8>),
+    /// Writes these few bytes, and closes the connection behind them.
+    Break(Vec<u8>),
     /// Closes the connection.
     HangUp,
 }
@@ -156,6 +159,15 @@ async fn stream(
             send.finish().ok();
             acks(&mut receive, &mut bytes, acked).await;
             acked.send(None).ok();
+        }
+        Reaction::Break(answer) => {
+            let sent = connection.stats().frame_tx.stream;
+            send.write_all(&answer).await.ok();
+            // What has gone comes before the close, and closing drops what has not.
+            while connection.stats().frame_tx.stream == sent {
+                tokio::task::yield_now().await;
+            }
+            connection.close(VarInt::from_u32(7), b"hung up");
         }
         Reaction::Begin(answer) => {
             send.write_all(&answer).await.ok();
