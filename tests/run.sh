@@ -58,7 +58,7 @@ as_somebody() {
 
 install_packages() {
   local need=() pair
-  for pair in bwrap:bubblewrap python3:python3 git:git cc:build-essential node:nodejs npm:npm \
+  for pair in nft:nftables conntrack:conntrack ip:iproute2 bwrap:bubblewrap python3:python3 git:git cc:build-essential node:nodejs npm:npm \
     script:bsdutils setpriv:util-linux; do
     has "${pair%%:*}" || need+=("${pair##*:}")
   done
@@ -180,6 +180,8 @@ install_vm() {
 }
 
 run_soak() {
+  step "two hundred and fifty kills"
+  OQTO_CHAOS_KILLS=250 cargo test -p oqto-tests --all-features --test chaos -- --nocapture
   step "the whole way, ten times"
   local round
   for round in 1 2 3 4 5 6 7 8 9 10; do

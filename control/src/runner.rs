@@ -251,8 +251,22 @@ impl Runner {
         session: &SessionId,
         command: Command,
     ) -> Result<Option<ReplyData>, CommandError> {
+        self.command_as(CommandId(random()?), session, command).await
+    }
+
+    /// The same under a name that the caller chose, sixteen bytes that no other command of the session ever had. Who
+    /// wrote it down before can send the command again after a crash of this program: what had its effect has no
+    /// second one, and the answer is the first one.
+    ///
+    /// # Errors
+    /// As for [`Self::command`].
+    pub async fn command_as(
+        &self,
+        id: CommandId,
+        session: &SessionId,
+        command: Command,
+    ) -> Result<Option<ReplyData>, CommandError> {
         let cmd = command.name();
-        let id = CommandId(random()?);
         let envelope = CommandEnvelope {
             id,
             session_id: session.clone(),

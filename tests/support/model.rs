@@ -20,10 +20,23 @@ impl Model {
     /// When python or the script is not there.
     #[must_use]
     pub fn start(dir: &Path) -> Self {
+        Self::start_by(&[], dir, &[])
+    }
+
+    /// Starts one by a program that these words begin with, and tells it these.
+    ///
+    /// # Panics
+    /// When python or the script is not there.
+    #[must_use]
+    pub fn start_by(by: &[String], dir: &Path, words: &[&str]) -> Self {
         let port_file = dir.join("model.port");
         let script = tests_dir().join("tools/fake_llm.py");
-        let mut server = Command::new("python3")
+        let python = ["python3".to_owned()];
+        let mut program = by.iter().chain(&python);
+        let mut server = Command::new(program.next().unwrap())
+            .args(program)
             .arg(script)
+            .args(words)
             .args(["--port", "0", "--port-file"])
             .arg(&port_file)
             .stdin(Stdio::null())

@@ -1,0 +1,244 @@
+//! What must hold of all that was heard, whatever was broken.
+
+use std::collections::BTreeMap;
+
+use oqto_control::{Envelope, Event};
+use oqto_protocol::message::{Content, Message, Role};
+
+use crate::bed::{Bed, Who};
+use crate::follower::{answers, kept};
+use crate::plan::{KINDS, PLACES, Place};
+
+/// What of a message is the same whenever it is said: who says it, and what.
+type Said = (Role, Vec<String>);
+
+/// What stands for a prompt's own token where two prompts of one kind are compared.
+const TOKEN: &str = "TOKEN";
+
+/// Judges everything.
+pub(crate) fn judge(bed: &Bed) {
+    let calm = kept(&bed.history(Who::Driver), Place::Calm);
+    numbers_are_whole(Place::Calm, &calm);
+    let calm = turns(Place::Calm, &calm);
+    assert_eq!(calm.len(), KINDS, "{calm:#?}");
+    for place in PLACES {
+        let [driver, watcher] = [Who::Driver, Who::Watcher].map(|who| kept(&bed.history(who), place));
+        numbers_are_whole(place, &driver);
+        numbers_are_whole(place, &watcher);
+        same(place, &joined(&driver), &joined(&watcher));
+        transcript(bed, place, &calm, &driver);
+    }
+    effects(bed);
+}
+
+/// Every number once, from the first to the last, which tells the session's end.
+fn numbers_are_whole(place: Place, events: &[Envelope]) {
+    let mut last = 0;
+    for event in events {
+        let seq = event.seq.expect("a number");
+        let first = event.first_seq.unwrap_or(seq);
+        assert_eq!(first, last + 1, "{place:?}: {first} to {seq} comes after {last}");
+        assert!(seq >= first);
+        assert_eq!(event.epoch, events[0].epoch, "{place:?}");
+        last = seq;
+    }
+    let end = events.last().map(|event| &event.event);
+    assert!(
+        matches!(end, Some(Event::SessionClosed(_))),
+        "{place:?} ends with {end:?}"
+    );
+}
+
+/// Events with neighbouring deltas joined as far as they go: how they were cut depends on how far behind a reader was.
+fn joined(events: &[Envelope]) -> Vec<(u64, u64, serde_json::Value)> {
+    let mut all: Vec<(u64, u64, serde_json::Value)> = Vec::new();
+    for envelope in events {
+        let seq = envelope.seq.unwrap();
+        let first = envelope.first_seq.unwrap_or(seq);
+        let mut value = serde_json::to_value(&envelope.event).unwrap();
+        let is_delta = value["delta"].is_string();
+        if !is_delta {
+            value["ts"] = envelope.ts.into();
+        }
+        let alike = |before: &serde_json::Value| {
+            let but_delta = |value: &serde_json::Value| {
+                let mut value = value.clone();
+                value["delta"] = serde_json::Value::Null;
+                value
+            };
+            is_delta && before["delta"].is_string() && but_delta(before) == but_delta(&value)
+        };
+        match all.last_mut() {
+            Some((_, last, before)) if alike(before) => {
+                let text = [
+                    before["delta"].as_str().unwrap(),
+                    value["delta"].as_str().unwrap(),
+                ]
+                .concat();
+                before["delta"] = text.into();
+                *last = seq;
+            }
+            _ => all.push((first, seq, value)),
+        }
+    }
+    all
+}
+
+fn same(place: Place, one: &[(u64, u64, serde_json::Value)], two: &[(u64, u64, serde_json::Value)]) {
+    for (one, two) in one.iter().zip(two) {
+        assert_eq!(one, two, "{place:?}: two controls heard different things");
+    }
+    assert_eq!(one.len(), two.len(), "{place:?}");
+}
+
+/// What was said of one prompt.
+#[derive(Debug)]
+struct Turn {
+    prompt: usize,
+    said: Vec<Said>,
+    /// How often the session came back before the next one.
+    recovered: Vec<String>,
+}
+
+/// The messages of a session, by the prompt that they belong to.
+fn turns(place: Place, events: &[Envelope]) -> Vec<Turn> {
+    let mut turns: Vec<Turn> = Vec::new();
+    for envelope in events {
+        match &envelope.event {
+            // How an agent was set up says nothing of a prompt.
+            Event::MessageEnd(end) if end.message.role == Role::System => {}
+            Event::MessageEnd(end) => {
+                let message = &end.message;
+                if message.role == Role::User {
+                    let text = said(message).1.concat();
+                    let prompt = (0..).find(|n| text.contains(&place.token(*n)) || *n > 100_000);
+                    turns.push(Turn {
+                        prompt: prompt.unwrap(),
+                        said: Vec::new(),
+                        recovered: Vec::new(),
+                    });
+                }
+                let Some(turn) = turns.last_mut() else {
+                    panic!("{place:?}: nobody asked for {message:?}")
+                };
+                let token = place.token(turn.prompt);
+                let (role, parts) = said(message);
+                let parts = parts.into_iter().map(|part| part.replace(&token, TOKEN));
+                turn.said.push((role, parts.collect()));
+            }
+            Event::Recovered(recovered) => {
+                if let Some(turn) = turns.last_mut() {
+                    turn.recovered.push(format!("{recovered:?}"));
+                }
+            }
+            _ => {}
+        }
+    }
+    turns
+}
+
+fn said(message: &Message) -> Said {
+    let parts = message.parts.iter().map(|part| match &part.content {
+        Content::Text(text) => format!("text {}", text.text),
+        Content::Thinking(thought) => format!("thinking {}", thought.text),
+        Content::ToolCall(call) => format!("call {} {:?}", call.name, call.input),
+        Content::ToolResult(result) => format!("result {:?} {}", result.output, result.is_error),
+        other => format!("{other:?}"),
+    });
+    (message.role, parts.collect())
+}
+
+/// What is said of each prompt is what the calm session says of one of its kind; where that session's own processes
+/// were killed, what differs is followed by the word that it came back.
+fn transcript(bed: &Bed, place: Place, calm: &[Turn], events: &[Envelope]) {
+    let answers = answers(&bed.answers(), place);
+    let turns = turns(place, events);
+    let is_like = |turn: &Turn| {
+        let model = place_in_calm(&calm[turn.prompt % KINDS].said, place);
+        turn.said == model
+    };
+    let mut seen: BTreeMap<usize, &Turn> = BTreeMap::new();
+    for turn in &turns {
+        assert!(
+            seen.insert(turn.prompt, turn).is_none(),
+            "{place:?}: prompt {} was said twice",
+            turn.prompt
+        );
+    }
+    assert!(turns.is_sorted_by_key(|turn| turn.prompt));
+    for answer in &answers {
+        match (&answer.refused, seen.get(&answer.prompt)) {
+            (None, Some(turn)) if is_like(turn) => {}
+            (None, Some(turn)) if place.is_mortal() && !turn.recovered.is_empty() => {}
+            // Refused, or lost before the harness had said it back.
+            (_, None) if place.is_mortal() => {}
+            (refused, turn) => panic!(
+                "{place:?}: prompt {} was refused with {refused:?}; said {turn:#?}, but calm {:#?}",
+                answer.prompt,
+                calm[answer.prompt % KINDS].said
+            ),
+        }
+    }
+    let answered: Vec<_> = answers.iter().map(|answer| answer.prompt).collect();
+    let expected: Vec<_> = (0..answers.len()).collect();
+    assert_eq!(answered, expected, "{place:?}: every prompt is answered once");
+    if !place.is_mortal() {
+        assert_eq!(turns.len(), answers.len(), "{place:?}");
+        let back = turns.iter().flat_map(|turn| &turn.recovered).count();
+        assert_eq!(back, 0, "{place:?} came back, and nobody had ended it");
+    }
+    println!("{place:?}: {} prompts, {} events", answers.len(), events.len());
+}
+
+/// What the calm session said, with this session's own file in place of the calm one's.
+fn place_in_calm(said: &[Said], place: Place) -> Vec<Said> {
+    let (from, to) = (Place::Calm.trace(), place.trace());
+    let said = said.iter().map(|(role, parts)| {
+        let parts = parts.iter().map(|part| part.replace(&from, &to));
+        (*role, parts.collect())
+    });
+    said.collect()
+}
+
+/// Each prompt reached the model once, and its shell command was run once.
+fn effects(bed: &Bed) {
+    let mut asked: BTreeMap<(String, u64), Vec<String>> = BTreeMap::new();
+    for (prompt, step, status) in bed.asked() {
+        asked.entry((prompt, step)).or_default().push(status);
+    }
+    for ((prompt, step), times) in &asked {
+        assert_eq!(
+            times.len(),
+            1,
+            "the model was asked twice: {prompt} ({step}): {times:?}"
+        );
+    }
+    for place in PLACES {
+        let answers = answers(&bed.answers(), place);
+        let taken = answers.iter().filter(|answer| answer.refused.is_none());
+        let taken: Vec<_> = taken.map(|answer| answer.prompt).collect();
+        if !place.is_mortal() {
+            for n in &taken {
+                assert!(
+                    asked.contains_key(&(place.prompt(*n), 0)),
+                    "{place:?}: prompt {n} had no effect"
+                );
+            }
+        }
+        let trace = std::fs::read_to_string(bed.home.workspace().join(place.trace())).unwrap_or_default();
+        let traced: Vec<_> = trace.lines().map(str::to_owned).collect();
+        let expected = taken.iter().filter(|n| **n % KINDS == 1).map(|n| place.token(*n));
+        let expected: Vec<_> = expected.collect();
+        if place.is_mortal() {
+            let mut once = traced.clone();
+            once.dedup();
+            assert_eq!(once, traced, "{place:?}: something was done twice");
+            assert!(
+                traced.iter().all(|token| expected.contains(token)),
+                "{place:?}: {traced:?}"
+            );
+        } else {
+            assert_eq!(traced, expected, "{place:?}");
+        }
+    }
+}
