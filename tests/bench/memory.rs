@@ -1,4 +1,4 @@
-//! What an idle runner and an idle shim hold in memory.
+//! What an idle runner and an idle shim hold in memory, and what each further idle session adds.
 //!
 //! `cargo bench -p oqto-tests --bench memory [-- --quick]`
 #![forbid(unsafe_code)]
@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use oqto_control::{Event, Session};
-use oqto_tests::bench::{Effort, House, Plan, RunnerProgram, Table, generate_if_asked};
+use oqto_tests::bench::{Effort, House, Plan, RunnerProgram, Table, children, generate_if_asked, tree};
 
 const RUNNER_TARGET_KB: u64 = 12 * 1024;
 const SHIM_TARGET_KB: u64 = 2 * 1024;
+/// What an idle session may take of a host's memory, all of it but the harness itself.
+const SESSION_TARGET_KB: u64 = 3 * 1024;
 
 /// After what was asked of it, a process is idle.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -26,7 +28,10 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(measure(effort, &program));
+    runtime.block_on(async {
+        measure(effort, &program).await;
+        measure_sessions(effort, &program).await;
+    });
     ExitCode::SUCCESS
 }
 
@@ -53,7 +58,9 @@ async fn measure(effort: Effort, program: &RunnerProgram) {
     );
     let session = house.session().await;
     tokio::time::sleep(SETTLE).await;
-    let shim = shim_of(house.pid());
+    let [shim] = children(house.pid())[..] else {
+        panic!("one session has one shim");
+    };
     row(
         "runner with an idle session",
         Held::by(house.pid()),
@@ -82,6 +89,76 @@ async fn measure(effort: Effort, program: &RunnerProgram) {
     );
     house.close().await;
     table.print();
+}
+
+/// What each of several idle sessions takes: the runner's growth, the shim, the sandbox's own processes; the harness
+/// apart, since it is somebody else's. A page that several processes share counts once in the sum of their PSS.
+async fn measure_sessions(effort: Effort, program: &RunnerProgram) {
+    let mut table = Table::new([
+        "KB per idle session: PSS (private dirty)",
+        "runner's growth",
+        "shim",
+        "bubblewrap",
+        "all of it",
+        "target",
+        "",
+        "harness",
+    ]);
+    for &count in effort.of(&[1, 10][..], &[1, 10, 100][..]) {
+        let house = House::open(program).await;
+        tokio::time::sleep(SETTLE).await;
+        let before = Held::by(house.pid());
+        let mut sessions = Vec::new();
+        for _ in 0..count {
+            sessions.push(house.session().await);
+        }
+        tokio::time::sleep(SETTLE).await;
+        let shims = children(house.pid());
+        assert_eq!(shims.len(), count, "every session has one shim");
+        let below = shims.iter().flat_map(|&shim| tree(shim).split_off(1));
+        let (sandbox, harnesses): (Vec<u32>, Vec<u32>) = below.partition(|&pid| name(pid) == "bwrap");
+        let after = Held::by(house.pid());
+        // The runner's program is shared with every shim, so its share of it shrinks: that is part of the truth.
+        let growth = [
+            after.pss as f64 - before.pss as f64,
+            after.dirty as f64 - before.dirty as f64,
+        ];
+        let parts = [growth, sum(&shims), sum(&sandbox)];
+        let all = [0, 1].map(|kind| parts.iter().map(|part| part[kind]).sum::<f64>());
+        let each = |[pss, private]: [f64; 2]| {
+            let count = count as f64;
+            format!("{:.0} ({:.0})", pss / count, private / count)
+        };
+        let met = all[0] <= (SESSION_TARGET_KB as usize * count) as f64;
+        table.row([
+            format!("{count} sessions"),
+            each(parts[0]),
+            each(parts[1]),
+            each(parts[2]),
+            each(all),
+            SESSION_TARGET_KB.to_string(),
+            if met { "met" } else { "missed" }.to_owned(),
+            each(sum(&harnesses)),
+        ]);
+        for session in sessions {
+            session.close().await.expect("a session ends");
+        }
+        house.close().await;
+    }
+    table.print();
+}
+
+/// PSS and private dirty memory of all of them, in KB.
+fn sum(pids: &[u32]) -> [f64; 2] {
+    let held: Vec<Held> = pids.iter().map(|&pid| Held::by(pid)).collect();
+    let pss: u64 = held.iter().map(|held| held.pss).sum();
+    let dirty: u64 = held.iter().map(|held| held.dirty).sum();
+    [pss as f64, dirty as f64]
+}
+
+fn name(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("a process that lives");
+    name.trim_end().to_owned()
 }
 
 async fn run(session: &Session, lines: usize, per_second: Option<u32>) {
@@ -127,22 +204,4 @@ fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     number.expect("the kernel says it")
-}
-
-/// The runner's only child.
-fn shim_of(runner: u32) -> u32 {
-    let children = fs::read_dir(format!("/proc/{runner}/task")).expect("a process that lives");
-    let children: Vec<u32> = children
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|pids| {
-            pids.split_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<u32>>()
-        })
-        .collect();
-    let [shim] = children[..] else {
-        panic!("one session has one shim, and there are {}", children.len());
-    };
-    shim
 }

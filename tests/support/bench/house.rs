@@ -1,5 +1,6 @@
 //! A runner of the bench's own, the program that ships, and a control that is connected with it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -15,6 +16,9 @@ use tempfile::TempDir;
 
 /// Harnesses never run as root: where the bench does, they run as a user that no host has.
 const SOMEBODY: u32 = 61_234;
+
+/// As many sessions as a bench may want at once.
+const SESSIONS_MAX: u32 = 128;
 
 /// A directory that every user may pass through; it is removed with the bench.
 ///
@@ -45,13 +49,7 @@ impl RunnerProgram {
             return Self(other.into());
         }
         if let Some(cargo) = std::env::var_os("CARGO") {
-            let built = Command::new(cargo)
-                .args(["build", "--release", "--quiet", "-p", "oqto-runner"])
-                .status();
-            assert!(
-                built.is_ok_and(|built| built.success()),
-                "the runner does not build"
-            );
+            return Self(built(&cargo));
         }
         let bench = std::env::current_exe().expect("Linux");
         let program = bench
@@ -67,6 +65,22 @@ impl RunnerProgram {
     pub fn path(&self) -> &Path {
         &self.0
     }
+}
+
+/// The release build of the runner: cargo says where it is.
+fn built(cargo: &OsStr) -> PathBuf {
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--quiet", "--bin", "oqto-runner"])
+        .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../runner/Cargo.toml"))
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo, which started the bench");
+    assert!(built.status.success(), "the runner does not build");
+    let lines = built.stdout.split(|&byte| byte == b'\n');
+    let mut said = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let program = said.find_map(|said| said["executable"].as_str().map(PathBuf::from));
+    program.expect("cargo says where it is")
 }
 
 /// A runner with a private place, and a control connected with it. Ends with it.
@@ -94,12 +108,15 @@ impl House {
             chown(&workspace, Some(SOMEBODY), Some(SOMEBODY)).expect("root may");
         }
         let config = bed.path().join("runner.toml");
-        let text = format!("[harness.pi]\nprogram = {:?}\n", pi.display().to_string());
+        let text = format!(
+            "sessions_max = {SESSIONS_MAX}\n[harness.pi]\nprogram = {:?}\n",
+            pi.display().to_string()
+        );
         fs::write(&config, text).expect("our own directory");
         let control =
             Control::open(Options::under(bed.path().join("control"))).expect("a control of our own");
         let (mut daemon, stdin, stdout) = start(program, bed.path(), &config);
-        let at = bootstrap(&control, stdin, stdout);
+        let at = enrol(&control, stdin, stdout);
         let runner = match control.connect(at).await {
             Ok(runner) => runner,
             Err(error) => {
@@ -189,7 +206,10 @@ fn start(program: &RunnerProgram, bed: &Path, config: &Path) -> (Child, ChildStd
 }
 
 /// Gives the runner its certificate, as whoever starts one does.
-fn bootstrap(control: &Control, mut stdin: ChildStdin, stdout: ChildStdout) -> RunnerAddr {
+///
+/// # Panics
+/// When the runner does not speak as runners do.
+pub(super) fn enrol(control: &Control, mut stdin: ChildStdin, stdout: ChildStdout) -> RunnerAddr {
     let mut lines = BufReader::new(stdout).lines();
     let mut next = || -> Value {
         let line = lines.next().expect("the runner speaks").expect("a pipe");

@@ -2,13 +2,21 @@
 //!
 //! A bench prints only what it measured in this run, each figure beside the floor that the same run measured.
 
+mod bare;
 mod bed;
+mod certificates;
+mod cpu;
 mod figures;
+mod frames;
 mod generator;
 mod house;
 
+pub use bare::{Bare, Raw, announced, bare_if_asked, end, runtime, session_of, this_program};
 pub use bed::Bed;
+pub use certificates::{Certificates, SERVER_NAME};
+pub use cpu::{children, cpu_s, tree};
 pub use figures::{Spread, Table, ratio};
+pub use frames::{Frames, Taker, paced, ready};
 pub use generator::{Plan, STAMP_LEN, generate_if_asked, now_ns, stamp_of_delta, stamp_of_line};
 pub use house::{House, RunnerProgram, open_bed};
 
