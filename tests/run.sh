@@ -166,9 +166,12 @@ run_benches() {
   grep -q '^\[\[bench\]\]' tests/Cargo.toml || return 0
   # For a moment each, to see that they work: of the runner that was tested, and without the optimisations that take
   # minutes to build. These figures are nobody's.
-  OQTO_RUNNER=$root/target/debug/oqto-runner CARGO_TARGET_DIR=$root/target/smoke \
-    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
-    cargo bench -p oqto-tests --benches -- --quick
+  local package
+  for package in tests tests/peers; do
+    OQTO_RUNNER=$root/target/debug/oqto-runner CARGO_TARGET_DIR=$root/target/smoke \
+      CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+      cargo bench --manifest-path $package/Cargo.toml --benches -- --quick
+  done
 }
 
 # Debian has what makes Debian; elsewhere it may be there already.
@@ -204,6 +207,7 @@ run_soak() {
   fi
   step "the benches, as they ship"
   cargo bench -p oqto-tests
+  CARGO_TARGET_DIR=$root/target cargo bench --manifest-path tests/peers/Cargo.toml
 }
 
 install_packages
