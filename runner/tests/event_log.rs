@@ -10,12 +10,16 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use oqto_runner::event_log::{
     AppendError, Batch, ChangeError, Closed, CreateError, EventLog, Health, MessageRow, OpenError, Resume,
-    SessionLog, Sync,
+    Retention, SessionLog, Sync,
 };
 use proptest::prelude::*;
 
 /// Where a test that runs itself again as a child finds its store.
 const STORE: &str = "OQTO_TEST_STORE";
+
+fn open(path: &Path) -> Result<EventLog, OpenError> {
+    EventLog::open(path, Retention::DEFAULT)
+}
 
 /// A frame that says which event it is.
 fn frame(session: &str, seq: u64, len: usize) -> Vec<u8> {
@@ -61,7 +65,7 @@ fn store(home: &tempfile::TempDir) -> PathBuf {
 #[tokio::test]
 async fn what_was_appended_is_there_after_it_was_opened_again() {
     let home = tempfile::tempdir().unwrap();
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let session = log
         .create_session("one", Bytes::from_static(b"{}"))
         .await
@@ -85,7 +89,7 @@ async fn what_was_appended_is_there_after_it_was_opened_again() {
         .unwrap();
     log.close().await;
 
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let session = log.session("one").unwrap();
     assert_eq!((session.last_seq(), session.epoch()), (5, 1));
     assert_eq!(session.mark().unwrap(), "offset 77");
@@ -131,7 +135,7 @@ async fn what_was_appended_is_there_after_it_was_opened_again() {
 #[tokio::test]
 async fn a_reader_starts_in_the_middle_of_a_batch_from_memory_and_from_disk() {
     let home = tempfile::tempdir().unwrap();
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let session = log.create_session("one", Bytes::new()).await.unwrap();
     append(&session, 10, Sync::Process).await;
     append(&session, 10, Sync::Process).await;
@@ -139,7 +143,7 @@ async fn a_reader_starts_in_the_middle_of_a_batch_from_memory_and_from_disk() {
         assert_eq!(read_all(&session, after, 60).await, 20);
     }
     log.close().await;
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let session = log.session("one").unwrap();
     for (after, max_bytes) in (0..=20).flat_map(|after| [(after, 0), (after, 60), (after, usize::MAX)]) {
         assert_eq!(read_all(&session, after, max_bytes).await, 20);
@@ -152,7 +156,7 @@ async fn a_reader_starts_in_the_middle_of_a_batch_from_memory_and_from_disk() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_write_at_once_never_mix() {
     let home = tempfile::tempdir().unwrap();
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let mut writers = Vec::new();
     for id in ["one", "two", "three"] {
         let session = log.create_session(id, Bytes::new()).await.unwrap();
@@ -182,7 +186,7 @@ async fn sessions_that_write_at_once_never_mix() {
 #[tokio::test]
 async fn a_subscriber_is_woken_by_each_commit_and_by_the_end() {
     let home = tempfile::tempdir().unwrap();
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let session = log.create_session("one", Bytes::new()).await.unwrap();
     let follower = session.clone();
     let following = tokio::spawn(async move {
@@ -215,7 +219,7 @@ async fn a_subscriber_is_woken_by_each_commit_and_by_the_end() {
 #[tokio::test]
 async fn numbers_that_do_not_follow_are_refused() {
     let home = tempfile::tempdir().unwrap();
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let session = log.create_session("one", Bytes::new()).await.unwrap();
     assert!(matches!(
         log.create_session("one", Bytes::new()).await,
@@ -250,7 +254,7 @@ async fn numbers_that_do_not_follow_are_refused() {
 #[tokio::test]
 async fn what_memory_gave_up_is_read_from_the_disk_without_a_gap() {
     let home = tempfile::tempdir().unwrap();
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let session = log.create_session("one", Bytes::new()).await.unwrap();
     let mut first = 1;
     for _ in 0..64 {
@@ -270,7 +274,7 @@ async fn what_memory_gave_up_is_read_from_the_disk_without_a_gap() {
 async fn a_file_that_is_no_store_is_named_and_left_alone() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("events.db");
-    let refused = || EventLog::open(&path).unwrap_err();
+    let refused = || open(&path).unwrap_err();
     std::fs::write(&path, vec![b'?'; 8192]).unwrap();
     assert!(matches!(refused(), OpenError::Damaged { .. }));
     assert_eq!(std::fs::read(&path).unwrap(), vec![b'?'; 8192]);
@@ -286,7 +290,7 @@ async fn a_file_that_is_no_store_is_named_and_left_alone() {
     drop(other);
     assert!(matches!(refused(), OpenError::Foreign { .. }));
     std::fs::remove_file(&path).unwrap();
-    EventLog::open(&path).unwrap().close().await;
+    open(&path).unwrap().close().await;
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
@@ -308,7 +312,7 @@ async fn appends_until_killed() {
     let Some(path) = std::env::var_os(STORE) else {
         return;
     };
-    let log = EventLog::open(Path::new(&path)).unwrap();
+    let log = open(Path::new(&path)).unwrap();
     let session = log.session("one").unwrap();
     loop {
         let count = session.last_seq() % 5 + 1;
@@ -322,7 +326,7 @@ async fn appends_until_killed() {
 async fn what_was_acknowledged_survives_kill_9() {
     let home = tempfile::tempdir().unwrap();
     let path = store(&home);
-    let log = EventLog::open(&path).unwrap();
+    let log = open(&path).unwrap();
     log.create_session("one", Bytes::new()).await.unwrap();
     log.close().await;
     for round in 1..=4 {
@@ -343,7 +347,7 @@ async fn what_was_acknowledged_survives_kill_9() {
             .filter_map(|line| acked(&line))
             .last()
             .unwrap_or(last);
-        let log = EventLog::open(&path).unwrap();
+        let log = open(&path).unwrap();
         let session = log.session("one").unwrap();
         assert!(
             session.last_seq() >= last && last > 0,
@@ -365,7 +369,7 @@ async fn fills_its_disk() {
     };
     let path = PathBuf::from(path);
     let filler = path.with_file_name("filler");
-    let log = EventLog::open(&path).unwrap();
+    let log = open(&path).unwrap();
     let session = log.create_session("one", Bytes::new()).await.unwrap();
     std::fs::write(&filler, vec![1; 16 << 20]).unwrap();
     let mut health = log.health();
@@ -437,7 +441,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let home = tempfile::tempdir().unwrap();
-            let mut log = EventLog::open(&store(&home)).unwrap();
+            let mut log = open(&store(&home)).unwrap();
             let ids = ["a", "b", "c"];
             for id in ids {
                 log.create_session(id, Bytes::new()).await.unwrap();
@@ -453,11 +457,11 @@ proptest! {
                 }
                 if reopen {
                     log.close().await;
-                    log = EventLog::open(&store(&home)).unwrap();
+                    log = open(&store(&home)).unwrap();
                 }
             }
             log.close().await;
-            log = EventLog::open(&store(&home)).unwrap();
+            log = open(&store(&home)).unwrap();
             for (at, after, max_bytes) in reads {
                 let session = log.session(ids[at]).unwrap();
                 let after = after.min(last[at]);
@@ -471,7 +475,7 @@ proptest! {
 #[tokio::test]
 async fn messages_that_do_not_fit_in_one_answer_are_said_to_be_more() {
     let home = tempfile::tempdir().unwrap();
-    let log = EventLog::open(&store(&home)).unwrap();
+    let log = open(&store(&home)).unwrap();
     let session = log.create_session("one", Bytes::new()).await.unwrap();
     let large = |idx: u64| MessageRow {
         idx,

@@ -128,7 +128,7 @@ async fn subscribe_once(
         oldest,
         newest,
     } = subscribed;
-    if from != Cursor::default() && cursor.epoch == from.epoch && cursor.seq > from.seq {
+    if from != Cursor::default() && cursor.seq > from.seq {
         return Err(SubscribeError::Expired {
             asked: from.seq,
             oldest,

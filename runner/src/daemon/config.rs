@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, User};
 use serde::Deserialize;
 
 use super::health::{BadHealth, HealthDocument};
+use crate::event_log::Retention;
 use crate::harness::{Harness, UnknownHarness};
 use crate::policy::PolicyName;
 use crate::sandbox::OwnershipError;
@@ -22,6 +23,10 @@ const SESSIONS_MAX_DEFAULT: u32 = 64;
 
 /// The most sessions that may be configured: each takes descriptors, of which a process has few.
 const SESSIONS_MAX_LIMIT: u32 = 4096;
+
+/// The least that the events of a workspace may be bounded to, bytes: a message of the longest kind, as an event and as
+/// a message, and room to go on.
+const STORE_LEN_LEAST: u64 = 128 * 1024 * 1024;
 
 /// The longest configuration file, bytes.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
@@ -41,6 +46,8 @@ pub struct Config {
     pub principal: Option<(Uid, Gid)>,
     /// How many sessions may live at once.
     pub sessions_max: NonZeroU32,
+    /// How long events are kept that somebody else has.
+    pub retention: Retention,
     /// What is known of single harnesses.
     pub harnesses: BTreeMap<String, HarnessConfig>,
     /// How the health of sessions is looked after.
@@ -68,9 +75,21 @@ struct Document {
     principal: Option<String>,
     sessions_max: Option<u32>,
     #[serde(default)]
+    events: EventsDocument,
+    #[serde(default)]
     harness: BTreeMap<String, HarnessConfig>,
     #[serde(default)]
     health: HealthDocument,
+}
+
+/// What is said of keeping events.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsDocument {
+    /// How much the events of one workspace may take, bytes.
+    store_len_max: Option<u64>,
+    /// How long an acknowledged event is kept, days.
+    age_max_days: Option<u32>,
 }
 
 /// What the command line says over the file.
@@ -147,6 +166,18 @@ pub enum ConfigError {
     /// A key of `[health]` says nothing that can be done.
     #[error("cannot use the table [health] of the configuration")]
     Health(#[from] BadHealth),
+    /// Too small to hold what may come at once.
+    #[error(
+        "events.store_len_max in the configuration is {value}, it must be at least {STORE_LEN_LEAST}: twice the longest \
+         message, and room to go on"
+    )]
+    StoreLen {
+        /// What it says.
+        value: u64,
+    },
+    /// An event would be gone when it comes.
+    #[error("events.age_max_days in the configuration is 0, it must be at least 1")]
+    AgeMax,
     /// A harness that this runner does not have.
     #[error("cannot use a table [harness.…] of the configuration")]
     UnknownHarness(#[source] UnknownHarness),
@@ -179,6 +210,7 @@ impl Config {
             policy_at_most,
             principal,
             sessions_max,
+            events,
             harness,
             health,
         } = document;
@@ -209,10 +241,28 @@ impl Config {
             policy_at_most,
             principal,
             sessions_max,
+            retention: retention(&events)?,
             harnesses: harness,
             health: health.try_into()?,
         })
     }
+}
+
+fn retention(events: &EventsDocument) -> Result<Retention, ConfigError> {
+    let EventsDocument {
+        store_len_max,
+        age_max_days,
+    } = events;
+    let len_max = store_len_max.unwrap_or(Retention::DEFAULT.len_max);
+    if len_max < STORE_LEN_LEAST {
+        return Err(ConfigError::StoreLen { value: len_max });
+    }
+    let age_max_ms = match age_max_days {
+        Some(0) => return Err(ConfigError::AgeMax),
+        Some(days) => u64::from(*days) * 24 * 60 * 60 * 1000,
+        None => Retention::DEFAULT.age_max_ms,
+    };
+    Ok(Retention { len_max, age_max_ms })
 }
 
 fn absolute(key: &str, path: Option<&Path>) -> Result<(), ConfigError> {
@@ -324,6 +374,9 @@ mod tests {
             ("listen = \"nowhere\"", "listen"),
             ("[health]\nheartbeat_s = 0", "heartbeat_s"),
             ("[health]\nsilent_act = \"sulk\"", "silent_act"),
+            ("[events]\nstore_len_max = 134217727", "events.store_len_max"),
+            ("[events]\nage_max_days = 0", "events.age_max_days"),
+            ("[events]\nage_max = 3", "age_max"),
         ] {
             let error = config(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
@@ -335,6 +388,14 @@ mod tests {
         let config = config("").unwrap();
         assert!(config.listen.ip().is_loopback());
         assert_eq!(config.sessions_max.get(), SESSIONS_MAX_DEFAULT);
+        assert_eq!(config.retention, Retention::DEFAULT);
+    }
+
+    #[test]
+    fn how_long_events_are_kept_is_what_the_file_says() {
+        let config = config("[events]\nstore_len_max = 134217728\nage_max_days = 2\n").unwrap();
+        let Retention { len_max, age_max_ms } = config.retention;
+        assert_eq!((len_max, age_max_ms), (128 << 20, 172_800_000));
     }
 
     #[test]

@@ -140,6 +140,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         policy_at_most,
         principal,
         sessions_max,
+        retention,
         harnesses,
         health,
     } = config;
@@ -163,6 +164,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         policy_at_most,
         principal,
         sessions_max,
+        retention,
         harnesses: harnesses
             .into_iter()
             .map(|(name, known)| (name, harness_settings(known)))

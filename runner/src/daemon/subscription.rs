@@ -1,5 +1,9 @@
 //! One subscription: a session's events from a cursor on, as they are kept.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::{Event, Numbered, StreamReset};
 use oqto_protocol::fault::{Fault, FaultCode};
@@ -10,14 +14,20 @@ use super::Daemon;
 use super::authorise::authorise;
 use super::connection::{StreamError, malformed};
 use crate::clock;
-use crate::event_log::Resume;
+use crate::event_log::{ReadError, Resume};
 use crate::identity::Peer;
 use crate::supervisor::Followed;
 use crate::transport::{Inbox, Outbox, Received, Stream};
 
-/// How much is read from the log at once, bytes: large enough that a busy session is one write, small enough that
-/// a thousand subscribers fit in memory.
-const CHUNK_LEN_MAX: usize = 64 * 1024;
+/// How much is read from the log at once, bytes: as long as the rows of a busy session, so that one is one write, and
+/// small enough that a thousand subscribers fit in memory. A single event may be longer.
+const CHUNK_LEN_MAX: usize = 128 * 1024;
+
+/// The longest frame that a subscriber sends, bytes. An acknowledgement takes a few.
+const ACK_LEN_MAX: usize = 1024;
+
+/// How long a subscriber that has got all may take to acknowledge the last of it: its disk may be busy.
+const LAST_ACK_MAX: Duration = Duration::from_secs(30);
 
 /// Serves one subscription until its session or its peer is at an end.
 pub(super) async fn serve(
@@ -40,18 +50,7 @@ pub(super) async fn serve(
             if let Some(reset) = reset {
                 stream.outbox.send(&reset).await?;
             }
-            let Stream {
-                mut inbox,
-                mut outbox,
-            } = stream;
-            let from = subscribed.cursor.seq;
-            let unwanted = outbox.unwanted();
-            tokio::select! {
-                () = unwanted => {}
-                sent = send(&mut outbox, &followed, from) => sent?,
-                heard = hear(&mut inbox) => heard?,
-            }
-            outbox.flush().await;
+            follow(stream, &followed, subscribed.cursor.seq).await?;
         }
         Err(fault) => {
             stream.outbox.send(&fault).await?;
@@ -59,6 +58,38 @@ pub(super) async fn serve(
         }
     }
     Ok(())
+}
+
+/// Sends events past `from`, and hears what the reader has of them.
+async fn follow(stream: Stream, followed: &Followed, from: u64) -> Result<(), StreamError> {
+    let Stream {
+        mut inbox,
+        mut outbox,
+    } = stream;
+    inbox.set_len_max(ACK_LEN_MAX);
+    let sent = AtomicU64::new(from);
+    let unwanted = outbox.unwanted();
+    let hearing = hear(&mut inbox, followed, &sent);
+    let sending = async {
+        send(&mut outbox, followed, &sent).await?;
+        outbox.flush().await;
+        Ok::<_, StreamError>(())
+    };
+    let (mut hearing, mut sending) = (pin!(hearing), pin!(sending));
+    tokio::select! {
+        () = unwanted => return Ok(()),
+        all_sent = &mut sending => all_sent?,
+        heard = &mut hearing => {
+            heard?;
+            // It has finished its side and may still be reading.
+            return sending.await;
+        }
+    }
+    // Who is never heard again only keeps the runner from forgetting.
+    match tokio::time::timeout(LAST_ACK_MAX, hearing).await {
+        Ok(heard) => heard,
+        Err(_) => Ok(()),
+    }
 }
 
 /// What is followed, from where, and what a reader is told first that saw events which were lost.
@@ -77,29 +108,36 @@ async fn open(
         return Err(Fault::new(FaultCode::Unsupported, message));
     }
     let followed = daemon.supervisor.follow(&session_id).await?;
-    let Cursor { epoch, seq: newest } = followed.newest();
-    if cursor.epoch > epoch || (cursor.epoch == epoch && cursor.seq > newest) {
+    let newest = followed.newest();
+    let oldest = followed.log.oldest_seq();
+    if cursor.epoch > newest.epoch || (cursor.epoch == newest.epoch && cursor.seq > newest.seq) {
         let message = format!(
-            "session {session_id} has no event {} of epoch {}; its newest is {newest} of epoch {epoch}",
-            cursor.seq, cursor.epoch
+            "session {session_id} has no event {} of epoch {}; its newest is {} of epoch {}",
+            cursor.seq, cursor.epoch, newest.seq, newest.epoch
         );
         return Err(Fault::new(FaultCode::NotFound, message));
     }
+    let epoch = newest.epoch;
     let (seq, reset) = match followed.resume(cursor) {
-        Resume::After(seq) => (seq, None),
+        // What is forgotten is passed over here, and the answer says so.
+        Resume::After(seq) => (seq.max(oldest - 1), None),
+        Resume::Reset { seq, .. } if seq + 1 < oldest => return Err(expired(seq + 1, oldest)),
         Resume::Reset { seq, .. } => (seq, Some(reset(epoch, seq))),
     };
-    let cursor = Cursor { epoch, seq };
-    let newest = Cursor { epoch, seq: newest };
-    Ok((
-        followed,
-        Subscribed {
-            cursor,
-            oldest: 1,
-            newest,
-        },
-        reset,
-    ))
+    let subscribed = Subscribed {
+        cursor: Cursor { epoch, seq },
+        oldest,
+        newest,
+    };
+    Ok((followed, subscribed, reset))
+}
+
+fn expired(from: u64, oldest: u64) -> Fault {
+    let message = format!(
+        "events from {from} on were acknowledged and are kept no longer; the oldest is {oldest}: follow the session from \
+         its beginning"
+    );
+    Fault::new(FaultCode::NotFound, message)
 }
 
 /// What a reader has beyond `seq` never happened.
@@ -113,15 +151,18 @@ fn reset(epoch: u32, seq: u64) -> Numbered {
     }
 }
 
-/// Sends what is kept, as it is kept, until the session has ended and all of it is sent.
-async fn send(outbox: &mut Outbox, followed: &Followed, from: u64) -> Result<(), StreamError> {
-    let mut seq = from;
+/// Sends what is kept, as it is kept, until the session has ended and all of it is sent. Who reads slowly is behind
+/// QUIC's flow control here, and costs the chunk that it has not taken.
+async fn send(outbox: &mut Outbox, followed: &Followed, sent: &AtomicU64) -> Result<(), StreamError> {
+    let mut seq = sent.load(Ordering::Acquire);
     let mut ended = followed.ended.clone();
     loop {
         let over = *ended.borrow_and_update();
         match followed.log.read(seq, CHUNK_LEN_MAX).await {
             Ok(Some(chunk)) => {
                 seq = chunk.last_seq;
+                // Before it is sent: it can be acknowledged before the sending is done.
+                sent.store(seq, Ordering::Release);
                 outbox.send_frames(chunk.into_inner().bytes).await?;
             }
             Ok(None) if over => return Ok(()),
@@ -136,6 +177,10 @@ async fn send(outbox: &mut Outbox, followed: &Followed, from: u64) -> Result<(),
                     _ = ended.changed() => {}
                 }
             }
+            Err(ReadError::Expired { from, oldest }) => {
+                outbox.send(&expired(from, oldest)).await?;
+                return Ok(());
+            }
             Err(error) => {
                 let message = format!("the event log cannot be read: {}", crate::cause::chain(&error));
                 tracing::error!("{message}");
@@ -146,16 +191,14 @@ async fn send(outbox: &mut Outbox, followed: &Followed, from: u64) -> Result<(),
     }
 }
 
-/// Takes acknowledgements until the peer leaves.
-async fn hear(inbox: &mut Inbox) -> Result<(), StreamError> {
+/// Takes acknowledgements until the peer has no more to say. Of what was not sent there is nothing to have.
+async fn hear(inbox: &mut Inbox, followed: &Followed, sent: &AtomicU64) -> Result<(), StreamError> {
     while let Some(frame) = inbox.read().await? {
         if frame.kind() == Kind::ACK
             && let Ok(Ack { seq }) = frame.body()
         {
-            // Nothing is forgotten before its session is, so there is nothing to do but to know it.
-            tracing::trace!(seq, "acknowledged");
+            followed.log.acknowledge(seq.min(sent.load(Ordering::Acquire)));
         }
     }
-    // The peer has finished its side and may still be reading.
-    std::future::pending().await
+    Ok(())
 }

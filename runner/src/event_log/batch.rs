@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use oqto_protocol::event::splice::{self, Glance};
 
 /// The most bytes that are appended at once. One event is at most one message with its attachments.
 pub(super) const BATCH_MAX: usize = 32 * 1024 * 1024;
@@ -138,35 +139,38 @@ pub struct Chunk {
 
 impl Chunk {
     /// Its events past `after_seq`, as many as fit in `max_bytes` but at least one. None when there is none.
+    ///
+    /// A frame may stand for several numbers, and `after_seq` be one of them: what is given then begins with that
+    /// frame, standing for the rest of them.
     pub(super) fn cut(&self, after_seq: u64, max_bytes: usize) -> Option<Self> {
-        let (mut seq, mut at) = (self.first_seq, 0);
-        while seq <= after_seq {
-            at = frame_end(&self.bytes, at)?;
-            seq += 1;
+        let (mut start, mut end, mut last_seq) = (0, 0, self.first_seq.saturating_sub(1));
+        while end == 0 || last_seq <= after_seq {
+            start = end;
+            (end, last_seq) = self.step(end, last_seq)?;
         }
-        if seq > self.last_seq {
-            return None;
-        }
-        let (first_seq, start) = (seq, at);
+        let first_seq = (after_seq + 1).max(self.first_seq);
         if self.bytes.len() - start <= max_bytes {
-            return Some(Self {
-                first_seq,
-                last_seq: self.last_seq,
-                bytes: self.bytes.slice(start..),
-            });
+            (end, last_seq) = (self.bytes.len(), self.last_seq);
         }
-        let mut end = frame_end(&self.bytes, start)?;
-        while let Some(next) = frame_end(&self.bytes, end)
+        while let Some((next, seq)) = self.step(end, last_seq)
             && next - start <= max_bytes
         {
-            end = next;
-            seq += 1;
+            (end, last_seq) = (next, seq);
         }
+        let bytes = self.bytes.slice(start..end);
         Some(Self {
             first_seq,
-            last_seq: seq,
-            bytes: self.bytes.slice(start..end),
+            last_seq,
+            bytes: from(first_seq, &bytes).map_or(bytes, Bytes::from),
         })
+    }
+
+    /// Where the frame at `at` ends, and the last number that it stands for when `last_seq` was the one before.
+    fn step(&self, at: usize, last_seq: u64) -> Option<(usize, u64)> {
+        let end = frame_end(&self.bytes, at)?;
+        let glance = Glance::of(&self.bytes[at..end]);
+        let seq = glance.map_or(0, |glance| glance.seq).max(last_seq + 1);
+        (seq <= self.last_seq).then_some((end, seq))
     }
 
     /// The numbers of its events.
@@ -174,6 +178,46 @@ impl Chunk {
     pub fn seqs(&self) -> RangeInclusive<u64> {
         self.first_seq..=self.last_seq
     }
+}
+
+/// Chunks that follow one another as one, neighbouring deltas merged. None when there is none.
+pub(super) fn join(chunks: &[Chunk]) -> Option<Chunk> {
+    let [first, .., last] = chunks else {
+        return chunks.first().cloned();
+    };
+    let mut joined = Vec::with_capacity(chunks.iter().map(|chunk| chunk.bytes.len()).sum());
+    for chunk in chunks {
+        joined.extend_from_slice(&chunk.bytes);
+    }
+    Some(Chunk {
+        first_seq: first.first_seq,
+        last_seq: last.last_seq,
+        bytes: merged(&joined),
+    })
+}
+
+/// Whole frames, neighbouring deltas merged.
+pub(super) fn merged(frames: &[u8]) -> Bytes {
+    let mut out = Vec::new();
+    splice::merge(frames, &mut out);
+    // What is on its way to a slow reader is to cost about what it holds.
+    if out.len() < out.capacity() / 2 {
+        out.shrink_to_fit();
+    }
+    out.into()
+}
+
+/// Whole frames, the first of which is to stand for every number from `first_seq` on; none when it does.
+pub(super) fn from(first_seq: u64, frames: &[u8]) -> Option<Vec<u8>> {
+    let end = frame_end(frames, 0)?;
+    let glance = Glance::of(&frames[..end])?;
+    if glance.first_seq == first_seq {
+        return None;
+    }
+    let mut out = Vec::with_capacity(frames.len() + 9);
+    glance.append_from(first_seq, &mut out);
+    out.extend_from_slice(&frames[end..]);
+    Some(out)
 }
 
 /// Where the frame that starts at `at` ends, if it is there whole.

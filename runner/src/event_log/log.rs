@@ -1,8 +1,8 @@
 //! A store and its two threads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::reader::{self, Ask, ReadError, Reply};
+use super::retention::Retention;
 use super::schema::{self, OpenError, Opened};
 use super::session::{Closed, Known, Session, SessionLog};
 use super::tail::Tail;
@@ -23,6 +24,9 @@ const QUEUE_MAX: usize = 2 * 1024 * 1024;
 
 /// What a change counts in the queue beside its bytes, so that the number of changes is bounded too.
 const JOB_COST: usize = 256;
+
+/// How many sessions may be on their way out at once.
+const DELETIONS_MAX: usize = 64;
 
 /// How the store takes what it is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +56,17 @@ pub struct SessionRow {
 }
 
 /// Why a session was not created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
     /// There is one of that id.
     #[error("the session exists")]
     Exists,
+    /// Nothing can be written.
+    #[error("the event log cannot be written: {text}")]
+    Failing {
+        /// Why not.
+        text: String,
+    },
     /// The log is closed.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -78,8 +88,15 @@ pub enum ChangeError {
 pub(super) struct Shared {
     orders: mpsc::Sender<Order>,
     room: Arc<Semaphore>,
+    /// What makes room does not wait for it.
+    room_to_delete: Arc<Semaphore>,
     pub(super) asks: tokio::sync::mpsc::Sender<Ask>,
     pub(super) tail: Mutex<Tail>,
+    /// Acknowledgements that are not committed yet, by session.
+    pub(super) acked: Mutex<BTreeMap<i64, u64>>,
+    /// The oldest number that is kept of each session that lost some.
+    oldest: Mutex<BTreeMap<i64, u64>>,
+    path: PathBuf,
     health: watch::Sender<Health>,
     pub(super) closing: AtomicBool,
 }
@@ -90,7 +107,8 @@ pub struct EventLog {
     shared: Arc<Shared>,
     sessions: Mutex<Sessions>,
     /// The writing and the reading one; none once they were told to end.
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    first_epoch: u64,
 }
 
 #[derive(Debug)]
@@ -104,55 +122,72 @@ impl EventLog {
     ///
     /// # Errors
     /// When the file cannot be used as it is. It is left alone then.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, retention: Retention) -> Result<Self, OpenError> {
+        Self::open_from(path, retention, 1)
+    }
+
+    /// The same; if it has to be made, its sessions begin in `first_epoch`.
+    ///
+    /// # Errors
+    /// When the file cannot be used as it is. It is left alone then.
+    pub fn open_from(path: &Path, retention: Retention, first_epoch: u64) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io {
             path: path.to_owned(),
             source,
         };
-        Self::open_in_boot(path, &sys::boot_id().map_err(io)?)
+        Self::open_in_boot(path, retention, first_epoch, &sys::boot_id().map_err(io)?)
     }
 
-    pub(super) fn open_in_boot(path: &Path, boot_id: &str) -> Result<Self, OpenError> {
+    pub(super) fn open_in_boot(
+        path: &Path,
+        retention: Retention,
+        first_epoch: u64,
+        boot_id: &str,
+    ) -> Result<Self, OpenError> {
         let Opened {
             writer,
             reader,
             sessions,
-        } = schema::open(path, boot_id)?;
+            last_key,
+            first_epoch,
+        } = schema::open(path, boot_id, first_epoch)?;
+        let oldest = sessions.iter().map(|known| (known.key, known.oldest_seq));
+        let oldest = oldest.filter(|(_, seq)| *seq > 1).collect();
         let (orders, ordered) = mpsc::channel();
         let (asks, asked) = tokio::sync::mpsc::channel(reader::QUEUE_MAX);
         let shared = Arc::new(Shared {
             orders,
             room: Arc::new(Semaphore::new(QUEUE_MAX)),
+            room_to_delete: Arc::new(Semaphore::new(DELETIONS_MAX)),
             asks,
             tail: Mutex::default(),
+            acked: Mutex::default(),
+            oldest: Mutex::new(oldest),
+            path: path.to_owned(),
             health: watch::Sender::new(Health::Fine),
             closing: AtomicBool::new(false),
         });
-        let writer = Writer {
-            store: writer,
-            wal: schema::wal(path),
-            shared: shared.clone(),
-        };
+        let writer = Writer::new(writer, schema::wal(path), shared.clone(), retention, ordered);
         let io = |source| OpenError::Io {
             path: path.to_owned(),
             source,
         };
         let threads = vec![
-            spawn("log-write", move || writer.run(&ordered)).map_err(io)?,
+            spawn("log-write", move || writer.run()).map_err(io)?,
             spawn("log-read", move || reader::run(&reader, asked)).map_err(io)?,
         ];
-        let next_key = sessions.iter().map(|known| known.key).max().unwrap_or(0) + 1;
         let by_id = sessions
             .into_iter()
             .map(|known| (known.id.clone(), Arc::new(Session::new(known))));
         let sessions = Mutex::new(Sessions {
             by_id: by_id.collect(),
-            next_key,
+            next_key: last_key + 1,
         });
         Ok(Self {
             shared,
             sessions,
-            threads,
+            threads: Mutex::new(threads),
+            first_epoch,
         })
     }
 }
@@ -161,8 +196,11 @@ impl EventLog {
     /// Creates a session and keeps it. Its first event has the number 1.
     ///
     /// # Errors
-    /// When there is one of that id already.
+    /// When there is one of that id already, or the store cannot be written.
     pub async fn create_session(&self, id: &str, state: Bytes) -> Result<SessionLog, CreateError> {
+        if let Health::Failing { text } = &*self.shared.health.borrow() {
+            return Err(CreateError::Failing { text: text.clone() });
+        }
         let room = self.shared.room(state.len() + id.len()).await?;
         let (session, done) = {
             let mut sessions = lock(&self.sessions);
@@ -173,10 +211,12 @@ impl EventLog {
                 key: sessions.next_key,
                 id: id.to_owned(),
                 created_ms: clock::unix_ms(),
-                epochs: vec![(1, 0)],
+                epochs: vec![(self.first_epoch, 0)],
                 last_seq: 0,
                 last_idx: None,
                 mark: None,
+                acked_seq: 0,
+                oldest_seq: 1,
             }));
             let change = Change::Create { state };
             let done = self
@@ -217,7 +257,8 @@ impl EventLog {
     /// # Errors
     /// When there is none, or the log is closed.
     pub async fn delete_session(&self, id: &str) -> Result<(), ChangeError> {
-        let room = self.shared.room(0).await?;
+        let room = self.shared.room_to_delete.clone().acquire_owned().await;
+        let room = room.map_err(|_| Closed)?;
         let done = {
             let mut sessions = lock(&self.sessions);
             let session = sessions.by_id.get(id).ok_or(ChangeError::Unknown)?.clone();
@@ -239,28 +280,32 @@ impl EventLog {
 
     /// Tries a store that is [`Health::Failing`] again at once.
     pub fn retry(&self) {
-        if let Some(writer) = self.threads.first() {
-            writer.thread().unpark();
-        }
+        self.shared.nudge();
     }
 
     /// Commits what was accepted and closes the store. Handles that are left give [`Closed`]. A store that cannot
     /// be written is tried once more.
-    pub async fn close(mut self) {
+    pub async fn close(&self) {
         let threads = self.end();
         let ended = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(JoinHandle::join));
         // A thread that panicked said so, and its store opens as after any other crash.
         let _ended = ended.await;
+        self.end_sessions();
     }
 
-    fn end(&mut self) -> Vec<JoinHandle<()>> {
+    fn end(&self) -> Vec<JoinHandle<()>> {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.room.close();
-        // A thread that is gone needs not be told.
+        self.shared.room_to_delete.close();
+        // A thread that is gone needs not be told. The reading thread is told by the writing one, which asks it last.
         let _gone = self.shared.orders.send(Order::Close);
-        // The reading thread is told by the writing one, which asks it last.
-        self.retry();
-        std::mem::take(&mut self.threads)
+        std::mem::take(&mut *lock(&self.threads))
+    }
+
+    fn end_sessions(&self) {
+        for session in lock(&self.sessions).by_id.values() {
+            session.end();
+        }
     }
 }
 
@@ -268,9 +313,7 @@ impl EventLog {
 impl Drop for EventLog {
     fn drop(&mut self) {
         drop(self.end());
-        for session in lock(&self.sessions).by_id.values() {
-            session.end();
-        }
+        self.end_sessions();
     }
 }
 
@@ -301,15 +344,61 @@ impl Shared {
         Ok(answer.await.map_err(|_| ReadError::Closed)??)
     }
 
+    /// The oldest number that is kept of a session.
+    pub(super) fn oldest_seq(&self, session: i64) -> u64 {
+        lock(&self.oldest).get(&session).copied().unwrap_or(1)
+    }
+
+    /// Says that nothing before this number is kept; 1 when all of it is, or the session is gone.
+    pub(super) fn set_oldest_seq(&self, session: i64, seq: u64) {
+        let mut oldest = lock(&self.oldest);
+        if seq > 1 {
+            oldest.insert(session, seq);
+        } else {
+            oldest.remove(&session);
+        }
+    }
+
+    /// Has an acknowledgement kept.
+    pub(super) fn acknowledged(&self, session: i64, seq: u64) {
+        let is_first = {
+            let mut acked = lock(&self.acked);
+            let kept = acked.entry(session).or_default();
+            *kept = seq.max(*kept);
+            acked.len() == 1
+        };
+        if is_first {
+            self.nudge();
+        }
+    }
+
+    /// Wakes the writing thread.
+    fn nudge(&self) {
+        // One that is gone has nothing left to do.
+        let _gone = self.orders.send(Order::Look);
+    }
+
     pub(super) fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
     }
 
     pub(super) fn set_health(&self, health: Health) {
         self.health.send_if_modified(|now| {
-            let changed = *now != health;
+            if *now == health {
+                return false;
+            }
+            match &health {
+                Health::Failing { text } => tracing::error!(
+                    store = %self.path.display(),
+                    %text,
+                    "an event log cannot be written; its sessions wait and nothing is lost"
+                ),
+                Health::Fine => {
+                    tracing::info!(store = %self.path.display(), "the event log is written again");
+                }
+            }
             *now = health;
-            changed
+            true
         });
     }
 }
@@ -352,7 +441,7 @@ mod tests {
     async fn after_an_unclean_boot_a_lost_number_comes_back_only_under_a_greater_epoch() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("events.db");
-        let log = EventLog::open_in_boot(&path, "first").unwrap();
+        let log = EventLog::open_in_boot(&path, Retention::DEFAULT, 1, "first").unwrap();
         let session = log.create_session("one", Bytes::new()).await.unwrap();
         for _ in 0..5 {
             append(&session, Sync::Process).await;
@@ -360,7 +449,7 @@ mod tests {
         log.close().await;
         lose_power(&path, 3);
 
-        let log = EventLog::open_in_boot(&path, "second").unwrap();
+        let log = EventLog::open_in_boot(&path, Retention::DEFAULT, 1, "second").unwrap();
         let session = log.session("one").unwrap();
         assert_eq!((session.epoch(), session.last_seq()), (2, 3));
         append(&session, Sync::Power).await;
@@ -373,7 +462,7 @@ mod tests {
         log.close().await;
 
         // A store that was closed in order lost nothing, whatever the host did then.
-        let log = EventLog::open_in_boot(&path, "third").unwrap();
+        let log = EventLog::open_in_boot(&path, Retention::DEFAULT, 1, "third").unwrap();
         assert_eq!(log.session("one").unwrap().epoch(), 2);
         log.close().await;
     }

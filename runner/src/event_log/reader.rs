@@ -5,7 +5,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::batch::Chunk;
+use super::batch::{self, Chunk};
 use super::log::SessionRow;
 
 /// How many questions may wait. Subscribers past that wait to ask.
@@ -56,6 +56,22 @@ pub enum ReadError {
     /// The log is closed.
     #[error("the event log is closed")]
     Closed,
+    /// What is behind the cursor was acknowledged and is kept no longer.
+    #[error("events from {from} on are kept no longer; the oldest is {oldest}")]
+    Expired {
+        /// The first that was asked for.
+        from: u64,
+        /// The oldest that there is.
+        oldest: u64,
+    },
+    /// What was committed is not there.
+    #[error("event {from} is missing from the event log; the next that it has is {found:?}")]
+    Missing {
+        /// The first that was asked for.
+        from: u64,
+        /// The first that there is behind it.
+        found: Option<u64>,
+    },
 }
 
 /// Answers until it is told to close.
@@ -104,6 +120,7 @@ pub(super) fn shrink(store: &Connection) {
     let _bigger = store.execute_batch("PRAGMA shrink_memory");
 }
 
+/// Who reads here is behind what memory holds, and gets neighbouring deltas as one.
 fn events(
     store: &Connection,
     session: i64,
@@ -116,41 +133,47 @@ fn events(
          WHERE session = ?1 AND last_seq > ?2 AND last_seq <= ?3 ORDER BY last_seq",
     )?;
     let mut rows = select.query(params![session, after_seq, through_seq])?;
-    let mut found: Option<Chunk> = None;
-    let mut joined = Vec::new();
-    while let Some(row) = rows.next()? {
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let row_last_seq = row.get(1)?;
+    let row = Chunk {
+        first_seq: row.get(0)?,
+        last_seq: row_last_seq,
+        bytes: Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?),
+    };
+    let Some(Chunk {
+        first_seq,
+        mut last_seq,
+        bytes,
+    }) = row.cut(after_seq, max_bytes)
+    else {
+        return Ok(None);
+    };
+    drop(row);
+    let mut joined = bytes
+        .try_into_mut()
+        .unwrap_or_else(|shared| shared.as_ref().into());
+    while last_seq >= row_last_seq
+        && let Some(row) = rows.next()?
+    {
         let bytes = row.get_ref(2)?.as_blob()?;
-        let (first_seq, last_seq) = (row.get(0)?, row.get(1)?);
-        let Some(chunk) = &mut found else {
-            let row = Chunk {
-                first_seq,
-                last_seq,
-                bytes: Bytes::copy_from_slice(bytes),
-            };
-            let chunk = row.cut(after_seq, max_bytes);
-            if chunk.as_ref().is_none_or(|chunk| chunk.last_seq < last_seq) {
-                return Ok(chunk);
-            }
-            found = chunk;
-            continue;
-        };
-        let held = joined.len().max(chunk.bytes.len());
+        let row_first_seq = row.get(0)?;
         // A row out of order is left to the next read, which starts behind the last good one.
-        if held + bytes.len() > max_bytes || first_seq != chunk.last_seq + 1 {
+        if joined.len() + bytes.len() > max_bytes || row_first_seq != last_seq + 1 {
             break;
         }
-        if joined.is_empty() {
-            joined.extend_from_slice(&chunk.bytes);
+        match batch::from(row_first_seq, bytes) {
+            Some(bytes) => joined.extend_from_slice(&bytes),
+            None => joined.extend_from_slice(bytes),
         }
-        joined.extend_from_slice(bytes);
-        chunk.last_seq = last_seq;
+        last_seq = row.get(1)?;
     }
-    if let Some(chunk) = &mut found
-        && !joined.is_empty()
-    {
-        chunk.bytes = joined.into();
-    }
-    Ok(found)
+    Ok(Some(Chunk {
+        first_seq,
+        last_seq,
+        bytes: batch::merged(&joined),
+    }))
 }
 
 fn messages(

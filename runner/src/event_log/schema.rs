@@ -13,21 +13,30 @@ use super::session::Known;
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"oqtE");
 
 /// The version of the tables. A store of another one is refused, never guessed at.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// A batch is a row, keyed by its last number so that the one with a given event is found by one seek. An epoch's
-/// `after_seq` is the last number that was kept of the epochs before it.
+/// `after_seq` is the last number that was kept of the epochs before it. A message's `seq` is at most the last number of
+/// the row with its end, so both go together. What is `leaving` has rows left of a session that was deleted. Rows up to `thinned_seq` have lost the deltas of finished messages.
 const TABLES: &str = "
     CREATE TABLE store (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         boot_id TEXT NOT NULL,
-        clean INTEGER NOT NULL
+        clean INTEGER NOT NULL,
+        first_epoch INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE sessions (
         key INTEGER PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
         created_ms INTEGER NOT NULL,
+        acked_seq INTEGER NOT NULL,
+        thinned_seq INTEGER NOT NULL,
         state BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE leaving (session INTEGER PRIMARY KEY) STRICT;
+    CREATE TABLE marks (
+        session INTEGER PRIMARY KEY,
+        mark BLOB NOT NULL
     ) STRICT;
     CREATE TABLE epochs (
         session INTEGER NOT NULL,
@@ -40,17 +49,19 @@ const TABLES: &str = "
         last_seq INTEGER NOT NULL,
         first_seq INTEGER NOT NULL,
         epoch INTEGER NOT NULL,
-        mark BLOB,
+        committed_ms INTEGER NOT NULL,
         bytes BLOB NOT NULL,
         PRIMARY KEY (session, last_seq)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE messages (
         session INTEGER NOT NULL,
         idx INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
         id TEXT NOT NULL,
         frame BLOB NOT NULL,
         PRIMARY KEY (session, idx)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX messages_by_id ON messages (session, id);
 ";
 
 /// What every connection of a store is set to. The cache is small because rows are written once and read in order;
@@ -91,7 +102,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file was written by another version.
-    #[error("event log {path} has version {version}, not {VERSION}")]
+    #[error(
+        "event log {path} has version {version}, not {VERSION}: start the runner that wrote it, or move its directory away"
+    )]
     Version {
         /// The store.
         path: PathBuf,
@@ -126,31 +139,45 @@ pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) reader: Connection,
     pub(super) sessions: Vec<Known>,
+    /// The greatest key that a session has or had.
+    pub(super) last_key: i64,
+    /// In which epoch new sessions begin.
+    pub(super) first_epoch: u64,
 }
 
-/// Opens the store at `path`, or makes it when nothing is there.
-pub(super) fn open(path: &Path, boot_id: &str) -> Result<Opened, OpenError> {
+/// Opens the store at `path`, or makes it, for sessions that begin in `first_epoch`, when nothing is there.
+pub(super) fn open(path: &Path, boot_id: &str, first_epoch: u64) -> Result<Opened, OpenError> {
     let io = |source| OpenError::Io {
         path: path.to_owned(),
         source,
     };
     if !path.try_exists().map_err(io)? {
-        create(path)?;
+        create(path, first_epoch)?;
     }
     let mut writer = connect(path)?;
     check(&writer, path)?;
     let sqlite = |source| OpenError::of(path, source);
     begin_boot(&mut writer, boot_id).map_err(sqlite)?;
     let sessions = sessions(&writer).map_err(sqlite)?;
+    let (first_epoch, last_key) = writer
+        .query_row(
+            "SELECT first_epoch, max(coalesce((SELECT max(key) FROM sessions), 0),
+                    coalesce((SELECT max(session) FROM leaving), 0)) FROM store",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .map_err(sqlite)?;
     Ok(Opened {
         reader: connect(path)?,
+        first_epoch,
+        last_key,
         writer,
         sessions,
     })
 }
 
 /// Makes a store aside and moves it to its place whole, so that an empty file there is damage and never a beginning.
-fn create(path: &Path) -> Result<(), OpenError> {
+fn create(path: &Path, first_epoch: u64) -> Result<(), OpenError> {
     let io = |source| OpenError::Io {
         path: path.to_owned(),
         source,
@@ -178,7 +205,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
         .mode(0o600)
         .open(&new)
         .map_err(io)?;
-    fill(&new).map_err(|source| OpenError::of(path, source))?;
+    fill(&new, first_epoch).map_err(|source| OpenError::of(path, source))?;
     fs::rename(&new, path).map_err(io)?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
 }
@@ -194,13 +221,13 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn fill(path: &Path) -> rusqlite::Result<()> {
+fn fill(path: &Path, first_epoch: u64) -> rusqlite::Result<()> {
     let store = Connection::open(path)?;
     store.execute_batch(CONNECTION)?;
     store.pragma_update(None, "application_id", APPLICATION_ID)?;
     store.pragma_update(None, "user_version", VERSION)?;
     store.execute_batch(TABLES)?;
-    store.execute("INSERT INTO store VALUES (1, '', 1)", [])?;
+    store.execute("INSERT INTO store VALUES (1, '', 1, ?1)", [first_epoch])?;
     store.pragma_update(None, "journal_mode", "WAL")?;
     store.close().map_err(|(_, error)| error)
 }
@@ -241,7 +268,9 @@ fn begin_boot(store: &mut Connection, boot_id: &str) -> rusqlite::Result<()> {
             "INSERT INTO epochs
              SELECT session, max(epoch) + 1,
                     (SELECT coalesce(max(last_seq), 0) FROM batches WHERE batches.session = epochs.session)
-             FROM epochs GROUP BY session;",
+             FROM epochs GROUP BY session;
+             UPDATE sessions SET
+                acked_seq = min(acked_seq, (SELECT coalesce(max(last_seq), 0) FROM batches WHERE session = key));",
         )?;
     }
     change.execute("UPDATE store SET boot_id = ?1, clean = 0", params![boot_id])?;
@@ -255,8 +284,9 @@ fn sessions(store: &Connection) -> rusqlite::Result<Vec<Known>> {
         "SELECT key, id, created_ms,
                 (SELECT coalesce(max(last_seq), 0) FROM batches WHERE session = key),
                 (SELECT max(idx) FROM messages WHERE session = key),
-                (SELECT mark FROM batches WHERE session = key AND mark IS NOT NULL
-                 ORDER BY last_seq DESC LIMIT 1)
+                (SELECT mark FROM marks WHERE session = key),
+                acked_seq,
+                (SELECT first_seq FROM batches WHERE session = key ORDER BY last_seq LIMIT 1)
          FROM sessions",
     )?;
     let mut rows = sessions.query([])?;
@@ -272,6 +302,8 @@ fn sessions(store: &Connection) -> rusqlite::Result<Vec<Known>> {
             last_seq: row.get(3)?,
             last_idx: row.get(4)?,
             mark: row.get::<_, Option<Vec<u8>>>(5)?.map(Into::into),
+            acked_seq: row.get(6)?,
+            oldest_seq: row.get::<_, Option<u64>>(7)?.unwrap_or(1),
         });
     }
     Ok(known)

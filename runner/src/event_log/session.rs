@@ -1,11 +1,12 @@
 //! One session of the log: appending to it, following it, going on with it after a restart.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::batch::{Batch, Chunk};
+use super::batch::{self, Batch, Chunk};
 use super::durable::Durable;
 use super::log::{ChangeError, Health, Shared, lock};
 use super::reader::{Ask, Page, ReadError};
@@ -21,6 +22,10 @@ pub(super) struct Known {
     pub(super) last_seq: u64,
     pub(super) last_idx: Option<u64>,
     pub(super) mark: Option<Bytes>,
+    /// The greatest number that somebody acknowledged.
+    pub(super) acked_seq: u64,
+    /// The oldest number that is kept.
+    pub(super) oldest_seq: u64,
 }
 
 /// A session in memory, shared by its handles and the writer.
@@ -33,6 +38,7 @@ pub(super) struct Session {
     mark: Option<Bytes>,
     progress: watch::Sender<Progress>,
     accepted: Mutex<Accepted>,
+    acked_seq: AtomicU64,
 }
 
 /// How far the session is committed.
@@ -61,6 +67,8 @@ impl Session {
             last_seq,
             last_idx,
             mark,
+            acked_seq,
+            oldest_seq: _,
         } = known;
         let accepted = Mutex::new(Accepted {
             last_seq,
@@ -79,6 +87,7 @@ impl Session {
             mark,
             progress,
             accepted,
+            acked_seq: AtomicU64::new(acked_seq),
         }
     }
 
@@ -191,6 +200,27 @@ impl SessionLog {
         self.session.progress.borrow().last_seq
     }
 
+    /// The number of the oldest event that is kept; 1 when none was forgotten.
+    #[must_use]
+    pub fn oldest_seq(&self) -> u64 {
+        self.shared.oldest_seq(self.session.key)
+    }
+
+    /// The greatest number that somebody acknowledged; 0 for none.
+    #[must_use]
+    pub fn acked_seq(&self) -> u64 {
+        self.session.acked_seq.load(Ordering::Acquire)
+    }
+
+    /// Somebody has every event up to `seq` on a disk of theirs, so the log may forget them. Kept with the next
+    /// commit, or soon after; forgotten with the host's power, it only has to be said again.
+    pub fn acknowledge(&self, seq: u64) {
+        let seq = seq.min(self.last_seq());
+        if self.session.acked_seq.fetch_max(seq, Ordering::AcqRel) < seq {
+            self.shared.acknowledged(self.session.key, seq);
+        }
+    }
+
     /// The number that its next message gets.
     #[must_use]
     pub fn next_idx(&self) -> u64 {
@@ -210,7 +240,12 @@ impl SessionLog {
     /// # Errors
     /// When the batch does not go on where the last one ended, or the log is closed.
     pub async fn append(&self, batch: Batch) -> Result<Pending, AppendError> {
-        let room = self.shared.room(batch.weight()).await?;
+        let mut progress = self.session.progress.subscribe();
+        let room = tokio::select! {
+            room = self.shared.room(batch.weight()) => room?,
+            // Who waits for room in vain must learn that there is nothing to wait for.
+            _ = progress.wait_for(|now| now.over) => return Err(self.over()),
+        };
         let mut accepted = lock(&self.session.accepted);
         if accepted.deleted {
             return Err(AppendError::Deleted);
@@ -241,6 +276,26 @@ impl SessionLog {
         Ok(Pending { last_seq, done })
     }
 
+    fn over(&self) -> AppendError {
+        match lock(&self.session.accepted).deleted {
+            true => AppendError::Deleted,
+            false => AppendError::Closed(Closed),
+        }
+    }
+
+    /// Takes nothing more: who appends, also who waits for room, gets [`AppendError::Deleted`]. For a session that is
+    /// to be deleted while its store cannot be written.
+    pub fn abandon(&self) {
+        self.session.refuse_more();
+        self.session.end();
+    }
+
+    /// Whether it was deleted or abandoned.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        lock(&self.session.accepted).deleted
+    }
+
     /// Waits until an event past `seq` is committed and gives the last one's number.
     ///
     /// # Errors
@@ -260,16 +315,23 @@ impl SessionLog {
 
     /// Events past `after_seq`, in order: at most `max_bytes`, but at least one. None when none is committed yet.
     ///
+    /// Who is behind by more than one commit gets neighbouring deltas of a message as one frame.
+    ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When the store cannot be read, or what was asked for is kept no longer.
     pub async fn read(&self, after_seq: u64, max_bytes: usize) -> Result<Option<Durable<Chunk>>, ReadError> {
         let through_seq = self.last_seq();
         if after_seq >= through_seq {
             return Ok(None);
         }
+        let (from, oldest) = (after_seq + 1, self.oldest_seq());
+        if from < oldest {
+            return Err(ReadError::Expired { from, oldest });
+        }
         let key = self.session.key;
         // What is there was committed before it was put there.
-        if let Some(chunk) = lock(&self.shared.tail).read(key, after_seq, max_bytes) {
+        let recent = lock(&self.shared.tail).read(key, after_seq, max_bytes);
+        if let Some(chunk) = recent.and_then(|chunks| batch::join(&chunks)) {
             return Ok(Some(Durable::new(chunk)));
         }
         let ask = |reply| Ask::Events {
@@ -279,7 +341,19 @@ impl SessionLog {
             max_bytes,
             reply,
         };
-        Ok(self.shared.ask(ask).await?.map(Durable::new))
+        let found = self.shared.ask(ask).await?;
+        // It may have gone meanwhile.
+        let oldest = self.oldest_seq();
+        match found {
+            Some(chunk) if chunk.first_seq == from => Ok(Some(Durable::new(chunk))),
+            _ if from < oldest => Err(ReadError::Expired { from, oldest }),
+            // It was deleted meanwhile.
+            None if self.is_abandoned() => Ok(None),
+            found => Err(ReadError::Missing {
+                from,
+                found: found.map(|chunk| chunk.first_seq),
+            }),
+        }
     }
 
     /// Whether the store takes what it is given, now and whenever that changes.

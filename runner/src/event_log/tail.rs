@@ -62,14 +62,24 @@ impl Tail {
         self.forget_given_up();
     }
 
-    /// The chunk with the event after `after_seq`, cut to begin there.
-    pub(super) fn read(&self, session: i64, after_seq: u64, max_bytes: usize) -> Option<Chunk> {
+    /// The chunk with the event after `after_seq`, cut to begin there, and those behind it as far as they fit in
+    /// `max_bytes` together. None when it is not here.
+    pub(super) fn read(&self, session: i64, after_seq: u64, max_bytes: usize) -> Option<Vec<Chunk>> {
         let chunks = &self.sessions.get(&session)?.chunks;
         let found = chunks.partition_point(|chunk| chunk.last_seq <= after_seq);
-        let chunk = chunks
-            .get(found)
-            .filter(|chunk| chunk.first_seq <= after_seq + 1)?;
-        chunk.cut(after_seq, max_bytes)
+        let mut behind = chunks.range(found..);
+        let whole = behind.next().filter(|chunk| chunk.first_seq <= after_seq + 1)?;
+        let first = whole.cut(after_seq, max_bytes)?;
+        let (mut len, is_cut) = (first.bytes.len(), first.last_seq < whole.last_seq);
+        let mut read = vec![first];
+        for chunk in behind {
+            len += chunk.bytes.len();
+            if is_cut || len > max_bytes {
+                break;
+            }
+            read.push(chunk.clone());
+        }
+        Some(read)
     }
 
     /// Forgets a session that was deleted.
@@ -130,7 +140,7 @@ mod tests {
             tail.order.len()
         );
         assert_eq!(tail.read(0, 9, usize::MAX), None, "the oldest session's are gone");
-        assert_eq!(tail.read(19, 9, usize::MAX).unwrap().first_seq, 10);
+        assert_eq!(tail.read(19, 9, usize::MAX).unwrap()[0].first_seq, 10);
         assert_eq!(
             tail.read(19, 1, usize::MAX),
             None,
@@ -146,7 +156,7 @@ mod tests {
             tail.push(2, chunk(seq, SESSION_MAX / 4));
         }
         assert!(tail.order.len() < 100, "{}", tail.order.len());
-        assert_eq!(tail.read(1, 0, usize::MAX).unwrap().first_seq, 1);
+        assert_eq!(tail.read(1, 0, usize::MAX).unwrap()[0].first_seq, 1);
     }
 
     #[test]
@@ -154,8 +164,23 @@ mod tests {
         let mut tail = Tail::default();
         tail.push(1, chunk(5, 10));
         assert_eq!(tail.read(1, 3, usize::MAX), None);
-        assert_eq!(tail.read(1, 4, usize::MAX).unwrap().first_seq, 5);
+        assert_eq!(tail.read(1, 4, usize::MAX).unwrap()[0].first_seq, 5);
         assert_eq!(tail.read(1, 5, usize::MAX), None);
+    }
+
+    #[test]
+    fn chunks_are_read_together_as_far_as_they_fit() {
+        let mut tail = Tail::default();
+        for seq in 1..=4 {
+            tail.push(1, chunk(seq, 10));
+        }
+        let read = |after, max| {
+            let chunks = tail.read(1, after, max).unwrap();
+            chunks.iter().map(|chunk| chunk.first_seq).collect::<Vec<_>>()
+        };
+        assert_eq!(read(1, 28), [2, 3]);
+        assert_eq!(read(1, 0), [2]);
+        assert_eq!(read(0, usize::MAX), [1, 2, 3, 4]);
     }
 
     #[test]

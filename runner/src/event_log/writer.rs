@@ -1,11 +1,10 @@
 //! The writing thread of a store: takes all that is ready, commits it at once, tells who waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, params};
@@ -14,7 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::batch::{Batch, Chunk, Sync};
 use super::log::{Health, Shared, lock};
 use super::reader::{Ask, checkpoint, shrink};
+use super::retention::Retention;
 use super::session::Session;
+use super::trim::{self, Trimmed};
+use crate::clock;
 
 /// How much is committed at once, in bytes: past this a commit gets longer and no cheaper per event.
 const GROUP_MAX: usize = 1024 * 1024;
@@ -24,6 +26,9 @@ const ROW_MAX: usize = 128 * 1024;
 
 /// What a commit puts into the write-ahead log beside its bytes: a leaf and its parent.
 const COMMIT_COST: u64 = 8 * 1024;
+
+/// What a step of forgetting puts there at most.
+const STEP_COST: u64 = 2 * 1024 * 1024;
 
 /// How much is committed before the reading thread moves it into the file, in bytes. Each move waits for the disk
 /// twice, and what is appended meanwhile may have to wait with it: a thousand small commits a second reach this about
@@ -36,6 +41,13 @@ const WAL_MAX: u64 = 64 * 1024 * 1024;
 
 /// After this long without a commit what is left is moved into the file.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// How much is committed before it is asked again whether something has to go, in bytes: below what a step lets go of, so
+/// that a store whose events are acknowledged never reaches its bound.
+const LOOK_STEP: u64 = 1024 * 1024;
+
+/// How often that is asked while nothing is committed: what is too old is not in a hurry.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// How often a store that cannot be written is tried again. Nothing tells when a disk has room.
 const RETRY: Duration = Duration::from_millis(250);
@@ -94,6 +106,8 @@ impl Job {
 #[derive(Debug)]
 pub(super) enum Order {
     Do(Job),
+    /// There is something else to look at: an acknowledgement, or room.
+    Look,
     Close,
 }
 
@@ -105,126 +119,346 @@ struct Row {
 }
 
 pub(super) struct Writer {
-    pub(super) store: Connection,
-    pub(super) wal: PathBuf,
-    pub(super) shared: Arc<Shared>,
+    store: Connection,
+    wal: PathBuf,
+    shared: Arc<Shared>,
+    retention: Retention,
+    orders: mpsc::Receiver<Order>,
+    /// What came and is not in a group yet.
+    waiting: VecDeque<Job>,
+    closing: bool,
+    /// What the connection is set to.
+    sync: Sync,
+    /// How much was committed and not moved into the file, bytes.
+    unmoved: u64,
+    /// How much was committed since it was last asked whether something has to go, bytes.
+    unlooked: u64,
+    /// When that is asked again if nothing is committed.
+    look_at: Instant,
+    /// Something has to go.
+    trimming: bool,
+}
+
+/// Why a group was not committed.
+enum Trouble {
+    Sqlite(rusqlite::Error),
+    /// The store has reached its bound, and nothing in it may go.
+    Full {
+        len: u64,
+    },
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
 }
 
 impl Writer {
+    pub(super) fn new(
+        store: Connection,
+        wal: PathBuf,
+        shared: Arc<Shared>,
+        retention: Retention,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        Self {
+            store,
+            wal,
+            shared,
+            retention,
+            orders,
+            waiting: VecDeque::new(),
+            closing: false,
+            sync: Sync::Power,
+            unmoved: 0,
+            unlooked: 0,
+            look_at: clock::instant(),
+            trimming: true,
+        }
+    }
+
     /// Commits until it is told to close, then closes the store. It gives up what it cannot write only then.
-    pub(super) fn run(self, orders: &mpsc::Receiver<Order>) {
-        self.work(orders);
+    pub(super) fn run(mut self) {
+        self.work();
         // What is asked behind this is answered by its being dropped.
         let _gone = self.shared.asks.blocking_send(Ask::Close);
     }
 
-    fn work(&self, orders: &mpsc::Receiver<Order>) {
-        let mut sync = Sync::Power;
-        let mut unmoved = 0;
-        let mut closing = false;
-        while !closing {
-            let mut group = Vec::new();
-            match orders.recv_timeout(IDLE) {
-                Ok(Order::Do(job)) => group.push(job),
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    if std::mem::take(&mut unmoved) > 0 {
-                        self.shared.ask_checkpoint();
-                        shrink(&self.store);
-                    }
-                    // With nothing unmoved there is nothing to wake up for.
-                    match orders.recv() {
-                        Ok(Order::Do(job)) => group.push(job),
-                        Ok(Order::Close) | Err(mpsc::RecvError) => break,
-                    }
+    fn work(&mut self) {
+        loop {
+            let group = self.gather();
+            if group.is_empty() {
+                if self.closing {
+                    break;
                 }
-                Ok(Order::Close) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                self.rest();
+                continue;
             }
-            let mut weight = group[0].weight();
-            while weight < GROUP_MAX {
-                match orders.try_recv() {
-                    Ok(Order::Do(job)) => {
-                        weight += job.weight();
-                        group.push(job);
-                    }
-                    Ok(Order::Close) => {
-                        closing = true;
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-            let Some(rows) = self.commit_until_done(&group, &mut sync) else {
+            let weight: usize = group.iter().map(Job::weight).sum();
+            let Some((group, rows)) = self.commit_until_done(group) else {
                 return;
             };
             self.publish(group, rows);
-            unmoved += weight as u64 + COMMIT_COST;
-            if unmoved > CHECKPOINT_STEP {
-                unmoved = 0;
-                self.bound_wal();
+            let written = weight as u64 + COMMIT_COST;
+            self.unlooked += written;
+            self.wrote(written);
+            if self.trimming || self.unlooked > LOOK_STEP {
+                self.trim();
             }
         }
         self.close();
     }
 
+    /// What is ready, as much as is committed at once. Empty when nothing came for a while, or nothing will.
+    fn gather(&mut self) -> Vec<Job> {
+        if self.waiting.is_empty() && !self.closing {
+            let patience = if self.has_chores() {
+                IDLE
+            } else {
+                self.look_at.saturating_duration_since(clock::instant())
+            };
+            match self.orders.recv_timeout(patience) {
+                Ok(order) => self.take(order),
+                Err(mpsc::RecvTimeoutError::Timeout) => return Vec::new(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => self.closing = true,
+            }
+        }
+        let mut group = Vec::new();
+        let mut weight = 0;
+        while weight < GROUP_MAX {
+            if self.waiting.is_empty()
+                && let Ok(order) = self.orders.try_recv()
+            {
+                self.take(order);
+                continue;
+            }
+            let Some(job) = self.waiting.pop_front() else {
+                break;
+            };
+            weight += job.weight();
+            group.push(job);
+        }
+        group
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Do(job) => self.waiting.push_back(job),
+            Order::Look => {}
+            Order::Close => self.closing = true,
+        }
+    }
+
+    /// Whether there is something to do when nothing comes.
+    fn has_chores(&self) -> bool {
+        self.unmoved > 0 || self.trimming || !lock(&self.shared.acked).is_empty()
+    }
+
+    /// What is done when nothing comes, a little at a time.
+    fn rest(&mut self) {
+        // Each of these fails when the disk does, and then the next commit says so.
+        if !lock(&self.shared.acked).is_empty() {
+            drop(self.in_transaction(|_| Ok(())));
+        }
+        self.trim();
+        if std::mem::take(&mut self.unmoved) > 0 {
+            self.shared.ask_checkpoint();
+            shrink(&self.store);
+        }
+    }
+
+    /// Lets go of what has to go: all of it while nothing else is to do, else one step.
+    fn trim(&mut self) {
+        self.unlooked = 0;
+        self.look_at = clock::instant() + LOOK;
+        self.trimming = false;
+        while self.trim_step().unwrap_or(false) {
+            self.wrote(STEP_COST);
+            if let Ok(order) = self.orders.try_recv() {
+                self.take(order);
+            }
+            if self.closing || !self.waiting.is_empty() {
+                self.trimming = true;
+                return;
+            }
+        }
+    }
+
+    /// One step of forgetting; whether there was something to forget.
+    fn trim_step(&mut self) -> rusqlite::Result<bool> {
+        let retention = self.retention;
+        let Some(step) = trim::next(&self.store, &retention, clock::unix_ms())? else {
+            return Ok(false);
+        };
+        let shared = self.shared.clone();
+        let mut before = None;
+        let trimmed = self.in_transaction(|store| {
+            if let Some(Trimmed { session, oldest_seq }) = trim::trim(store, step, retention.step())? {
+                before = Some((session, shared.oldest_seq(session)));
+                // Before it is committed: who reads must never find events gone that are said to be there.
+                shared.set_oldest_seq(session, oldest_seq);
+            }
+            Ok(())
+        });
+        if let (Err(_), Some((session, oldest_seq))) = (&trimmed, before) {
+            shared.set_oldest_seq(session, oldest_seq);
+        }
+        trimmed.map(|()| true)
+    }
+
+    /// Changes the store without waiting for the disk, and keeps what was acknowledged meanwhile.
+    fn in_transaction(
+        &mut self,
+        change: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        self.set_sync(Sync::Process)?;
+        let acked = std::mem::take(&mut *lock(&self.shared.acked));
+        let changed = (|| {
+            self.store.execute_batch("BEGIN IMMEDIATE")?;
+            trim::keep_acked(&self.store, &acked)?;
+            change(&self.store)?;
+            self.store.execute_batch("COMMIT")
+        })();
+        if changed.is_err() {
+            self.undo(acked);
+        }
+        changed
+    }
+
+    fn undo(&self, acked: BTreeMap<i64, u64>) {
+        // It fails only when there is no transaction, and then there is nothing to undo.
+        let _undone = self.store.execute_batch("ROLLBACK");
+        let mut kept = lock(&self.shared.acked);
+        for (session, seq) in acked {
+            let newer = kept.entry(session).or_default();
+            *newer = seq.max(*newer);
+        }
+    }
+
+    fn set_sync(&mut self, wanted: Sync) -> rusqlite::Result<()> {
+        if self.sync != wanted {
+            self.store.execute_batch(match wanted {
+                Sync::Process => "PRAGMA synchronous = NORMAL",
+                Sync::Power => "PRAGMA synchronous = FULL",
+            })?;
+            self.sync = wanted;
+        }
+        Ok(())
+    }
+
     /// None when the log is closed while the store still cannot be written.
-    fn commit_until_done(&self, group: &[Job], sync: &mut Sync) -> Option<Vec<Row>> {
+    fn commit_until_done(&mut self, mut group: Vec<Job>) -> Option<(Vec<Job>, Vec<Row>)> {
         loop {
-            match self.commit(group, sync) {
+            match self.try_commit(&group) {
                 Ok(rows) => {
                     self.shared.set_health(Health::Fine);
-                    return Some(rows);
+                    return Some((group, rows));
                 }
-                Err(error) => {
-                    // It fails only when there is no transaction, and then there is nothing to undo.
-                    let _undone = self.store.execute_batch("ROLLBACK");
-                    self.shared.set_health(Health::Failing {
-                        text: error.to_string(),
-                    });
+                Err(trouble) => {
+                    let text = match trouble {
+                        Trouble::Sqlite(error) => error.to_string(),
+                        Trouble::Full { len } => full(len, self.retention.len_max),
+                    };
+                    self.shared.set_health(Health::Failing { text });
                     if self.shared.closing.load(Ordering::Acquire) {
                         return None;
                     }
-                    thread::park_timeout(RETRY);
+                    group = self.await_room(group);
                 }
             }
         }
     }
 
-    fn commit(&self, group: &[Job], sync: &mut Sync) -> rusqlite::Result<Vec<Row>> {
-        let wanted = group.iter().map(Job::sync).max().unwrap_or(Sync::Power);
-        if *sync != wanted {
-            self.store.execute_batch(match wanted {
-                Sync::Process => "PRAGMA synchronous = NORMAL",
-                Sync::Power => "PRAGMA synchronous = FULL",
-            })?;
-            *sync = wanted;
+    fn try_commit(&mut self, group: &[Job]) -> Result<Vec<Row>, Trouble> {
+        let grows = |job: &Job| matches!(job.change, Change::Create { .. } | Change::Append(_));
+        if group.iter().any(grows) {
+            let bound = self.retention.len_max;
+            if trim::len(&self.store)? >= bound {
+                // Before it is judged what may go.
+                self.in_transaction(|_| Ok(()))?;
+            }
+            loop {
+                let len = trim::len(&self.store)?;
+                if len < bound {
+                    break;
+                }
+                if !self.trim_step()? {
+                    return Err(Trouble::Full { len });
+                }
+            }
         }
-        self.store.execute_batch("BEGIN IMMEDIATE")?;
+        Ok(self.commit(group)?)
+    }
+
+    /// Waits for a moment, or for what may make room: somebody's acknowledgement, or a deletion, which is carried out
+    /// before what waits for room.
+    fn await_room(&mut self, mut group: Vec<Job>) -> Vec<Job> {
+        if let Ok(order) = self.orders.recv_timeout(RETRY) {
+            self.take(order);
+            while let Ok(order) = self.orders.try_recv() {
+                self.take(order);
+            }
+        }
+        let all = group.drain(..).chain(self.waiting.drain(..));
+        let (deletions, mut others): (Vec<_>, Vec<_>) =
+            all.partition(|job| matches!(job.change, Change::Delete));
+        for deletion in deletions {
+            // What it waits for goes with it.
+            others.retain(|job| job.session.key != deletion.session.key);
+            let deletion = vec![deletion];
+            match self.commit(&deletion) {
+                Ok(rows) => self.publish(deletion, rows),
+                Err(_) => others.splice(0..0, deletion).for_each(drop),
+            }
+        }
+        others
+    }
+
+    fn commit(&mut self, group: &[Job]) -> rusqlite::Result<Vec<Row>> {
+        self.set_sync(group.iter().map(Job::sync).max().unwrap_or(Sync::Process))?;
+        let acked = std::mem::take(&mut *lock(&self.shared.acked));
         let rows = rows(group);
+        let committed = self.write(group, &rows, &acked);
+        if committed.is_err() {
+            self.undo(acked);
+        }
+        committed.map(|()| rows)
+    }
+
+    fn write(&self, group: &[Job], rows: &[Row], acked: &BTreeMap<i64, u64>) -> rusqlite::Result<()> {
+        self.store.execute_batch("BEGIN IMMEDIATE")?;
         for job in group {
             self.apply(job)?;
         }
+        trim::keep_acked(&self.store, acked)?;
         let mut insert = self.store.prepare_cached(
-            "INSERT INTO batches (session, last_seq, first_seq, epoch, mark, bytes)
+            "INSERT INTO batches (session, last_seq, first_seq, epoch, committed_ms, bytes)
              SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM sessions WHERE key = ?1)",
         )?;
-        for Row { session, chunk, mark } in &rows {
+        let mut put_mark = self.store.prepare_cached(
+            "INSERT OR REPLACE INTO marks SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM sessions WHERE key = ?1)",
+        )?;
+        let now_ms = clock::unix_ms();
+        for Row { session, chunk, mark } in rows {
             let Chunk {
                 first_seq,
                 last_seq,
                 bytes,
             } = chunk;
-            let (mark, bytes) = (mark.as_deref(), &bytes[..]);
             insert.execute(params![
                 session.key,
                 last_seq,
                 first_seq,
                 session.epoch(),
-                mark,
-                bytes
+                now_ms,
+                &bytes[..]
             ])?;
+            if let Some(mark) = mark {
+                put_mark.execute(params![session.key, &mark[..]])?;
+            }
         }
-        self.store.execute_batch("COMMIT")?;
-        Ok(rows)
+        self.store.execute_batch("COMMIT")
     }
 
     /// Everything about a job but its events, which become rows together with others.
@@ -236,7 +470,7 @@ impl Writer {
         match &job.change {
             Change::Create { state } => {
                 store.execute(
-                    "INSERT INTO sessions VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT INTO sessions VALUES (?1, ?2, ?3, 0, 0, ?4)",
                     params![key, id, created_ms, &state[..]],
                 )?;
                 store.execute(
@@ -246,8 +480,10 @@ impl Writer {
             }
             Change::Append(batch) => {
                 for message in &batch.messages {
-                    let mut insert = store.prepare_cached("INSERT INTO messages VALUES (?1, ?2, ?3, ?4)")?;
-                    insert.execute(params![key, message.idx, message.id, &message.frame[..]])?;
+                    let mut insert =
+                        store.prepare_cached("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5)")?;
+                    let (idx, seq) = (message.idx, batch.last_seq);
+                    insert.execute(params![key, idx, seq, message.id, &message.frame[..]])?;
                 }
             }
             Change::PutState { state } => {
@@ -255,7 +491,9 @@ impl Writer {
                 update.execute(params![key, &state[..]])?;
             }
             Change::Delete => {
-                for table in ["batches", "messages", "epochs"] {
+                // Its rows may be many, and go little by little.
+                store.execute("INSERT INTO leaving VALUES (?1)", [key])?;
+                for table in ["marks", "epochs"] {
                     store.execute(&format!("DELETE FROM {table} WHERE session = ?1"), [key])?;
                 }
                 store.execute("DELETE FROM sessions WHERE key = ?1", [key])?;
@@ -265,7 +503,7 @@ impl Writer {
     }
 
     /// Shows what was committed, then tells who waits for it.
-    fn publish(&self, group: Vec<Job>, rows: Vec<Row>) {
+    fn publish(&mut self, group: Vec<Job>, rows: Vec<Row>) {
         let last: Vec<_> = rows
             .iter()
             .map(|row| (row.session.clone(), row.chunk.last_seq))
@@ -277,7 +515,9 @@ impl Writer {
             }
             for job in &group {
                 if let Change::Delete = job.change {
+                    self.trimming = true;
                     tail.remove(job.session.key);
+                    self.shared.set_oldest_seq(job.session.key, 1);
                 }
             }
         }
@@ -290,6 +530,15 @@ impl Writer {
             }
             // Nobody has to wait for it.
             let _gone = job.done.send(());
+        }
+    }
+
+    /// So much more is in the write-ahead log.
+    fn wrote(&mut self, len: u64) {
+        self.unmoved += len;
+        if self.unmoved > CHECKPOINT_STEP {
+            self.unmoved = 0;
+            self.bound_wal();
         }
     }
 
@@ -311,6 +560,13 @@ impl Writer {
         // Without it the next boot begins new epochs, which is only more careful.
         drop(noted);
     }
+}
+
+fn full(len: u64, bound: u64) -> String {
+    format!(
+        "it holds {len} bytes, which is its bound of {bound}, and none of them may be forgotten: acknowledge events, delete \
+         sessions, or raise events.store_len_max"
+    )
 }
 
 /// The group's batches, put together by session as long as rows stay short.

@@ -27,13 +27,15 @@ pub struct Unkept<W> {
     pub kill: bool,
 }
 
-/// What a sender is told whose command cannot be kept for want of room.
+/// What a sender is told whose command cannot be kept for want of room, and why there is none.
 #[must_use]
-pub fn no_room(envelope: &CommandEnvelope) -> Reply {
+pub fn no_room(envelope: &CommandEnvelope, why: &str) -> Reply {
     let fault = Fault::new(
         FaultCode::Storage,
-        "the runner's disk is full, so the command cannot be kept and has no effect; make room and send it again \
-         (session.close kills the agent all the same, and is recorded when there is room)",
+        format!(
+            "{why}, so the command cannot be kept and has no effect; make room and send it again (session.close kills \
+             the agent all the same, and is recorded when there is room)"
+        ),
     );
     Reply::refused(envelope.id, envelope.command.name(), fault)
 }
@@ -114,7 +116,7 @@ impl<W> Mind<W> {
             let is_full = why == Refusal::NoSpace;
             unkept.kill = is_full && matches!(envelope.command, Command::SessionClose(_));
             let reply = if is_full {
-                no_room(&envelope)
+                no_room(&envelope, "the runner's disk is full")
             } else {
                 too_far_ahead(&envelope)
             };

@@ -70,6 +70,13 @@ impl Driver {
                 // The runner is stopping before its sessions are: shim and tape wait for the next one.
                 tracing::warn!(session = self.log.id(), "left to the next runner");
             }
+            Err(DriveError::Append(AppendError::Deleted)) => {
+                // It is being forgotten while its events cannot be kept.
+                if let Some(shim) = &mut self.shim {
+                    shim.kill().await;
+                }
+                self.end(Tape::Told).await;
+            }
             Err(error) => {
                 let text = crate::cause::chain(&error);
                 tracing::error!(session = self.log.id(), error = %text, "session lost");
@@ -258,12 +265,17 @@ impl Driver {
         let mut appended = pin!(log.append(batch));
         loop {
             // A moment's wait is no reason to refuse anybody.
-            let is_failing = *health.borrow_and_update() != Health::Fine;
+            let trouble = match &*health.borrow_and_update() {
+                Health::Fine => None,
+                Health::Failing { text } => {
+                    Some(format!("the session's event log cannot be written: {text}"))
+                }
+            };
             tokio::select! {
                 biased;
                 pending = &mut appended => return Ok(pending?),
                 _ = health.changed() => {}
-                Some(ask) = asks.recv(), if is_failing => match ask {
+                Some(ask) = asks.recv(), if trouble.is_some() => match ask {
                     Ask::State(reply) => {
                         // Who asked may be gone.
                         let _ = reply.send(mind.status());
@@ -273,7 +285,7 @@ impl Driver {
                         if let (Command::SessionClose(_), Some(shim)) = (&envelope.command, &mut *shim) {
                             shim.kill().await;
                         }
-                        let _ = reply.send(no_room(&envelope));
+                        let _ = reply.send(no_room(&envelope, &trouble.unwrap_or_default()));
                     }
                 },
             }

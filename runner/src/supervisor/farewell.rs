@@ -20,7 +20,10 @@ pub(super) enum Tape {
 impl Driver {
     /// Lets the shim go, once all that its tape told is committed.
     pub(super) async fn end(mut self, tape: Tape) {
-        if self.appended > 0 && self.log.wait_past(self.appended - 1).await.is_err() {
+        if self.appended > 0
+            && self.log.wait_past(self.appended - 1).await.is_err()
+            && !self.log.is_abandoned()
+        {
             tracing::warn!(session = self.log.id(), "left to the next runner");
             return;
         }

@@ -398,7 +398,8 @@ impl Supervisor {
         if let Some(store) = stores.get(path) {
             return Ok(store.clone());
         }
-        let store = tokio::task::block_in_place(|| EventLog::open(path)).map(Arc::new)?;
+        let store =
+            tokio::task::block_in_place(|| EventLog::open(path, self.settings.retention)).map(Arc::new)?;
         stores.insert(path.to_owned(), store.clone());
         Ok(store)
     }
@@ -451,13 +452,8 @@ impl Supervisor {
     async fn close_stores(&self) {
         let stores = std::mem::take(&mut *self.stores.lock().await);
         self.lock().clear();
-        for (path, store) in stores {
-            match Arc::try_unwrap(store) {
-                Ok(store) => store.close().await,
-                Err(_) => {
-                    tracing::warn!(path = %path.display(), "an event log is still read while it is closed");
-                }
-            }
+        for store in stores.into_values() {
+            store.close().await;
         }
     }
 }

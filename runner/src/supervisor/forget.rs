@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::create::remove;
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Ask, Handle};
+use crate::event_log::Health;
 use crate::{cause, event_log};
 
 impl Supervisor {
@@ -59,7 +60,16 @@ impl Supervisor {
             let (reply, _unheard) = oneshot::channel();
             // A driver that is gone has ended its session.
             let _ = asks.send(Ask::Command(Box::new(envelope), reply)).await;
-            let _ = ended.wait_for(|ended| *ended).await;
+            let mut health = handle.log.health();
+            let is_stuck = tokio::select! {
+                _ = ended.wait_for(|ended| *ended) => false,
+                _ = health.wait_for(|health| *health != Health::Fine) => true,
+            };
+            if is_stuck {
+                // Its last events wait for room in vain, and to forget it makes some.
+                handle.log.abandon();
+                let _ = ended.wait_for(|ended| *ended).await;
+            }
         }
         let storage = |error: &dyn std::error::Error| Fault::new(FaultCode::Storage, cause::chain(error));
         let store = self

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid};
 use oqto_protocol::id::{RunnerId, SessionId};
 
+use crate::event_log::Retention;
 use crate::policy::PolicyName;
 use crate::session::SilentAct;
 
@@ -26,6 +27,8 @@ pub struct Settings {
     pub principal: Option<(Uid, Gid)>,
     /// How many sessions may live at once.
     pub sessions_max: NonZeroU32,
+    /// How long events are kept that somebody else has.
+    pub retention: Retention,
     /// What is known of single harnesses, by name.
     pub harnesses: BTreeMap<String, HarnessSettings>,
     /// The runner's own program.
