@@ -233,6 +233,18 @@ impl Bed {
         true
     }
 
+    /// Ends the runner alone, by the signal that says so, and waits until it is gone.
+    pub(crate) fn hand_over(&mut self) -> bool {
+        let Some(runner) = self.runner() else { return false };
+        signal(runner.pid, Signal::SIGUSR2);
+        wait_until("the runner to leave", || (!runner.lives()).then_some(()));
+        true
+    }
+
+    pub(crate) fn control_pid(&mut self, who: Who) -> Option<i32> {
+        self.control(who).map(|child| i32::try_from(child.id()).unwrap())
+    }
+
     /// Starts a runner. Where one is started by somebody else already, that one stays.
     pub(crate) fn start_runner(&mut self) {
         self.runners

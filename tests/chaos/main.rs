@@ -21,7 +21,8 @@ mod plan;
 
 use std::time::{Duration, Instant};
 
-use oqto_tests::{is_root, not_run, wait_until};
+use nix::sys::signal::Signal;
+use oqto_tests::{is_root, not_run, signal, wait_until};
 
 use bed::{Bed, Who};
 use dice::{Dice, SEED};
@@ -51,12 +52,17 @@ enum Fault {
     Part,
     Forget,
     Move,
+    /// The runner hangs for a while, and then goes on as if nothing had been.
+    FreezeRunner,
+    FreezeWatcher,
+    /// The runner ends and leaves its agents running, as for an upgrade.
+    HandOver,
     /// Runner, controls and the link at once.
     All,
 }
 
 /// Each as often as it comes.
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 20] = [
     Fault::Runner,
     Fault::Runner,
     Fault::Runner,
@@ -72,6 +78,10 @@ const FAULTS: [Fault; 16] = [
     Fault::Part,
     Fault::Forget,
     Fault::Move,
+    Fault::FreezeRunner,
+    Fault::FreezeWatcher,
+    Fault::HandOver,
+    Fault::HandOver,
     Fault::All,
 ];
 
@@ -176,6 +186,23 @@ impl Chaos {
                     net.move_control();
                 }
             }
+            Fault::FreezeRunner => {
+                let for_so_long = self.dice.ms(100, 2500);
+                if let Some(runner) = self.bed.runner() {
+                    freeze(runner.pid, for_so_long);
+                }
+            }
+            Fault::FreezeWatcher => {
+                let for_so_long = self.dice.ms(100, 2500);
+                if let Some(pid) = self.bed.control_pid(Who::Watcher) {
+                    freeze(pid, for_so_long);
+                }
+            }
+            Fault::HandOver => {
+                if self.bed.hand_over() {
+                    self.leave_to_others();
+                }
+            }
             Fault::All => {
                 if let Some(net) = &self.bed.net {
                     net.part();
@@ -193,16 +220,20 @@ impl Chaos {
     fn kill_runner(&mut self) {
         if self.bed.kill_runner() {
             self.kills += 1;
-            self.gone_since = Some(Instant::now());
-            // Half of the time the library is left to bring it back.
-            let at_once = self.dice.below(2) == 0;
-            let wait = if at_once {
-                self.dice.ms(0, 300)
-            } else {
-                RUNNERLESS_MAX
-            };
-            self.next_runner = Some(Instant::now() + wait);
+            self.leave_to_others();
         }
+    }
+
+    /// The runner is gone: half of the time the library is left to bring it back.
+    fn leave_to_others(&mut self) {
+        self.gone_since = Some(Instant::now());
+        let at_once = self.dice.below(2) == 0;
+        let wait = if at_once {
+            self.dice.ms(0, 300)
+        } else {
+            RUNNERLESS_MAX
+        };
+        self.next_runner = Some(Instant::now() + wait);
     }
 
     fn kill_control(&mut self, who: Who) {
@@ -225,6 +256,13 @@ impl Chaos {
             self.next_runner = Some(Instant::now() + RUNNERLESS_MAX);
         }
     }
+}
+
+/// Stops a process for so long.
+fn freeze(pid: i32, for_so_long: Duration) {
+    signal(pid, Signal::SIGSTOP);
+    std::thread::sleep(for_so_long);
+    signal(pid, Signal::SIGCONT);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -157,6 +157,7 @@ fn transcript(bed: &Bed, place: Place, calm: &[Turn], events: &[Envelope]) {
         let model = place_in_calm(&calm[turn.prompt % KINDS].said, place);
         turn.said == model
     };
+    let is_last = |turn: &Turn| turns.last().is_some_and(|last| last.prompt == turn.prompt);
     let mut seen: BTreeMap<usize, &Turn> = BTreeMap::new();
     for turn in &turns {
         assert!(
@@ -169,7 +170,8 @@ fn transcript(bed: &Bed, place: Place, calm: &[Turn], events: &[Envelope]) {
     for answer in &answers {
         match (&answer.refused, seen.get(&answer.prompt)) {
             (None, Some(turn)) if is_like(turn) => {}
-            (None, Some(turn)) if place.is_mortal() && !turn.recovered.is_empty() => {}
+            // It came back after it, or did not.
+            (None, Some(turn)) if place.is_mortal() && (!turn.recovered.is_empty() || is_last(turn)) => {}
             // Refused, or lost before the harness had said it back.
             (_, None) if place.is_mortal() => {}
             (refused, turn) => panic!(
@@ -239,6 +241,73 @@ fn effects(bed: &Bed) {
             );
         } else {
             assert_eq!(traced, expected, "{place:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A session's events: numbers and what is told under them.
+    fn heard(all: &[(u64, u64, &str)]) -> Vec<Envelope> {
+        let heard = all.iter().map(|(first, last, what)| {
+            let event = match what.split_once(' ') {
+                Some(("delta", text)) => format!(
+                    r#""event":"stream.text_delta","message_id":"m","content_index":0,"delta":"{text}""#
+                ),
+                _ => format!(r#""event":"{what}""#),
+            };
+            let text = format!(
+                r#"{{"session_id":"s","runner_id":"r","epoch":1,"first_seq":{first},"seq":{last},"ts":7,{event}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        });
+        heard.collect()
+    }
+
+    fn is_refused(judge: impl FnOnce() + std::panic::UnwindSafe) -> bool {
+        std::panic::catch_unwind(judge).is_err()
+    }
+
+    const WHOLE: [(u64, u64, &str); 4] = [
+        (1, 1, "agent.idle"),
+        (2, 2, "delta one"),
+        (3, 3, "delta two"),
+        (4, 4, "session.closed"),
+    ];
+
+    #[test]
+    fn a_gap_a_repeat_and_a_missing_end_are_seen() {
+        numbers_are_whole(Place::Calm, &heard(&WHOLE));
+        for broken in [
+            [&WHOLE[..1], &WHOLE[2..]].concat(),
+            [&WHOLE[..2], &WHOLE[1..]].concat(),
+            WHOLE[..3].to_vec(),
+            WHOLE[1..].to_vec(),
+            vec![WHOLE[1], WHOLE[0], WHOLE[2], WHOLE[3]],
+        ] {
+            let broken = heard(&broken);
+            assert!(
+                is_refused(|| numbers_are_whole(Place::Calm, &broken)),
+                "{broken:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn deltas_are_the_same_however_they_were_cut_and_nothing_else_is() {
+        let whole = joined(&heard(&WHOLE));
+        let merged = [WHOLE[0], (2, 3, "delta onetwo"), WHOLE[3]];
+        same(Place::Calm, &whole, &joined(&heard(&merged)));
+        for broken in [
+            vec![WHOLE[0], (2, 3, "delta onetow"), WHOLE[3]],
+            vec![WHOLE[0], (2, 3, "delta one"), WHOLE[3]],
+            vec![WHOLE[0], WHOLE[1], (3, 3, "agent.idle"), WHOLE[3]],
+            WHOLE[..3].to_vec(),
+        ] {
+            let broken = joined(&heard(&broken));
+            assert!(is_refused(|| same(Place::Calm, &whole, &broken)), "{broken:?}");
         }
     }
 }
