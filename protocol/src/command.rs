@@ -120,7 +120,7 @@ pub struct SessionDelete {}
 grows!(SessionDelete {});
 
 /// Starts a session's harness again, with the harness's own session: a living one is ended first, in good order. It
-/// is answered when the sandbox holds again.
+/// is answered when the harness takes commands again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionRestart {
     /// The variables that the session was made with, where it had any: a runner keeps their values nowhere but in its

@@ -126,7 +126,7 @@ impl Bed {
             .state()
             .join("sessions")
             .join(id.as_str())
-            .join("shim/tape")
+            .join("shim/0/tape")
     }
 
     /// Waits until everything of every session is gone, which may take so long.

@@ -323,7 +323,7 @@ async fn a_shim_that_hangs_over_a_damaged_tape_is_ended_too() {
         .state()
         .join("sessions")
         .join(traces.session.as_str())
-        .join("shim/tape");
+        .join("shim/0/tape");
     signal(shim.pid, Signal::SIGSTOP);
     let zeros = vec![0; fs::read(&tape).unwrap().len()];
     fs::write(&tape, zeros).unwrap();

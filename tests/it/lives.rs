@@ -120,8 +120,8 @@ async fn what_a_runner_left_half_made_is_removed_and_what_cannot_be_read_is_kept
     // As if it died before its shim had begun: an order that nobody took, and no tape.
     let shim = session_dir(&home, &bare).join("shim");
     wait_until("the shim to go", || (!shim.exists()).then_some(()));
-    fs::create_dir(&shim).unwrap();
-    fs::write(shim.join("launch.json"), "secret").unwrap();
+    fs::create_dir_all(shim.join("0")).unwrap();
+    fs::write(shim.join("0/launch.json"), "secret").unwrap();
     fs::create_dir(session_dir(&home, &damaged)).unwrap();
     fs::write(session_dir(&home, &damaged).join("session.json"), "{").unwrap();
     let runner = kill_runner(&home, &control).await;
@@ -142,7 +142,7 @@ async fn a_damaged_tape_ends_its_session_aloud_and_leaves_nothing_running() {
     let runner = control.local().await.unwrap();
     let session = runner.create(exec(&home)).await.unwrap();
     session.prompt("sleep 1000").await.unwrap();
-    let tape = session_dir(&home, session.id()).join("shim/tape");
+    let tape = session_dir(&home, session.id()).join("shim/0/tape");
     let zeros = vec![0; fs::read(&tape).unwrap().len()];
     let mut tape = fs::File::options().write(true).open(tape).unwrap();
     tape.write_all(&zeros).unwrap();

@@ -18,6 +18,7 @@ mod link;
 mod lives;
 mod pi;
 mod pi_bed;
+mod recover;
 mod restart;
 mod said;
 mod sandboxed;

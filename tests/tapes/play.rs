@@ -114,6 +114,7 @@ pub(crate) fn golden(seq: u64, action: &Action) -> Value {
         Action::Write { bytes, .. } => json!({ "write": String::from_utf8_lossy(bytes) }),
         Action::CloseStdin => json!("close_stdin"),
         Action::Kill => json!("kill"),
+        Action::Start => json!("start"),
         Action::Reply(reply) => json!({ "reply": reply }),
         Action::Messages { id, .. } => json!({ "messages": id }),
         Action::Rest => json!("rest"),

@@ -102,6 +102,9 @@ pub struct Recovered {
     /// What is lost, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
+    /// What holds it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxReport>,
 }
 
-grows!(Recovered { how, lost });
+grows!(Recovered { how, lost, sandbox });

@@ -155,7 +155,7 @@ structs! {
     event::TitleChanged { title, readable_id };
     event::Heartbeat { process };
     event::ProcessHealth { alive, pid, rss_bytes, cpu_pct, uptime_s };
-    event::Recovered { how, lost };
+    event::Recovered { how, lost, sandbox };
     event::SessionDormant { reason };
     event::MessageStart { message_id, role };
     event::TextDelta { message_id, delta, content_index };

@@ -117,6 +117,9 @@ pub struct HarnessState {
     pub thinking_level: Option<String>,
     /// The name of its own session.
     pub title: Option<String>,
+    /// Its own session, by which it goes on when it is started again.
+    #[serde(default)]
+    pub own_session: Option<String>,
     /// All of it, the JSON text as it came.
     pub raw: Option<String>,
 }
@@ -129,12 +132,14 @@ impl HarnessState {
             model,
             thinking_level,
             title,
+            own_session,
             raw,
         } = newer;
         replace(&mut self.provider, provider);
         replace(&mut self.model, model);
         replace(&mut self.thinking_level, thinking_level);
         replace(&mut self.title, title);
+        replace(&mut self.own_session, own_session);
         replace(&mut self.raw, raw);
     }
 }

@@ -28,6 +28,9 @@ pub enum Action {
     CloseStdin,
     /// End the harness's process and all that it started, now.
     Kill,
+    /// Start the harness again, with its own session. A tape that begins says that it was done; else
+    /// [`super::Input::NotStarted`] is due.
+    Start,
     /// Answer all who sent the command that this names.
     Reply(Reply),
     /// Answer a command with messages from the log.

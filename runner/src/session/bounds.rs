@@ -23,6 +23,17 @@ pub(super) const STOP_MS: u64 = 5_000;
 /// the kernel, and nobody should have to wait for it.
 pub(super) const KILLS_MAX: u8 = 3;
 
+/// How often a harness that died is started again within [`RESTARTS_MS`]. One that still dies has a reason that does
+/// not go by itself.
+pub(super) const RESTARTS_MAX: usize = 5;
+
+/// The time in which [`RESTARTS_MAX`] counts, in milliseconds.
+pub(super) const RESTARTS_MS: u64 = 10 * 60_000;
+
+/// How long a harness that died stays down before it is started again, in milliseconds: the first time hardly, then
+/// four times as long each time, so that what it ran into (a full memory, a provider) has time to pass.
+pub(super) const RESTART_MS: [u64; RESTARTS_MAX] = [100, 1_000, 4_000, 16_000, 60_000];
+
 /// How long after a deadline the driver is told to look, in milliseconds: a record of before the deadline that is
 /// still on its way to the tape's reader comes first then, as it will when the tape is read again.
 pub(super) const DEADLINE_SLACK_MS: u64 = 200;
@@ -32,11 +43,15 @@ pub(super) const DEADLINE_SLACK_MS: u64 = 200;
 pub(super) const COMMANDS_MAX: usize = 64;
 
 /// How many replies are kept for commands that come again. A command comes again when the link fell before its
-/// reply, seconds ago.
-pub(super) const REPLIES_MAX: usize = 256;
+/// reply, seconds ago; no more than this are under way in a session, and each mark repeats them.
+pub(super) const REPLIES_MAX: usize = 128;
 
 /// How long all kept replies may be together, in bytes; a list of models has some 100 KB.
 pub(super) const REPLIES_LEN_MAX: usize = 1024 * 1024;
+
+/// How long a reply may be that is written down with a session at rest, in bytes: those that say that something was
+/// done have some fifty.
+pub(super) const REPLY_NOTED_MAX: usize = 1024;
 
 /// How many requests of an agent may be open at once. Agents ask one at a time.
 pub(super) const ASKED_MAX: usize = 64;

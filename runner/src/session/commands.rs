@@ -58,7 +58,7 @@ fn allowed(command: &Command, state: SessionState) -> bool {
         Command::Compact(_) | Command::SessionNew(_) | Command::SessionSwitch(_) | Command::Fork(_) => {
             matches!(state, S::Idle)
         }
-        _ => !matches!(state, S::Stopping | S::Closed),
+        _ => !matches!(state, S::Stopping | S::Closed | S::Dormant),
     }
 }
 
@@ -80,13 +80,14 @@ impl Session {
             out.push(Action::Reply(reply.clone()));
             return;
         }
-        if self.replies.waits(id) || self.create == Some(id) || self.queued(id) {
+        if self.replies.waits(id) || self.create == Some(id) || self.queued(id) || self.waits_for_return(id) {
             return;
         }
         let cmd = envelope.command.name();
         match &envelope.command {
             Command::SessionCreate(_) => self.create(id, out),
             Command::SessionClose(_) => self.close_asked(id, out),
+            Command::SessionRestart(_) => self.restart_asked(id, out),
             Command::GetState(_) => {
                 let status = Box::new(self.status());
                 self.reply(
@@ -99,10 +100,7 @@ impl Session {
                 after_idx: it.after_idx,
                 limit: it.limit,
             }),
-            Command::SessionDelete(_)
-            | Command::SessionRestart(_)
-            | Command::ListSessions(_)
-            | Command::Unknown(_) => {
+            Command::SessionDelete(_) | Command::ListSessions(_) | Command::Unknown(_) => {
                 let fault = Fault::new(FaultCode::Unsupported, format!("a session itself does no {cmd}"));
                 self.reply(Reply::refused(id, cmd, fault), out);
             }
@@ -155,6 +153,9 @@ impl Session {
                 FaultCode::Unsupported,
                 format!("{harness} does not have the capability {capability}"),
             ));
+        }
+        if let Stage::Down(down) = &self.stage {
+            return Err(down.refuses(command.name()));
         }
         let state = match command {
             Command::Prompt(_) if self.stage.takes_prompt() => SessionState::Idle,
@@ -257,7 +258,7 @@ impl Session {
             Stage::Idle if self.asked.is_empty() => return self.accept_now(id, command, out),
             Stage::Streaming(run) => Some(run.begun),
             Stage::Aborting(aborting) => Some(aborting.begun),
-            Stage::Idle | Stage::Compacting | Stage::Stopping(_) | Stage::Closed => None,
+            Stage::Idle | Stage::Compacting | Stage::Stopping(_) | Stage::Down(_) | Stage::Closed => None,
         };
         self.say(id, command, command, out)?;
         self.transcript.unspeak();
@@ -319,7 +320,9 @@ impl Session {
             | Stage::Aborting(_) => {
                 self.stop(out);
             }
-            Stage::Stopping(_) | Stage::Closed => {}
+            Stage::Stopping(_) => self.closes_after_all(out),
+            Stage::Down(_) => self.close("closed on request".to_owned(), out),
+            Stage::Closed => {}
         }
     }
 
@@ -332,6 +335,7 @@ impl Session {
             | Stage::Compacting
             | Stage::Aborting(_)
             | Stage::Stopping(_)
+            | Stage::Down(_)
             | Stage::Closed => false,
         }
     }

@@ -93,6 +93,7 @@ impl Session {
                 | Stage::Compacting
                 | Stage::Aborting(_)
                 | Stage::Stopping(_)
+                | Stage::Down(_)
                 | Stage::Closed => {}
             }
         }
@@ -124,6 +125,10 @@ impl Session {
                 );
             }
             Stage::Stopping(_) => self.overstayed(out),
+            Stage::Down(down) => {
+                down.told = true;
+                out.push(Action::Start);
+            }
             Stage::Idle | Stage::Compacting | Stage::Closed => {}
         }
     }

@@ -1,8 +1,9 @@
-//! How a session ends: when told, when its harness dies, when its sandbox cannot be made.
+//! How a session ends, or its harness alone: when told, when the harness dies, when its sandbox cannot be made.
 
 use oqto_protocol::event::{AgentError, DoneReason, Event, SessionClosed, StreamDone};
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::message::StopReason;
+use oqto_protocol::reply::Reply;
 
 use super::action::Action;
 use super::bounds::{KILLS_MAX, STDERR_LEN_MAX, STOP_MS};
@@ -14,22 +15,33 @@ use crate::harness::excerpt;
 impl Session {
     /// Ends the session in good order: the harness's input is closed, and it has a moment to go.
     pub(super) fn stop(&mut self, out: &mut Vec<Action>) {
-        out.push(Action::CloseStdin);
-        self.refuse_waiting(
-            &Fault::new(FaultCode::Closing, "the session is being closed"),
-            out,
-        );
-        self.stage = Stage::Stopping(Stopping {
-            why: Why::Asked,
-            kill_at: self.now + STOP_MS,
-            kills: 0,
-        });
+        let closing = Fault::new(FaultCode::Closing, "the session is being closed");
+        self.stop_for(Why::Asked, &closing, out);
+    }
+
+    /// Closes a session that was being ended for another reason.
+    pub(super) fn closes_after_all(&mut self, out: &mut Vec<Action>) {
+        let Stage::Stopping(stopping) = &mut self.stage else {
+            return;
+        };
+        match stopping.why {
+            Why::Restart(id) => {
+                stopping.why = Why::Asked;
+                let closing = Fault::new(FaultCode::Closing, "the session is being closed");
+                self.reply(Reply::refused(id, "session.restart", closing), out);
+            }
+            Why::RunnerStops => stopping.why = Why::Asked,
+            Why::Broken(_) | Why::Unconfined(_) if self.known.own_session.is_some() => {
+                stopping.why = Why::Asked;
+            }
+            Why::Asked | Why::Broken(_) | Why::Unconfined(_) => {}
+        }
     }
 
     /// The harness cannot be listened to any longer.
     pub(super) fn broken(&mut self, what: &str, out: &mut Vec<Action>) {
         let error = format!("{}: {what}", self.setup.harness);
-        self.fatal(error.clone(), out);
+        self.fails(error.clone(), out);
         self.refuse_waiting(&Fault::new(FaultCode::Harness, error.clone()), out);
         out.push(Action::Kill);
         self.stage = Stage::Stopping(Stopping {
@@ -41,7 +53,7 @@ impl Session {
 
     /// A layer of the sandbox could not be made: nothing was started, and nothing will be.
     pub(super) fn unconfined(&mut self, layer: &str, error: &str, out: &mut Vec<Action>) {
-        if matches!(self.stage, Stage::Closed) {
+        if matches!(self.stage, Stage::Down(_) | Stage::Closed) {
             return;
         }
         if self.sandbox.is_some() {
@@ -50,8 +62,19 @@ impl Session {
             return;
         }
         let error = format!("the sandbox's layer {layer} cannot be made: {error}");
-        self.fatal(error.clone(), out);
+        self.fails(error.clone(), out);
         let fault = Fault::new(FaultCode::Policy, error.clone());
+        if self.again.is_some() {
+            self.refuse_restart(fault.clone(), out);
+            self.refuse_waiting(&fault, out);
+            out.push(Action::Kill);
+            self.stage = Stage::Stopping(Stopping {
+                why: Why::Unconfined(error),
+                kill_at: self.now + STOP_MS,
+                kills: 1,
+            });
+            return;
+        }
         self.refuse_create(fault.clone(), out);
         self.refuse_waiting(&fault, out);
         out.push(Action::Kill);
@@ -65,7 +88,7 @@ impl Session {
             self.ended_by(status.signal(), out);
         }
         match &self.stage {
-            Stage::Closed => {}
+            Stage::Down(_) | Stage::Closed => {}
             Stage::Stopping(Stopping {
                 why: Why::Asked,
                 kills,
@@ -85,9 +108,32 @@ impl Session {
                 ..
             }) => {
                 let reason = reason.clone();
+                if self.can_return() {
+                    return self.fell(&reason, out);
+                }
                 self.interrupted(StopReason::Error, DoneReason::Error, out);
                 self.close(reason, out);
             }
+            Stage::Stopping(Stopping {
+                why: Why::Unconfined(reason),
+                ..
+            }) => {
+                let reason = reason.clone();
+                self.lies_down(StopReason::Error, DoneReason::Error, &reason, out);
+            }
+            Stage::Stopping(Stopping {
+                why: Why::Restart(id),
+                ..
+            }) => self.restarting(*id, out),
+            Stage::Stopping(Stopping {
+                why: Why::RunnerStops,
+                ..
+            }) => self.lies_down(
+                StopReason::Aborted,
+                DoneReason::Aborted,
+                "the runner was stopped",
+                out,
+            ),
             Stage::Starting(_)
             | Stage::Idle
             | Stage::Streaming(_)
@@ -96,10 +142,13 @@ impl Session {
                 let reason = self.died(status);
                 let fault = Fault::new(FaultCode::Harness, reason.clone());
                 self.cut_message(StopReason::Error, out);
-                self.fatal(reason.clone(), out);
-                self.interrupted(StopReason::Error, DoneReason::Error, out);
-                self.refuse_create(fault.clone(), out);
+                self.fails(reason.clone(), out);
                 self.refuse_waiting(&fault, out);
+                if self.can_return() {
+                    return self.fell(&reason, out);
+                }
+                self.interrupted(StopReason::Error, DoneReason::Error, out);
+                self.refuse_create(fault, out);
                 self.close(reason, out);
             }
         }
@@ -111,7 +160,10 @@ impl Session {
             return;
         }
         self.cut_message(StopReason::Error, out);
-        self.fatal(why.to_owned(), out);
+        self.fails(why.to_owned(), out);
+        if self.can_return() {
+            return self.lies_down(StopReason::Error, DoneReason::Error, why, out);
+        }
         self.interrupted(StopReason::Error, DoneReason::Error, out);
         self.close(why.to_owned(), out);
     }
@@ -146,13 +198,13 @@ impl Session {
         reason
     }
 
-    /// An error that the session does not survive.
-    fn fatal(&mut self, error: String, out: &mut Vec<Action>) {
-        let phase = self.working;
+    /// An error that ends the harness.
+    fn fails(&mut self, error: String, out: &mut Vec<Action>) {
+        let (phase, recoverable) = (self.working, self.can_return());
         self.record(
             Event::AgentError(AgentError {
                 error,
-                recoverable: false,
+                recoverable,
                 phase,
             }),
             out,
@@ -160,7 +212,7 @@ impl Session {
     }
 
     /// Ends what the harness left open.
-    fn interrupted(&mut self, message: StopReason, run: DoneReason, out: &mut Vec<Action>) {
+    pub(super) fn interrupted(&mut self, message: StopReason, run: DoneReason, out: &mut Vec<Action>) {
         self.cut_message(message, out);
         self.resolve_all(out);
         if self.working.take().is_some() {
@@ -168,9 +220,10 @@ impl Session {
         }
     }
 
-    fn close(&mut self, reason: String, out: &mut Vec<Action>) {
+    pub(super) fn close(&mut self, reason: String, out: &mut Vec<Action>) {
         let fault = Fault::new(FaultCode::Harness, reason.clone());
         self.refuse_create(fault.clone(), out);
+        self.refuse_restart(fault.clone(), out);
         self.refuse_waiting(&fault, out);
         let reason = Some(reason);
         self.record(Event::SessionClosed(SessionClosed { reason }), out);

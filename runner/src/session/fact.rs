@@ -29,6 +29,8 @@ pub enum Fact {
     Violation(SandboxViolation),
     /// The harness works and says nothing.
     Silent(Silence),
+    /// The runner is stopping, and its sessions end with it.
+    RunnerStops,
 }
 
 /// A note that begins like one with facts and is none.
@@ -95,6 +97,7 @@ impl Session {
         let violation = match fact {
             Fact::Violation(violation) => violation,
             Fact::Silent(silence) => return self.silent(silence, out),
+            Fact::RunnerStops => return self.runner_stops(out),
         };
         match &mut self.stage {
             // What holds it is told first.
@@ -103,7 +106,7 @@ impl Session {
                     starting.early_facts.push(fact.clone());
                 }
             }
-            Stage::Closed => {}
+            Stage::Down(_) | Stage::Closed => {}
             Stage::Starting(_)
             | Stage::Idle
             | Stage::Streaming(_)

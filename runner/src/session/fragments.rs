@@ -115,6 +115,7 @@ impl Session {
         if let Stage::Starting(starting) = &mut self.stage {
             let waiting = std::mem::take(&mut starting.waiting);
             self.stage = Stage::Idle;
+            self.returned(out);
             for envelope in waiting {
                 self.command(&envelope, out);
             }
@@ -128,7 +129,7 @@ impl Session {
             Stage::Streaming(run) => run.begun = Begun::Yes,
             Stage::Aborting(aborting) => aborting.begun = Begun::Yes,
             // A harness that is being ended may still begin what it was told before.
-            Stage::Starting(_) | Stage::Stopping(_) | Stage::Closed => {}
+            Stage::Starting(_) | Stage::Stopping(_) | Stage::Down(_) | Stage::Closed => {}
         }
         self.work(phase, out);
     }
@@ -163,7 +164,7 @@ impl Session {
         self.rest(out);
         match self.stage {
             Stage::Streaming(_) | Stage::Aborting(_) | Stage::Compacting => self.stage = Stage::Idle,
-            Stage::Starting(_) | Stage::Idle | Stage::Stopping(_) | Stage::Closed => {}
+            Stage::Starting(_) | Stage::Idle | Stage::Stopping(_) | Stage::Down(_) | Stage::Closed => {}
         }
     }
 
@@ -259,6 +260,7 @@ impl Session {
             | Stage::Compacting
             | Stage::Aborting(_)
             | Stage::Stopping(_)
+            | Stage::Down(_)
             | Stage::Closed => {}
         }
     }

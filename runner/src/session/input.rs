@@ -3,6 +3,7 @@
 use std::fmt;
 
 use oqto_protocol::command::CommandEnvelope;
+use oqto_protocol::fault::Fault;
 use oqto_protocol::policy::LayerReport;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,8 @@ use super::fact::Fact;
 /// What a session is told.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
+    /// A tape begins: the harness was started.
+    Begun,
     /// The harness printed this; cut anywhere.
     Out(&'a [u8]),
     /// The harness wrote this to its standard error; cut anywhere.
@@ -25,6 +28,10 @@ pub enum Input<'a> {
     Exited(ExitStatus),
     /// The tape cannot be read any further, for this reason. Not on the tape.
     Lost(&'a str),
+    /// The harness's processes were gone when a runner came, for this reason. Not on the tape.
+    Left(&'a str),
+    /// The harness that was to be started again was not. Not on the tape.
+    NotStarted(&'a NotStarted),
     /// The clock has reached [`super::Session::poll_timeout`]. Not on the tape.
     Deadline,
 }
@@ -60,6 +67,15 @@ impl fmt::Display for ExitStatus {
             Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
         }
     }
+}
+
+/// Why a harness was not started again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NotStarted {
+    /// It may not be, or cannot, as things are: somebody has to change something first.
+    Refused(Fault),
+    /// It came to nothing this time.
+    Failed(String),
 }
 
 /// What the sandbox's last stage says before it becomes the harness.

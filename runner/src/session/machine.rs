@@ -13,7 +13,7 @@ use super::fact::Violations;
 use super::input::{Input, Report};
 use super::replies::Replies;
 use super::setup::Setup;
-use super::stage::{Stage, Starting, Why};
+use super::stage::{Again, Stage, Starting, Why};
 use super::strays::Strays;
 use super::transcript::Transcript;
 use crate::harness::{Asked, Dialect, Fragment, HarnessState, Lines};
@@ -42,6 +42,10 @@ pub struct Session {
     pub(super) violations: Violations,
     /// The end of what the harness wrote to its standard error.
     pub(super) stderr: Vec<u8>,
+    /// How it came to be started again, until it takes commands.
+    pub(super) again: Option<Again>,
+    /// When its harness died, lately.
+    pub(super) falls: Vec<u64>,
     /// The newest event.
     pub(super) cursor: Cursor,
     /// How many writes were the session's own.
@@ -64,12 +68,7 @@ impl Session {
     /// A session whose harness is being started; its tape begins at `now_ms`.
     #[must_use]
     pub fn new(setup: Setup, now_ms: u64) -> Self {
-        let stage = Stage::Starting(Starting {
-            until: now_ms + START_MS,
-            early: Vec::new(),
-            early_facts: Vec::new(),
-            waiting: Vec::new(),
-        });
+        let stage = Stage::Starting(Starting::until(now_ms + START_MS));
         Self {
             stage,
             dialect: Dialect::new(setup.harness),
@@ -85,6 +84,8 @@ impl Session {
             strays: Strays::default(),
             violations: Violations::default(),
             stderr: Vec::new(),
+            again: None,
+            falls: Vec::new(),
             cursor: setup.cursor,
             own_writes: 0,
             heard_at: now_ms,
@@ -97,6 +98,7 @@ impl Session {
     /// Takes one input and appends what is to be done to `out`. `now_ms` is the record's time on the tape, and for
     /// [`Input::Deadline`] the clock's.
     pub fn step(&mut self, input: &Input<'_>, now_ms: u64, out: &mut Vec<Action>) {
+        let was_closed = matches!(self.stage, Stage::Closed);
         if let Input::Deadline = input {
             self.expire_until(now_ms.saturating_sub(DEADLINE_SLACK_MS), out);
         } else {
@@ -107,6 +109,7 @@ impl Session {
             self.heard_at = self.now;
         }
         match input {
+            Input::Begun => self.begun(),
             Input::Out(bytes) => self.printed(bytes, out),
             Input::Err(bytes) => self.complained(bytes),
             Input::Command(envelope) => self.command(envelope, out),
@@ -115,9 +118,11 @@ impl Session {
             Input::Seen(fact) => self.seen(fact, out),
             Input::Exited(status) => self.exited(*status, out),
             Input::Lost(why) => self.lost(why, out),
+            Input::Left(why) => self.left(why, out),
+            Input::NotStarted(why) => self.not_started(why, out),
             Input::Deadline => {}
         }
-        if self.at_rest() {
+        if self.at_rest() && !was_closed {
             out.push(Action::Rest);
         }
     }
@@ -126,6 +131,17 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         self.deadline().map(|at| at.saturating_add(DEADLINE_SLACK_MS))
+    }
+
+    /// The log knows more than the tape does: what follows is numbered behind it.
+    pub fn catch_up(&mut self, seq: u64, next_idx: u64) {
+        self.cursor.seq = self.cursor.seq.max(seq);
+        self.transcript.catch_up(next_idx);
+    }
+
+    /// What is to hold it when it is started again.
+    pub fn prepared(&mut self, sandbox: SandboxReport) {
+        self.setup.sandbox = sandbox;
     }
 
     /// Where it is.
@@ -179,8 +195,20 @@ impl Session {
 
     /// Whether nothing is open that a later record ends.
     pub(super) fn at_rest(&self) -> bool {
-        matches!(self.stage, Stage::Idle)
-            && self.lines.is_empty()
+        match self.stage {
+            // Whatever was open was ended on the way there.
+            Stage::Down(_) | Stage::Closed => true,
+            Stage::Idle => self.is_quiet(),
+            Stage::Starting(_)
+            | Stage::Streaming(_)
+            | Stage::Compacting
+            | Stage::Aborting(_)
+            | Stage::Stopping(_) => false,
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.lines.is_empty()
             && self.dialect.at_rest()
             && !self.transcript.is_open()
             && self.replies.pending.is_empty()
@@ -230,8 +258,8 @@ impl Session {
                 }
                 starting.early.extend_from_slice(bytes);
             }
-            Stage::Stopping(stopping) if matches!(stopping.why, Why::Broken(_)) => {}
-            Stage::Closed => {}
+            Stage::Stopping(stopping) if matches!(stopping.why, Why::Broken(_) | Why::Unconfined(_)) => {}
+            Stage::Down(_) | Stage::Closed => {}
             Stage::Starting(_)
             | Stage::Idle
             | Stage::Streaming(_)
@@ -272,7 +300,7 @@ impl Session {
 
     /// The kernel accepted the sandbox, and the harness begins inside.
     fn confined(&mut self, layers: &[LayerReport], out: &mut Vec<Action>) {
-        if self.sandbox.is_some() || matches!(self.stage, Stage::Closed) {
+        if self.sandbox.is_some() || matches!(self.stage, Stage::Down(_) | Stage::Closed) {
             return;
         }
         let sandbox = SandboxReport {
@@ -280,14 +308,17 @@ impl Session {
             ..self.setup.sandbox.clone()
         };
         self.sandbox = Some(sandbox.clone());
-        let created = SessionCreated {
-            resumed: self.setup.resumed,
-            harness: self.setup.harness.name().to_owned(),
-            capabilities: self.setup.harness.capabilities().to_vec(),
-            sandbox,
-        };
-        self.record(Event::SessionCreated(created), out);
-        self.made(out);
+        // That it holds again is told when the harness is there again too.
+        if self.again.is_none() {
+            let created = SessionCreated {
+                resumed: self.setup.resumed,
+                harness: self.setup.harness.name().to_owned(),
+                capabilities: self.setup.harness.capabilities().to_vec(),
+                sandbox,
+            };
+            self.record(Event::SessionCreated(created), out);
+            self.made(out);
+        }
         self.probe(out);
         if let Stage::Starting(starting) = &mut self.stage {
             let early = std::mem::take(&mut starting.early);

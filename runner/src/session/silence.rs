@@ -51,6 +51,7 @@ impl Session {
             | Stage::Starting(_)
             | Stage::Idle
             | Stage::Stopping(_)
+            | Stage::Down(_)
             | Stage::Closed => None,
         }
     }

@@ -66,6 +66,11 @@ impl Transcript {
         self.next_idx
     }
 
+    /// Messages up to this number are there already.
+    pub(super) fn catch_up(&mut self, next_idx: u64) {
+        self.next_idx = self.next_idx.max(next_idx);
+    }
+
     pub(super) fn spoken(&self) -> &[Spoken] {
         &self.spoken
     }

@@ -1,5 +1,6 @@
 //! How a session is found again after its runner was gone: it goes on, or what it still said is told and it is over.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use oqto_protocol::cursor::Cursor;
 use oqto_protocol::session::SessionState;
 use tokio::sync::watch;
 
-use super::begin::setup;
-use super::create::remove;
+use super::begin::{Arrival, Body, Subject, setup, shim_dir};
+use super::create::{end, remove};
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Handle, cursor};
-use super::mind::Origin;
+use super::mind::{BadMark, Origin};
 use super::record::{RecordError, SessionRecord};
 use crate::event_log::{self, SessionLog};
 use crate::harness::{Harness, UnknownHarness};
@@ -47,6 +48,8 @@ pub(super) enum FindError {
     Hold(#[source] io::Error),
     #[error("its shim does not answer, and does not die when it is killed; it hangs in the kernel")]
     Hangs,
+    #[error("where it is to be gone on with cannot be told")]
+    Mark(#[from] BadMark),
     #[error("its tape cannot be read")]
     Tape(#[from] ReadError),
 }
@@ -66,11 +69,10 @@ impl Supervisor {
         };
         let store = self.store(&record.store).await?;
         let harness: Harness = record.config.harness.parse()?;
-        let shim_dir = dir.join("shim");
-        let (log, begun) = (store.session(record.id.as_str()), shim_dir.exists());
-        let log = match log {
+        let shims = dir.join("shim");
+        let log = match store.session(record.id.as_str()) {
             Some(log) => log,
-            None if begun => return Err(FindError::NoLog),
+            None if shims.exists() => return Err(FindError::NoLog),
             None => {
                 // Its record comes before its log and goes after it: it was being made, or deleted.
                 tracing::info!(session = %record.id, "removed what is no session any more");
@@ -78,15 +80,28 @@ impl Supervisor {
                 return Ok(());
             }
         };
-        if !begun {
-            self.remember(record, harness, dir, log);
-            return Ok(());
-        }
-        let shim = reach(&shim_dir).await?;
+        // Who is answered follows on in the epoch that holds now.
+        let before = Cursor {
+            seq: 0,
+            ..cursor(&log)
+        };
+        let setup = setup(&record, harness, before, 0);
+        let origin = Origin::new(log.mark().as_deref(), setup, record.created_at)?;
+        // Of a start that has ended and is told everything is known; only the one after it may be there.
+        let generation = origin.generation() + u64::from(origin.is_down());
+        end_others(&shims, generation).await;
+        let shim_dir = shim_dir(dir, generation);
+        let shim = match (origin.state(), shim_dir.exists()) {
+            (SessionState::Closed, _) | (_, false) => None,
+            (_, true) => reach(&shim_dir).await?,
+        };
         if shim.is_none() && !shim_dir.join(shim::tape::FILE_NAME).exists() {
             // Its program never ran, or all that it said was told; what it was to run with may be a secret.
-            remove(&shim_dir);
-            if log.last_seq() > 0 {
+            remove(&shims);
+            if origin.is_down() {
+                tracing::info!(session = %record.id, "found again with nothing running");
+                self.take_over(record, dir, log, origin, None);
+            } else if log.last_seq() > 0 {
                 self.remember(record, harness, dir, log);
             } else {
                 store.delete_session(record.id.as_str()).await?;
@@ -94,17 +109,31 @@ impl Supervisor {
             }
             return Ok(());
         }
-        // Who is answered follows on in the epoch that holds now.
-        let before = Cursor {
-            seq: 0,
-            ..cursor(&log)
-        };
-        let setup = setup(&record, harness, before, 0);
-        let origin = Origin::new(log.mark().as_deref(), setup, record.created_at);
-        let tape = TapeReader::open(&shim_dir, origin.tape())?;
-        tracing::info!(session = %record.id, alive = shim.is_some(), "found again");
-        self.drive(record, dir, log, origin, shim, tape, None);
+        let offset = if origin.is_down() { 0 } else { origin.tape() };
+        let tape = TapeReader::open(&shim_dir, offset)?;
+        tracing::info!(session = %record.id, generation, alive = shim.is_some(), "found again");
+        let body = Body::new(shim_dir, shim, tape);
+        self.take_over(record, dir, log, origin, Some(body));
         Ok(())
+    }
+
+    /// Drives a session that an earlier runner left.
+    fn take_over(
+        self: &Arc<Self>,
+        record: SessionRecord,
+        dir: &Path,
+        log: SessionLog,
+        origin: Origin,
+        body: Option<Body>,
+    ) {
+        self.drive(Subject {
+            record,
+            dir: dir.to_owned(),
+            log,
+            origin,
+            body,
+            arrival: Arrival::Found,
+        });
     }
 
     /// Holds a session that is over.
@@ -115,10 +144,12 @@ impl Supervisor {
         info.state = SessionState::Closed;
         let (_, info) = watch::channel(info);
         let (_, ended) = watch::channel(true);
+        let (_, shim_dir) = watch::channel(None);
         let handle = Handle {
             record,
             dir: dir.to_owned(),
             log,
+            shim_dir,
             asks: None,
             info,
             ended,
@@ -126,6 +157,17 @@ impl Supervisor {
         };
         self.lock()
             .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
+    }
+}
+
+/// Ends and removes the starts of a harness of which everything is known: what is left of them was on its way out.
+async fn end_others(shims: &Path, generation: u64) {
+    let Ok(entries) = fs::read_dir(shims) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().to_str() != Some(&generation.to_string()) {
+            end(&entry.path()).await;
+            remove(&entry.path());
+        }
     }
 }
 

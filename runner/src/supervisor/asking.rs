@@ -4,6 +4,7 @@ use oqto_protocol::codec::{Wire as _, decode_all};
 use oqto_protocol::command::{Command, CommandEnvelope};
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::reply::Reply;
+use oqto_protocol::session::SessionState;
 
 use super::mind::Mind;
 use crate::bounds::WRITE_LEN_MAX;
@@ -41,14 +42,24 @@ pub fn no_room(envelope: &CommandEnvelope, why: &str) -> Reply {
 }
 
 impl<W> Mind<W> {
-    /// Takes a command of somebody who waits for its reply; the answer when there is one at once.
-    pub fn ask(&mut self, envelope: &CommandEnvelope, who: W) -> Option<(W, Reply)> {
+    /// Takes a command of somebody who waits for its reply; the answer when there is one at once. One that a session
+    /// without a tape can be told is told at once; any other waits for the tape.
+    pub fn ask(&mut self, envelope: &CommandEnvelope, who: W, now: u64) -> Option<(W, Reply)> {
         let id = envelope.id;
         if let Some(kept) = self.core.kept_reply(id) {
             return Some((who, kept.clone()));
         }
         if let Some(waiters) = self.waiting.get_mut(&id) {
             waiters.push(who);
+            return None;
+        }
+        let needs_none = matches!(
+            envelope.command,
+            Command::SessionClose(_) | Command::SessionRestart(_)
+        );
+        if self.state() == SessionState::Dormant || (self.is_down() && needs_none) {
+            self.waiting.insert(id, vec![who]);
+            self.tell_command(envelope, now);
             return None;
         }
         match self.note_command(envelope) {
@@ -85,6 +96,24 @@ impl<W> Mind<W> {
         Ok(())
     }
 
+    /// Refuses the commands that wait for a tape, when there will be none until somebody says so.
+    pub(super) fn refuse_queued(&mut self) {
+        if self.state() != SessionState::Dormant {
+            return;
+        }
+        for note in self.writes.take_notes() {
+            // A note of what was seen from outside has nobody who waits.
+            if let Ok(envelope) = decode_all::<CommandEnvelope>(&note.bytes) {
+                let fault = Fault::new(
+                    FaultCode::WrongState,
+                    "the session became dormant, so the command has no effect; session.restart starts it again",
+                );
+                let reply = Reply::refused(envelope.id, envelope.command.name(), fault);
+                self.replies.push(reply);
+            }
+        }
+    }
+
     /// Has a note put on the tape.
     pub fn note(&mut self, id: WriteId, bytes: Vec<u8>) {
         self.writes.push(id, Target::Note, bytes);
@@ -99,8 +128,8 @@ impl<W> Mind<W> {
     /// the command can be told: it has no effect.
     pub fn refused(&mut self, id: WriteId, why: Refusal, now: u64) -> Option<Unkept<W>> {
         if why == Refusal::Closed {
-            // The harness is ending: its exit, which follows, answers whoever waits.
-            self.writes.done(id);
+            // The harness is ending: whoever waits is told when it is known whether it is started again.
+            self.writes.closed(id);
             return None;
         }
         let Some(note) = self.writes.refused(id) else {

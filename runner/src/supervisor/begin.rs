@@ -1,10 +1,12 @@
 //! How a session is given to a task of its own, newly made or found again.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::fault::Fault;
+use oqto_protocol::session::SessionState;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Driver;
@@ -22,63 +24,134 @@ use crate::shim::{Client, Hold, TapeReader};
 /// Commands that wait for a session's driver.
 const ASKS_MAX: usize = 16;
 
-impl Supervisor {
-    /// Gives a session to a task of its own.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one thing that a session is made of"
-    )]
-    pub(super) fn drive(
-        self: &Arc<Self>,
-        record: SessionRecord,
-        dir: &Path,
-        log: SessionLog,
-        origin: Origin,
-        shim: Option<Client>,
-        tape: TapeReader,
-        born: Option<oneshot::Sender<Result<(), Fault>>>,
-    ) {
-        let is_new = born.is_some();
-        let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (ended, end) = watch::channel(false);
-        let tape_len = match &shim {
-            Some(client) => client.greeting().tape_len,
-            None => tape.file_len().unwrap_or(0),
-        };
-        let mind = Mind::new(origin, tape_len, cursor(&log));
-        let reason = mind.reason();
-        let (info, watched) = watch::channel(mind.info());
-        let shim_dir = dir.join("shim");
+/// A session that is to be driven.
+pub(super) struct Subject {
+    pub(super) record: SessionRecord,
+    pub(super) dir: PathBuf,
+    pub(super) log: SessionLog,
+    pub(super) origin: Origin,
+    /// What of it there is; nothing where it is down.
+    pub(super) body: Option<Body>,
+    /// How it came to be here.
+    pub(super) arrival: Arrival,
+}
+
+/// How a session came to be driven.
+pub(super) enum Arrival {
+    /// It is new.
+    New {
+        /// Told whether it comes to be.
+        born: oneshot::Sender<Result<(), Fault>>,
+        /// The values of its variables, which stand nowhere else.
+        env: BTreeMap<String, String>,
+    },
+    /// An earlier runner left it.
+    Found,
+}
+
+/// What there is of one start of a session's harness.
+pub(super) struct Body {
+    /// Its shim; `None` when that is gone and only its tape is left.
+    pub(super) shim: Option<Client>,
+    /// Its tape.
+    pub(super) tape: TapeReader,
+    /// The shim's directory.
+    pub(super) dir: PathBuf,
+    /// By which the shim is ended when it does not listen.
+    pub(super) hold: Option<Hold>,
+}
+
+impl Body {
+    pub(super) fn new(dir: PathBuf, shim: Option<Client>, tape: TapeReader) -> Self {
         // Without it the shim cannot be ended by force, nor what the kernel says of it be known: less, but not nothing.
-        let hold = Hold::of(&shim_dir).unwrap_or_else(|error| {
-            tracing::error!(session = %record.id, %error, "the shim's lock cannot be used");
+        let hold = Hold::of(&dir).unwrap_or_else(|error| {
+            tracing::error!(dir = %dir.display(), %error, "the shim's lock cannot be used");
             None
         });
-        let shim_pid = hold.as_ref().and_then(|hold| hold.holder().ok().flatten());
-        let watchdog = Watchdog::new(
-            self.settings.health.clone(),
-            self.vitals.clone(),
-            record.id.clone(),
-        );
-        let facts = Facts::new(record.watch.as_deref(), self.witness.attend(shim_pid), watchdog);
-        let driver = Driver {
-            mind,
-            log: log.clone(),
+        Self {
             shim,
             tape,
+            dir,
+            hold,
+        }
+    }
+
+    /// How long the tape is.
+    pub(super) fn tape_len(&self) -> u64 {
+        match &self.shim {
+            Some(client) => client.greeting().tape_len,
+            None => self.tape.file_len().unwrap_or(0),
+        }
+    }
+
+    /// The shim's process.
+    pub(super) fn shim_pid(&self) -> Option<i32> {
+        self.hold.as_ref().and_then(|hold| hold.holder().ok().flatten())
+    }
+}
+
+/// Where the shim of one start of a session's harness is.
+pub(super) fn shim_dir(session_dir: &Path, generation: u64) -> PathBuf {
+    session_dir.join("shim").join(generation.to_string())
+}
+
+impl Supervisor {
+    /// Gives a session to a task of its own.
+    pub(super) fn drive(self: &Arc<Self>, subject: Subject) {
+        let Subject {
+            record,
+            dir,
+            log,
+            origin,
+            body,
+            arrival,
+        } = subject;
+        let (is_new, born, env) = match arrival {
+            Arrival::New { born, env } => (true, Some(born), Some(env)),
+            Arrival::Found => (false, None, None),
+        };
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (ended, end) = watch::channel(false);
+        let (shim_dir, shims) = watch::channel(None);
+        let tape_len = body.as_ref().map_or(0, Body::tape_len);
+        let was_down = origin.is_down();
+        let mut mind = Mind::new(origin, tape_len, cursor(&log), log.next_idx());
+        if was_down && body.is_some() {
+            mind.begin_tape(tape_len);
+        }
+        let reason = mind.reason();
+        let (info, watched) = watch::channel(mind.info());
+        let mut driver = Driver {
+            mind,
+            house: Arc::downgrade(self),
+            record: record.clone(),
+            dir: dir.clone(),
+            env,
+            log: log.clone(),
+            shim: None,
+            tape: None,
             asks: asked,
             born,
             info,
             ended,
             shim_dir,
-            hold,
-            facts,
+            hold: None,
+            facts: self.facts(&record, None),
             appended: 0,
+            was_gone: body.as_ref().is_none_or(|body| body.shim.is_none()),
+            start_due: false,
+            leaving: false,
+            lives: Lives::new(self.live.clone()),
         };
+        if let Some(body) = body {
+            driver.take_up(body, self);
+        }
+        driver.lives.is(driver.mind.state() != SessionState::Dormant);
         let handle = Handle {
             record,
-            dir: dir.to_owned(),
+            dir,
             log,
+            shim_dir: shims,
             asks: Some(asks),
             info: watched,
             ended: end,
@@ -95,16 +168,60 @@ impl Supervisor {
             Entry::Made(handle)
         };
         self.lock().insert(id, entry);
-        self.live.send_modify(|live| *live += 1);
-        let supervisor = Arc::downgrade(self);
         let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
         while drivers.try_join_next().is_some() {}
-        drivers.spawn(async move {
-            driver.run().await;
-            if let Some(supervisor) = supervisor.upgrade() {
-                supervisor.live.send_modify(|live| *live = live.saturating_sub(1));
-            }
-        });
+        drivers.spawn(driver.run());
+    }
+}
+
+impl Supervisor {
+    /// What is learnt from outside of a start of a session's harness, which this shim is of.
+    pub(super) fn facts(&self, record: &SessionRecord, shim_pid: Option<i32>) -> Facts {
+        let watchdog = Watchdog::new(
+            self.settings.health.clone(),
+            self.vitals.clone(),
+            record.id.clone(),
+        );
+        Facts::new(record.watch.as_deref(), self.witness.attend(shim_pid), watchdog)
+    }
+}
+
+/// Counts one session among those that live, while it does.
+pub(super) struct Lives {
+    live: watch::Sender<u32>,
+    counted: bool,
+}
+
+impl Lives {
+    fn new(live: watch::Sender<u32>) -> Self {
+        Self { live, counted: false }
+    }
+
+    /// Counts the session where at most so many live; whether it is counted now.
+    pub(super) fn enter(&mut self, live_max: u32) -> bool {
+        if !self.counted {
+            self.counted = self.live.send_if_modified(|live| {
+                let fits = *live < live_max;
+                *live += u32::from(fits);
+                fits
+            });
+        }
+        self.counted
+    }
+
+    /// Says whether the session lives now.
+    pub(super) fn is(&mut self, lives: bool) {
+        if std::mem::replace(&mut self.counted, lives) != lives {
+            self.live.send_modify(|live| {
+                *live = if lives { *live + 1 } else { live.saturating_sub(1) };
+            });
+        }
+    }
+}
+
+impl Drop for Lives {
+    fn drop(&mut self) {
+        self.is(false);
     }
 }
 

@@ -14,22 +14,22 @@ use oqto_protocol::reply::Created;
 use oqto_protocol::session::{SessionConfig, SessionInfo};
 use tokio::sync::oneshot;
 
-use super::begin::setup;
+use super::begin::{Arrival, Body, Subject, setup, shim_dir};
 use super::fleet::{Entry, Supervisor};
 use super::handle::cursor;
 use super::mind::Origin;
-use super::prepare::{PrepareError, prepare};
+use super::prepare::{Home, PrepareError, prepare};
 use super::record::{RecordError, SessionRecord};
 use super::settings::Settings;
 use crate::event_log;
 use crate::shim::start::{SELF, StartError};
 use crate::shim::tape::ReadError;
-use crate::shim::{self, Client, Hold, TapeReader};
+use crate::shim::{self, Client, Hold, Order, TapeReader};
 use crate::{cause, clock, sys};
 
 /// Why a session was not made.
 #[derive(Debug, thiserror::Error)]
-enum CreateError {
+pub(super) enum CreateError {
     #[error(transparent)]
     Prepare(#[from] PrepareError),
     #[error("cannot open the event log of the workspace")]
@@ -38,6 +38,8 @@ enum CreateError {
     Log(#[from] event_log::CreateError),
     #[error("cannot keep the session's record")]
     Record(#[from] RecordError),
+    #[error("cannot make the directory {path} for the session's shims")]
+    Shims { path: PathBuf, source: io::Error },
     #[error("cannot start the session's shim")]
     Start(#[from] StartError),
     #[error("cannot reach the session's shim")]
@@ -94,7 +96,7 @@ impl CreateError {
     fn fault(&self) -> Fault {
         match self {
             Self::Prepare(error) => error.fault(),
-            Self::Store(_) | Self::Log(_) | Self::Record(_) => {
+            Self::Store(_) | Self::Log(_) | Self::Record(_) | Self::Shims { .. } => {
                 Fault::new(FaultCode::Storage, cause::chain(self))
             }
             Self::Start(_) => Fault::new(FaultCode::Harness, cause::chain(self)),
@@ -160,14 +162,10 @@ impl Supervisor {
         }
         let live = sessions.values().filter(|entry| match entry {
             Entry::Making(..) | Entry::Leaving => true,
-            Entry::Made(handle) => !*handle.ended.borrow(),
+            Entry::Made(handle) => handle.lives(),
         });
         if live.count() >= self.sessions_max() as usize {
-            let message = format!(
-                "this runner has {} sessions already; close one",
-                self.sessions_max()
-            );
-            return Err(Fault::new(FaultCode::Limit, message));
+            return Err(self.full());
         }
         sessions.insert(id.clone(), Entry::Making(command, None));
         Ok(None)
@@ -231,10 +229,11 @@ impl Supervisor {
         config: SessionConfig,
         dir: &Path,
     ) -> Result<(oneshot::Receiver<Result<(), Fault>>, Arc<event_log::EventLog>), CreateError> {
-        let prepared = tokio::task::block_in_place(|| prepare(&self.settings, id, dir, &config))?;
+        let prepared = tokio::task::block_in_place(|| prepare(&self.settings, id, dir, &config, Home::New))?;
         let store_path = self.settings.stores_dir().join(store_name(&prepared.workspace));
         let store = self.store(&store_path).await?;
         let mut config = config;
+        let env = config.env.clone();
         for value in config.env.values_mut() {
             value.clear();
         }
@@ -251,23 +250,18 @@ impl Supervisor {
         // Before the log: what a runner that dies here leaves is known by it.
         record.keep(dir)?;
         let log = store.create_session(id.as_str(), Bytes::new()).await?;
-        let begun = async {
-            let shim_dir = dir.join("shim");
-            let child = shim::start(Path::new(SELF), &shim_dir, &prepared.order).await?;
-            reap(child);
-            let reached = reach(&shim_dir).await;
-            if reached.is_err() {
-                // It began, and nobody would ever end it.
-                end(&shim_dir).await;
-            }
-            reached
-        };
-        match begun.await {
-            Ok((client, tape)) => {
+        match start_shim(dir, 0, &prepared.order).await {
+            Ok(body) => {
                 let setup = setup(&record, prepared.harness, cursor(&log), 0);
-                let origin = Origin::new(None, setup, record.created_at);
                 let (born, birth) = oneshot::channel();
-                self.drive(record, dir, log, origin, Some(client), tape, Some(born));
+                self.drive(Subject {
+                    origin: Origin::begin(setup, record.created_at),
+                    record,
+                    dir: dir.to_owned(),
+                    log,
+                    body: Some(body),
+                    arrival: Arrival::New { born, env },
+                });
                 Ok((birth, store))
             }
             Err(error) => {
@@ -289,13 +283,31 @@ fn store_name(workspace: &Path) -> PathBuf {
     PathBuf::from(name).join("events.sqlite")
 }
 
+/// Starts the shim of one start of a session's harness, and reaches it.
+pub(super) async fn start_shim(dir: &Path, generation: u64, order: &Order) -> Result<Body, CreateError> {
+    let shims = dir.join("shim");
+    let made = DirBuilder::new().recursive(true).mode(0o711).create(&shims);
+    made.map_err(|source| CreateError::Shims { path: shims, source })?;
+    let shim_dir = shim_dir(dir, generation);
+    let child = shim::start(Path::new(SELF), &shim_dir, order).await?;
+    reap(child);
+    let reached = reach(&shim_dir).await;
+    if reached.is_err() {
+        // It began, and nobody would ever end it.
+        end(&shim_dir).await;
+        remove(&shim_dir);
+    }
+    let (client, tape) = reached?;
+    Ok(Body::new(shim_dir, Some(client), tape))
+}
+
 async fn reach(shim_dir: &Path) -> Result<(Client, TapeReader), CreateError> {
     let client = Client::connect(shim_dir).await?;
     Ok((client, TapeReader::open(shim_dir, 0)?))
 }
 
 /// Ends a shim and what it runs, whatever state it is in.
-async fn end(shim_dir: &Path) {
+pub(super) async fn end(shim_dir: &Path) {
     let ended = match Hold::of(shim_dir) {
         Ok(Some(hold)) => hold.kill().await,
         Ok(None) => Ok(true),

@@ -4,8 +4,10 @@
 //! when it is read back. So after this process died, reading the same tape again gives the same events under the
 //! same numbers, and the shim drops the writes that it has done.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Weak;
 use std::time::Duration;
 
 use oqto_protocol::codec::DecodeError;
@@ -16,10 +18,13 @@ use oqto_protocol::session::{SessionInfo, SessionState};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::asking::no_room;
+use super::begin::{Body, Lives};
 use super::facts::Facts;
 use super::farewell::Tape;
+use super::fleet::Supervisor;
 use super::handle::Ask;
 use super::mind::{Deed, Mind, Said};
+use super::record::SessionRecord;
 use crate::clock;
 use crate::event_log::{AppendError, BadBatch, Batch, Health, Pending, SessionLog};
 use crate::session::Fact;
@@ -43,79 +48,180 @@ pub(super) enum DriveError {
 pub(super) struct Driver {
     pub(super) mind: Mind<oneshot::Sender<Reply>>,
     pub(super) log: SessionLog,
-    /// The shim; `None` when it is gone already and only its tape is left.
+    /// Who has the harness started again.
+    pub(super) house: Weak<Supervisor>,
+    pub(super) record: SessionRecord,
+    /// The session's directory.
+    pub(super) dir: PathBuf,
+    /// The values of its variables, where they are known: they may be secrets, and stand nowhere else.
+    pub(super) env: Option<BTreeMap<String, String>>,
+    /// The shim; `None` when it is gone already and only its tape is left, or nothing of the session runs.
     pub(super) shim: Option<Client>,
-    pub(super) tape: TapeReader,
+    /// The tape; `None` when nothing of the session runs.
+    pub(super) tape: Option<TapeReader>,
     pub(super) asks: mpsc::Receiver<Ask>,
     /// Told once: whether the session came to be.
     pub(super) born: Option<oneshot::Sender<Result<(), Fault>>>,
     pub(super) info: watch::Sender<SessionInfo>,
     pub(super) ended: watch::Sender<bool>,
-    /// The shim's directory, which goes with the session's end.
-    pub(super) shim_dir: PathBuf,
+    /// The shim's directory, which goes when the harness has ended.
+    pub(super) shim_dir: watch::Sender<Option<PathBuf>>,
     /// By which the shim is ended when it does not listen.
     pub(super) hold: Option<Hold>,
     /// What is seen of the session from outside.
     pub(super) facts: Facts,
     /// The last event that the log accepted, which is not to say that it is committed; 0 for none since the start.
     pub(super) appended: u64,
+    /// Nothing of the session ran when this runner came.
+    pub(super) was_gone: bool,
+    /// The harness is to be started again.
+    pub(super) start_due: bool,
+    /// The runner is stopping: a session that is dormant is left to the next one.
+    pub(super) leaving: bool,
+    pub(super) lives: Lives,
+}
+
+/// How the driving of a session ended.
+enum Over {
+    /// The session has ended.
+    Closed,
+    /// Nothing of it runs, and the runner is stopping.
+    Dormant,
 }
 
 impl Driver {
-    /// Drives the session to its end.
+    /// Drives the session to its end, or for as long as there is a runner.
     pub(super) async fn run(mut self) {
-        match self.drive().await {
-            Ok(()) => self.end(Tape::Told).await,
-            Err(DriveError::Append(AppendError::Closed(_))) => {
-                // The runner is stopping before its sessions are: shim and tape wait for the next one.
-                tracing::warn!(session = self.log.id(), "left to the next runner");
-            }
-            Err(DriveError::Append(AppendError::Deleted)) => {
-                // It is being forgotten while its events cannot be kept.
-                if let Some(shim) = &mut self.shim {
-                    shim.kill().await;
+        loop {
+            match self.drive().await {
+                Ok(Over::Closed) => return self.end(Tape::Told).await,
+                Ok(Over::Dormant) => return,
+                Err(DriveError::Append(AppendError::Closed(_))) => {
+                    // The runner is stopping before its sessions are: shim and tape wait for the next one.
+                    tracing::warn!(session = self.log.id(), "left to the next runner");
+                    return;
                 }
-                self.end(Tape::Told).await;
-            }
-            Err(error) => {
-                let text = crate::cause::chain(&error);
-                tracing::error!(session = self.log.id(), error = %text, "session lost");
-                if let Some(born) = self.born.take() {
-                    // Nobody may be waiting any more.
-                    let _ = born.send(Err(Fault::new(FaultCode::Internal, text.clone())));
+                Err(DriveError::Append(AppendError::Deleted)) => {
+                    // It is being forgotten while its events cannot be kept.
+                    if let Some(shim) = &mut self.shim {
+                        shim.kill().await;
+                    }
+                    return self.end(Tape::Told).await;
                 }
-                self.mind.lost(&text, clock::unix_ms());
-                if let Err(error) = self.flush().await {
-                    tracing::error!(session = self.log.id(), error = %crate::cause::chain(&error), "its end is not told");
+                Err(error) => {
+                    self.lose(&error).await;
+                    if !self.mind.is_down() {
+                        return self.end(Tape::SetAside).await;
+                    }
+                    if self.part(Tape::SetAside).await.is_err() {
+                        return;
+                    }
                 }
-                if let Some(shim) = &mut self.shim {
-                    shim.kill().await;
-                }
-                self.end(Tape::SetAside).await;
             }
         }
     }
 
-    async fn drive(&mut self) -> Result<(), DriveError> {
+    /// The session cannot be driven on: that is told, and nothing of it runs any more.
+    async fn lose(&mut self, error: &DriveError) {
+        let text = crate::cause::chain(error);
+        tracing::error!(session = self.log.id(), error = %text, "session lost");
+        if let Some(born) = self.born.take() {
+            // Nobody may be waiting any more.
+            let _ = born.send(Err(Fault::new(FaultCode::Internal, text.clone())));
+        }
+        self.mind.lost(&text, clock::unix_ms());
+        if let Err(error) = self.flush().await {
+            tracing::error!(session = self.log.id(), error = %crate::cause::chain(&error), "its end is not told");
+        }
+        if let Some(shim) = &mut self.shim {
+            shim.kill().await;
+        }
+    }
+
+    /// Takes up what there is of a start of the harness.
+    pub(super) fn take_up(&mut self, body: Body, house: &Supervisor) {
+        self.facts = house.facts(&self.record, body.shim_pid());
+        let Body {
+            shim,
+            tape,
+            dir,
+            hold,
+        } = body;
+        self.shim = shim;
+        self.tape = Some(tape);
+        self.shim_dir.send_replace(Some(dir));
+        self.hold = hold;
+    }
+
+    async fn drive(&mut self) -> Result<Over, DriveError> {
         loop {
             let more = self.read_tape().await?;
+            self.start_due &= self.mind.is_down();
+            self.lives.is(!matches!(
+                self.mind.state(),
+                SessionState::Dormant | SessionState::Closed
+            ));
             if self.mind.state() == SessionState::Closed {
-                return Ok(());
+                return Ok(Over::Closed);
             }
-            if self.shim.is_none() && !more {
+            if std::mem::take(&mut self.was_gone) && !more {
+                self.find_gone().await?;
+            } else if self.mind.is_down() {
+                if let Some(over) = self.lie_down().await? {
+                    return Ok(over);
+                }
+            } else if self.shim.is_none() && !more {
                 let facts = self.facts.look().await;
                 self.mind.orphaned(&facts, clock::unix_ms());
                 self.flush().await?;
-                return Ok(());
+            } else {
+                self.wait(more).await?;
             }
-            self.wait(more).await?;
         }
+    }
+
+    /// Nothing of the session ran when this runner came. Where it was the end of the host's boot, nobody is to be
+    /// surprised by what starts by itself; where its end is on the tape, it is as if this runner had been there.
+    async fn find_gone(&mut self) -> Result<(), DriveError> {
+        let now_boot = crate::sys::boot_id().unwrap_or_default();
+        let why = if self.mind.boot_id() != now_boot && !self.mind.boot_id().is_empty() {
+            "the host was started again"
+        } else if self.mind.is_down() {
+            return Ok(());
+        } else {
+            "its processes were gone when the runner came"
+        };
+        let facts = self.facts.look().await;
+        self.mind.left(&facts, why, clock::unix_ms());
+        self.flush().await
+    }
+
+    /// Parts with the harness that has ended, and has it started again when that is due; until then it waits. How it is
+    /// over, if it is.
+    async fn lie_down(&mut self) -> Result<Option<Over>, DriveError> {
+        if self.tape.is_some() {
+            self.part(Tape::Told).await?;
+        }
+        if self.leaving {
+            self.mind.runner_stops([0; 16], clock::unix_ms());
+            self.flush().await?;
+            self.committed().await?;
+            return Ok(Some(Over::Dormant));
+        }
+        if self.start_due {
+            self.start_again().await?;
+        } else {
+            self.wait(false).await?;
+        }
+        Ok(None)
     }
 
     /// Reads some of the tape; whether there is more.
     async fn read_tape(&mut self) -> Result<bool, DriveError> {
         self.mind.reading().begin_turn();
-        while let Some(record) = self.tape.next(self.mind.reading().until())? {
+        while let Some(tape) = &mut self.tape
+            && let Some(record) = tape.next(self.mind.reading().until())?
+        {
             let deeds = self.mind.feed(&record).map_err(DriveError::Note)?;
             self.perform(deeds).await;
             if self.mind.is_full() {
@@ -155,7 +261,9 @@ impl Driver {
         let wake_at = self.mind.wake_at();
         let wait_ms = wake_at.map_or(u64::MAX, |at| at.saturating_sub(clock::unix_ms()));
         self.facts.watchdog.observe(self.mind.silent_since(), !more);
-        let Some(shim) = &mut self.shim else { return Ok(()) };
+        let Some(shim) = &mut self.shim else {
+            return self.wait_alone(wake_at, wait_ms).await;
+        };
         tokio::select! {
             biased;
             // Before the shim: one whose harness never stops talking always has news, and must still be stoppable.
@@ -183,6 +291,24 @@ impl Driver {
         Ok(())
     }
 
+    /// As [`Driver::wait`], where there is no shim: for a command or a deadline, unless there is a tape to be read.
+    async fn wait_alone(&mut self, wake_at: Option<u64>, wait_ms: u64) -> Result<(), DriveError> {
+        tokio::select! {
+            biased;
+            () = std::future::ready(()), if self.tape.is_some() => {}
+            Some(ask) = self.asks.recv() => {
+                self.ask(ask);
+                self.flush().await?;
+            }
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)), if wake_at.is_some() => {
+                let deeds = self.mind.expire(clock::unix_ms());
+                self.perform(deeds).await;
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Grown { len } => self.mind.reading().grown(len),
@@ -196,7 +322,7 @@ impl Driver {
             Notice::Exited { .. } => {}
             Notice::Gone => {
                 self.shim = None;
-                if let Ok(len) = self.tape.file_len() {
+                if let Some(Ok(len)) = self.tape.as_ref().map(TapeReader::file_len) {
                     self.mind.reading().cut(len);
                 }
             }
@@ -224,12 +350,38 @@ impl Driver {
                 // Who asked may be gone.
                 let _ = reply.send(self.mind.status());
             }
-            Ask::Command(envelope, waiter) => {
-                if let Some((waiter, reply)) = self.mind.ask(&envelope, waiter) {
+            Ask::Command(mut envelope, waiter) => {
+                if let Command::SessionRestart(restart) = &mut envelope.command {
+                    // Before it stands anywhere.
+                    let env = std::mem::take(&mut restart.env);
+                    if let Err(fault) = self.may_restart(env) {
+                        let _ = waiter.send(Reply::refused(envelope.id, envelope.command.name(), fault));
+                        return;
+                    }
+                }
+                let now = clock::unix_ms();
+                if let Some((waiter, reply)) = self.mind.ask(&envelope, waiter, now) {
                     let _ = waiter.send(reply);
                 }
             }
+            Ask::Stop(id) => {
+                self.leaving = true;
+                self.mind.runner_stops(id, clock::unix_ms());
+            }
         }
+    }
+
+    /// Whether the session may be started again now, with these variables; none are those that it has.
+    fn may_restart(&mut self, env: BTreeMap<String, String>) -> Result<(), Fault> {
+        let house = self.house.upgrade();
+        let house = house.ok_or_else(|| Fault::new(FaultCode::Closing, "the runner is stopping"))?;
+        if self.mind.is_down() && !self.lives.enter(house.sessions_max()) {
+            return Err(house.full());
+        }
+        if !env.is_empty() {
+            self.env = Some(env);
+        }
+        Ok(())
     }
 
     /// Sends the writes whose turn it is.
@@ -246,6 +398,7 @@ impl Driver {
                 (Deed::Send, _) => self.send().await,
                 (Deed::CloseStdin, Some(shim)) => shim.close_stdin().await,
                 (Deed::Kill, Some(shim)) => shim.kill().await,
+                (Deed::Start, _) => self.start_due = true,
                 (Deed::CloseStdin | Deed::Kill, None) => {}
             }
         }
@@ -259,6 +412,7 @@ impl Driver {
             log,
             asks,
             shim,
+            leaving,
             ..
         } = self;
         let mut health = log.health();
@@ -287,13 +441,14 @@ impl Driver {
                         }
                         let _ = reply.send(no_room(&envelope, &trouble.unwrap_or_default()));
                     }
+                    Ask::Stop(_) => *leaving = true,
                 },
             }
         }
     }
 
     /// Appends what was said; whoever waits is answered once it is committed.
-    async fn flush(&mut self) -> Result<(), DriveError> {
+    pub(super) async fn flush(&mut self) -> Result<(), DriveError> {
         let Said {
             batch,
             answers,

@@ -1,15 +1,22 @@
 //! How a driver parts with its shim: everything is told and committed, nothing of it runs, and its directory goes.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use super::driver::Driver;
+use crate::event_log::AppendError;
 use crate::shim::Notice;
 use crate::sys;
 
 /// How long a released shim may take to end.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
+/// Where tapes are that could not be read to their end, in a session's directory.
+const DAMAGED: &str = "shim.damaged";
+
 /// What becomes of a tape.
+#[derive(Clone, Copy)]
 pub(super) enum Tape {
     /// All of it is in the log.
     Told,
@@ -18,15 +25,32 @@ pub(super) enum Tape {
 }
 
 impl Driver {
-    /// Lets the shim go, once all that its tape told is committed.
+    /// Ends the session's part in this runner, once all that its tape told is committed.
     pub(super) async fn end(mut self, tape: Tape) {
-        if self.appended > 0
-            && self.log.wait_past(self.appended - 1).await.is_err()
-            && !self.log.is_abandoned()
-        {
+        if self.part(tape).await.is_err() {
             tracing::warn!(session = self.log.id(), "left to the next runner");
             return;
         }
+        self.info.send_replace(self.mind.info());
+        // Who follows leaves when the session has ended and all that is committed was read.
+        self.ended.send_replace(true);
+        tracing::info!(session = self.log.id(), "session ended");
+    }
+
+    /// Waits until all that was said is committed.
+    pub(super) async fn committed(&self) -> Result<(), AppendError> {
+        if self.appended > 0
+            && let Err(closed) = self.log.wait_past(self.appended - 1).await
+            && !self.log.is_abandoned()
+        {
+            return Err(closed.into());
+        }
+        Ok(())
+    }
+
+    /// Lets the shim go, once all that its tape told is committed: nothing of this start of the harness is left.
+    pub(super) async fn part(&mut self, tape: Tape) -> Result<(), AppendError> {
+        self.committed().await?;
         if let Some(mut shim) = self.shim.take() {
             shim.release().await;
             let gone = async {
@@ -48,18 +72,30 @@ impl Driver {
             }
         }
         self.see_it_gone().await;
-        let put_away = match tape {
-            Tape::Told => sys::remove_tree(&self.shim_dir),
-            Tape::SetAside => std::fs::rename(&self.shim_dir, self.shim_dir.with_extension("damaged")),
-        };
-        if let Err(error) = put_away {
-            tracing::warn!(dir = %self.shim_dir.display(), %error, "cannot put the shim's directory away");
+        self.hold = None;
+        self.tape = None;
+        if let Some(shim_dir) = self.shim_dir.send_replace(None) {
+            self.put_away(&shim_dir, tape);
         }
         tokio::task::block_in_place(|| super::group::end(self.log.id()));
-        self.info.send_replace(self.mind.info());
-        // Who follows leaves when the session has ended and all that is committed was read.
-        self.ended.send_replace(true);
-        tracing::info!(session = self.log.id(), "session ended");
+        Ok(())
+    }
+
+    /// Puts away what the shim had on disk.
+    fn put_away(&self, shim_dir: &Path, tape: Tape) {
+        let put_away = match tape {
+            Tape::Told => sys::remove_tree(shim_dir),
+            Tape::SetAside => {
+                let aside = self.dir.join(DAMAGED);
+                let name = shim_dir.file_name().unwrap_or_default();
+                fs::create_dir_all(&aside).and_then(|()| fs::rename(shim_dir, aside.join(name)))
+            }
+        };
+        if let Err(error) = put_away {
+            tracing::warn!(dir = %shim_dir.display(), %error, "cannot put the shim's directory away");
+        }
+        // It stays while another start's is in it.
+        let _ = fs::remove_dir(self.dir.join("shim"));
     }
 
     /// Sees to it that the shim is gone, and what it ran with it: nobody will look for either again.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oqto_protocol::codec::decode_all;
-use oqto_protocol::command::{Command, CommandEnvelope, GetMessages, SessionClose};
+use oqto_protocol::command::{Command, CommandEnvelope, GetMessages};
 use oqto_protocol::event::Transient;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::hello::HarnessInfo;
@@ -201,7 +201,7 @@ impl Supervisor {
     pub fn notes(&self) -> Vec<String> {
         let open: Vec<_> = self
             .handles()
-            .filter(|handle| !*handle.ended.borrow())
+            .filter(Handle::lives)
             .filter(|handle| handle.record.sandbox.network == oqto_protocol::policy::NetworkAccess::Host)
             .map(|handle| handle.record.id.to_string())
             .collect();
@@ -295,8 +295,7 @@ impl Supervisor {
                 let messages = self.messages(&session, &asked).await?;
                 Ok(done(Some(ReplyData::Messages(messages))))
             }
-            Command::SessionRestart(_)
-            | Command::ListSessions(_)
+            Command::ListSessions(_)
             | Command::Delegate(_)
             | Command::DelegateCancel(_)
             | Command::Unknown(_) => Err(Fault::new(
@@ -357,6 +356,15 @@ impl Supervisor {
         Ok(Messages { messages, more })
     }
 
+    /// Nothing more may live.
+    pub(super) fn full(&self) -> Fault {
+        let message = format!(
+            "this runner has {} sessions already; close one",
+            self.sessions_max()
+        );
+        Fault::new(FaultCode::Limit, message)
+    }
+
     pub(super) fn handle(&self, id: &SessionId) -> Result<Handle, Fault> {
         match self.lock().get(id) {
             Some(Entry::Made(handle)) => Ok((**handle).clone()),
@@ -404,32 +412,25 @@ impl Supervisor {
         Ok(store)
     }
 
-    /// Tells every session to end.
-    async fn close_all(&self) {
+    /// Tells every session that the runner is stopping.
+    async fn stop_all(&self) {
         for handle in self.handles().filter(|handle| !*handle.ended.borrow()) {
             let Some(asks) = handle.asks else { continue };
             let Ok(id) = super::create::new_command_id() else {
                 continue;
             };
-            let command = Command::SessionClose(SessionClose {});
-            let envelope = CommandEnvelope {
-                id,
-                session_id: handle.record.id,
-                runner_id: None,
-                command,
-            };
-            let (reply, _unheard) = oneshot::channel();
             // A driver that is gone has closed its session already.
-            let _ = asks.send(Ask::Command(Box::new(envelope), reply)).await;
+            let _ = asks.send(Ask::Stop(id.0)).await;
         }
     }
 
-    /// Ends every session and commits what they said.
+    /// Ends what runs of every session and commits what they said: those that can be started again are dormant then, the
+    /// others closed.
     pub async fn stop(self: Arc<Self>) {
         self.stopping.store(true, Ordering::Release);
         let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
         let ended = async {
-            self.close_all().await;
+            self.stop_all().await;
             while drivers.join_next().await.is_some() {}
         };
         if tokio::time::timeout(STOP_MAX, ended).await.is_err() {

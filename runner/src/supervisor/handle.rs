@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::record::SessionRecord;
 use crate::event_log::{Resume, SessionLog};
 use crate::harness::Harness;
+use crate::shim::WriteId;
 
 /// What a session's driver is asked.
 pub(super) enum Ask {
@@ -19,6 +20,8 @@ pub(super) enum Ask {
     Command(Box<CommandEnvelope>, oneshot::Sender<Reply>),
     /// How the session stands.
     State(oneshot::Sender<SessionStatus>),
+    /// To end what runs, since the runner is stopping; under this name.
+    Stop(WriteId),
 }
 
 /// A session, alive or ended.
@@ -27,6 +30,8 @@ pub(super) struct Handle {
     pub(super) record: SessionRecord,
     pub(super) dir: PathBuf,
     pub(super) log: SessionLog,
+    /// Where the shim of its harness is, while something of it runs.
+    pub(super) shim_dir: watch::Receiver<Option<PathBuf>>,
     /// Its driver; `None` when it ended before this runner began.
     pub(super) asks: Option<mpsc::Sender<Ask>>,
     /// What a list says of it, but for the newest event.
@@ -60,6 +65,11 @@ impl Followed {
 }
 
 impl Handle {
+    /// Whether anything of it runs, or is about to.
+    pub(super) fn lives(&self) -> bool {
+        !*self.ended.borrow() && self.info.borrow().state != SessionState::Dormant
+    }
+
     /// What a list says of it.
     pub(super) fn info(&self) -> SessionInfo {
         let mut info = self.info.borrow().clone();

@@ -8,6 +8,7 @@ use oqto_protocol::event::{Event, Heartbeat, ProcessHealth, Transient};
 use oqto_protocol::id::SessionId;
 
 use super::fleet::Supervisor;
+use super::handle::Handle;
 use super::settings::HealthSettings;
 use super::vitals::{Vital, Vitals};
 use crate::clock;
@@ -23,14 +24,14 @@ impl Supervisor {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let live: Vec<_> = self.handles().filter(|handle| !*handle.ended.borrow()).collect();
+            let live: Vec<_> = self.handles().filter(Handle::lives).collect();
             // A host on which nothing runs is left asleep.
             if live.is_empty() {
                 continue;
             }
             let dirs: Vec<_> = live
                 .iter()
-                .map(|handle| (handle.record.id.clone(), handle.dir.join("shim")))
+                .filter_map(|handle| Some((handle.record.id.clone(), handle.shim_dir.borrow().clone()?)))
                 .collect();
             let vitals = self.vitals.clone();
             let looked = tokio::task::spawn_blocking(move || {

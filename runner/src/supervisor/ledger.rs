@@ -35,9 +35,11 @@ impl Ledger {
         }
     }
 
-    /// The tape says no more, and the log may know more than it: what follows is numbered behind both.
-    pub(super) fn catch_up(&mut self) {
+    /// The tape says no more, and the log may know more than it: what follows is numbered behind both. The last
+    /// number.
+    pub(super) fn catch_up(&mut self) -> u64 {
         self.seq = self.seq.max(self.known);
+        self.seq
     }
 
     /// How many bytes wait.

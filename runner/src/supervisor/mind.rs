@@ -13,6 +13,7 @@ use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::Event;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
+use oqto_protocol::policy::SandboxReport;
 use oqto_protocol::reply::Reply;
 use oqto_protocol::session::{SessionInfo, SessionState, SessionStatus};
 use serde::{Deserialize, Serialize};
@@ -21,31 +22,46 @@ use super::ledger::Ledger;
 use super::reading::Reading;
 use super::writes::{Write, Writes};
 use crate::event_log::{BadBatch, Batch};
-use crate::session::{Action, ExitStatus, Fact, Input, Report, Session, Setup, Snapshot};
-use crate::shim::{Exit, Kind, Record, Target};
+use crate::session::{
+    Action, Continuation, ExitStatus, Fact, Input, NotStarted, Report, Session, Setup, Snapshot,
+};
+use crate::shim::tape::Start;
+use crate::shim::{Exit, Kind, Record, Target, WriteId};
 
 /// How many bytes of events are appended at once. More makes commits rarer and the first of them later.
 const BATCH_LEN: usize = 128 * 1024;
 
-/// Where a replay begins, kept with the events that came before it.
+/// Where a replay begins, kept with the events that came before it. Any build reads those of any other.
 #[derive(Serialize, Deserialize)]
 struct Mark {
-    /// How far the tape was read.
+    /// Which start of the harness the tape is of, from 0.
+    generation: u64,
+    /// How far that tape was read.
     tape: u64,
-    /// The number of the last event before.
-    seq: u64,
+    /// The boot of the host in which it began.
+    boot_id: String,
     /// The core as it was then.
-    snapshot: Snapshot,
+    core: Snapshot,
 }
 
-/// Where a tape is read from.
+/// A mark that cannot be read: no build wrote it, or it is damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("the mark in the event log is malformed")]
+pub struct BadMark(#[source] serde_json::Error);
+
+/// Where a session is gone on with.
 #[derive(Debug)]
 pub struct Origin {
     core: Session,
     /// The number of the last event before.
     seq: u64,
+    /// Which start of the harness the tape is of.
+    generation: u64,
     /// Where on the tape.
     tape: u64,
+    boot_id: String,
+    /// What the core wants done before anything is read.
+    actions: Vec<Action>,
 }
 
 /// What the driver is to do to the shim, at once and in this order.
@@ -57,6 +73,8 @@ pub enum Deed {
     CloseStdin,
     /// Kill the program.
     Kill,
+    /// Start the harness again, once all that was said before is committed.
+    Start,
 }
 
 /// What is to be appended, and who is told what once it is committed.
@@ -74,6 +92,10 @@ pub struct Said<W> {
 #[derive(Debug)]
 pub struct Mind<W> {
     pub(super) core: Session,
+    generation: u64,
+    boot_id: String,
+    /// The number that the next message had in the log when this began.
+    next_idx: u64,
     pub(super) waiting: HashMap<CommandId, Vec<W>>,
     /// Writes that the shim has not confirmed.
     pub(super) writes: Writes,
@@ -82,7 +104,7 @@ pub struct Mind<W> {
     reading: Reading,
     ledger: Ledger,
     actions: Vec<Action>,
-    replies: Vec<Reply>,
+    pub(super) replies: Vec<Reply>,
     outcome: Option<Result<(), Fault>>,
     last_error: Option<String>,
     /// Why the session ended, for who asks it later.
@@ -95,37 +117,93 @@ pub struct Mind<W> {
 }
 
 impl Origin {
-    /// From the newest mark that the log kept, or from the tape's beginning. `setup` is that of the session, whose tape
-    /// began at `created_at`.
+    /// From the beginning of the first tape, which was at `created_at`.
     #[must_use]
-    pub fn new(mark: Option<&[u8]>, setup: Setup, created_at: u64) -> Self {
-        let restored = mark.and_then(|mark| serde_json::from_slice(mark).ok()).and_then(
-            |Mark { tape, seq, snapshot }| {
-                let core = Session::restore(snapshot, setup.clone()).ok()?;
-                Some(Self { core, seq, tape })
-            },
-        );
-        restored.unwrap_or_else(|| Self {
+    pub fn begin(setup: Setup, created_at: u64) -> Self {
+        Self {
             core: Session::new(setup, created_at),
             seq: 0,
+            generation: 0,
             tape: 0,
+            boot_id: String::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// From the newest mark that the log kept, or from the beginning. `setup` is that of the session.
+    ///
+    /// # Errors
+    /// When the mark is none.
+    pub fn new(mark: Option<&[u8]>, setup: Setup, created_at: u64) -> Result<Self, BadMark> {
+        let Some(mark) = mark else {
+            return Ok(Self::begin(setup, created_at));
+        };
+        let Mark {
+            generation,
+            tape,
+            boot_id,
+            core,
+        } = serde_json::from_slice(mark).map_err(BadMark)?;
+        let (session_id, outline) = (setup.session_id.clone(), core.outline());
+        let (seq, mut actions) = (outline.seq(), Vec::new());
+        let core = Session::restore(&core, setup.clone()).unwrap_or_else(|error| {
+            // Of another build: what every build understands of it is enough to go on under the right numbers.
+            tracing::info!(session = %session_id, reason = %crate::cause::chain(&error), "asking the harness again what it is");
+            Session::resume(outline, setup, &mut actions)
+        });
+        Ok(Self {
+            core,
+            seq,
+            generation,
+            tape,
+            boot_id,
+            actions,
         })
     }
 
-    /// Where on the tape.
+    /// Which start of the harness was the last, from 0.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Where on its tape.
     #[must_use]
     pub fn tape(&self) -> u64 {
         self.tape
     }
+
+    /// Where the session is.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        self.core.state()
+    }
+
+    /// Whether nothing of the session runs, so that its last tape is not needed again.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.core.is_down()
+    }
 }
 
 impl<W> Mind<W> {
-    /// Goes on from `origin` with a tape that is `tape_len` long, behind what the log has.
+    /// Goes on from `origin` with a tape that is `tape_len` long, behind what the log has: its last event, and how many
+    /// messages.
     #[must_use]
-    pub fn new(origin: Origin, tape_len: u64, log: Cursor) -> Self {
-        let Origin { core, seq, tape } = origin;
-        Self {
+    pub fn new(origin: Origin, tape_len: u64, log: Cursor, next_idx: u64) -> Self {
+        let Origin {
             core,
+            seq,
+            generation,
+            tape,
+            boot_id,
+            actions,
+        } = origin;
+        let mut mind = Self {
+            core,
+            generation,
+            boot_id,
+            next_idx,
             waiting: HashMap::new(),
             writes: Writes::default(),
             retry_at: None,
@@ -139,7 +217,47 @@ impl<W> Mind<W> {
             rested: false,
             worked: false,
             calmed: false,
-        }
+        };
+        // It is sent in its turn, when the tape has been read: only a harness that lives is asked anything.
+        let _sends = mind.obey(actions);
+        mind
+    }
+
+    /// The harness was started again: its tape is this long already.
+    pub fn begin_tape(&mut self, tape_len: u64) {
+        self.generation += 1;
+        self.reading = Reading::new(0, tape_len);
+        self.writes.next_tape();
+        self.retry_at = None;
+    }
+
+    /// Which start of the harness this is, from 0.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The boot of the host in which the last tape began; empty where none was read.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// Whether nothing of the session runs, and it may be started again.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.core.is_down()
+    }
+
+    /// With what the harness is started again.
+    #[must_use]
+    pub fn continuation(&self) -> Continuation {
+        self.core.continuation()
+    }
+
+    /// What is to hold the harness when it is started again.
+    pub fn prepared(&mut self, sandbox: SandboxReport) {
+        self.core.prepared(sandbox);
     }
 
     /// What a list says of the session.
@@ -185,16 +303,27 @@ impl<W> Mind<W> {
         let deeds = self.take_record(record)?;
         self.reading.read(record.end);
         self.worked |= self.state() != SessionState::Idle;
-        if std::mem::take(&mut self.rested)
-            && let Some(snapshot) = self.core.snapshot()
-        {
-            self.calmed = true;
-            let (tape, seq) = (record.end, self.core.cursor().seq);
-            if let Ok(mark) = serde_json::to_vec(&Mark { tape, seq, snapshot }) {
-                self.reading.mark(mark.into());
-            }
-        }
+        self.mark_rest();
+        self.refuse_queued();
         Ok(deeds)
+    }
+
+    /// Notes that a replay could begin here, if it could.
+    fn mark_rest(&mut self) {
+        if !std::mem::take(&mut self.rested) {
+            return;
+        }
+        let Some(core) = self.core.snapshot() else { return };
+        self.calmed |= self.state() == SessionState::Idle;
+        let mark = Mark {
+            generation: self.generation,
+            tape: self.reading.at(),
+            boot_id: self.boot_id.clone(),
+            core,
+        };
+        if let Ok(mark) = serde_json::to_vec(&mark) {
+            self.reading.mark(mark.into());
+        }
     }
 
     fn take_record(&mut self, record: &Record<'_>) -> Result<Vec<Deed>, DecodeError> {
@@ -231,8 +360,13 @@ impl<W> Mind<W> {
                 }
                 Vec::new()
             }
-            // Who began the tape.
-            Kind::Start => Vec::new(),
+            Kind::Start => {
+                // One that says nothing of itself is as good as any other: only its boot is asked for.
+                if let Ok(Start { boot_id, .. }) = serde_json::from_slice(payload) {
+                    self.boot_id = boot_id;
+                }
+                self.step(&Input::Begun, now)
+            }
         })
     }
 
@@ -264,6 +398,10 @@ impl<W> Mind<W> {
     fn step(&mut self, input: &Input<'_>, now: u64) -> Vec<Deed> {
         let mut actions = std::mem::take(&mut self.actions);
         self.core.step(input, now, &mut actions);
+        self.obey(actions)
+    }
+
+    fn obey(&mut self, mut actions: Vec<Action>) -> Vec<Deed> {
         let mut deeds = Vec::new();
         for action in actions.drain(..) {
             match action {
@@ -277,6 +415,7 @@ impl<W> Mind<W> {
                 }
                 Action::CloseStdin => deeds.push(Deed::CloseStdin),
                 Action::Kill => deeds.push(Deed::Kill),
+                Action::Start => deeds.push(Deed::Start),
                 Action::Reply(reply) => self.replies.push(reply),
                 // The house answers it from the log before it comes to the tape.
                 Action::Messages { id, .. } => {
@@ -314,15 +453,58 @@ impl<W> Mind<W> {
     /// The shim is gone and its tape is read: what it does not tell, nobody knows, for its program died with it, and
     /// nobody is left to do anything to. `facts` are what is seen from outside.
     pub fn orphaned(&mut self, facts: &[Fact], now: u64) {
-        self.ledger.catch_up();
+        self.catch_up();
         let _deeds = self.see(facts, now);
-        let _deeds = self.step(&Input::Exited(ExitStatus::Signal(9)), now);
+        self.tell(&Input::Exited(ExitStatus::Signal(9)), now);
+    }
+
+    /// As [`Mind::orphaned`], for a shim that was gone before a runner came, for this reason: nobody was there to start
+    /// the harness again then, and nobody asked for it now.
+    pub fn left(&mut self, facts: &[Fact], why: &str, now: u64) {
+        if !self.is_down() {
+            self.catch_up();
+            let _deeds = self.see(facts, now);
+        }
+        self.tell(&Input::Left(why), now);
     }
 
     /// The tape cannot be read any further.
     pub fn lost(&mut self, why: &str, now: u64) {
-        self.ledger.catch_up();
-        let _deeds = self.step(&Input::Lost(why), now);
+        self.catch_up();
+        self.tell(&Input::Lost(why), now);
+    }
+
+    /// The harness that was to be started again was not.
+    pub fn not_started(&mut self, why: &NotStarted, now: u64) {
+        self.tell(&Input::NotStarted(why), now);
+    }
+
+    /// The runner is stopping: what runs is told so by way of the tape, what does not is told at once.
+    pub fn runner_stops(&mut self, id: WriteId, now: u64) {
+        if self.is_down() {
+            self.tell(&Input::Seen(&Fact::RunnerStops), now);
+        } else {
+            self.note(id, Fact::note(&[Fact::RunnerStops]));
+        }
+    }
+
+    /// Tells the core what is on no tape. Nothing of the harness runs then, so that nothing is left to do to it.
+    fn tell(&mut self, input: &Input<'_>, now: u64) {
+        let _deeds = self.step(input, now);
+        self.mark_rest();
+        self.refuse_queued();
+    }
+
+    /// Tells the core a command of a session of which nothing runs. What it leads to is kept in one commit with what it
+    /// makes of the session.
+    pub(super) fn tell_command(&mut self, envelope: &CommandEnvelope, now: u64) {
+        self.tell(&Input::Command(envelope), now);
+    }
+
+    /// The tape says no more, and the log may know more than it.
+    fn catch_up(&mut self) {
+        let seq = self.ledger.catch_up();
+        self.core.catch_up(seq, self.next_idx);
     }
 
     /// When [`Mind::expire`] or [`Mind::next_write`] is to be called, once the tape is read to its end.
@@ -335,7 +517,9 @@ impl<W> Mind<W> {
     pub fn expire(&mut self, now: u64) -> Vec<Deed> {
         let is_due = self.core.poll_timeout().is_some_and(|at| at <= now);
         if is_due {
-            self.step(&Input::Deadline, now)
+            let deeds = self.step(&Input::Deadline, now);
+            self.mark_rest();
+            deeds
         } else {
             Vec::new()
         }

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `session.json` | the runner's | what it was asked to be |
 //! | `home/` | the principal's | the harness's home: its configuration and its own session files |
-//! | `shim/` | the principal's | the tape and the shim's socket, while the session lives |
+//! | `shim/N/` | the principal's | the tape and the shim's socket of the harness's Nth start, from 0, while it lives |
 //!
 //! Not here: who may ask for what (`daemon`).
 
@@ -42,6 +42,7 @@ mod prepare;
 )]
 mod reading;
 mod record;
+mod revive;
 mod seed;
 mod settings;
 mod vitals;

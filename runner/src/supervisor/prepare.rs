@@ -151,87 +151,149 @@ impl PrepareError {
     }
 }
 
-/// Decides everything about a session and makes its home below `dir`, which must not be there.
+/// Whether a session has a home already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// It is made, with a copy of the user's configuration.
+    New,
+    /// What the harness left there stays: it goes on with it.
+    Kept,
+}
+
+/// Decides everything about a session; its home is below `dir`.
 ///
 /// # Errors
-/// See [`PrepareError`]; the caller removes `dir`.
+/// See [`PrepareError`]. Of a new session the caller removes `dir`.
 pub(super) fn prepare(
     settings: &Settings,
     id: &SessionId,
     dir: &Path,
     config: &SessionConfig,
+    home: Home,
 ) -> Result<Prepared, PrepareError> {
     let harness: Harness = config.harness.parse()?;
-    let home = format!("{}/{PRIVATE_DIR}", sandbox::HOME);
     let needs = harness.needs(&Start {
         provider: config.provider.as_deref(),
         model: config.model.as_deref(),
         continue_session: config.continue_session.as_deref(),
-        private_dir: &home,
+        private_dir: &format!("{}/{PRIVATE_DIR}", sandbox::HOME),
     });
     let workspace = workspace(settings, id, config.cwd.as_deref())?;
     let principal = sandbox::principal::Principal::choose(settings.principal, &workspace)?;
-    if config.cwd.is_none() {
+    if config.cwd.is_none() && home == Home::New {
         seed::hand_over(&workspace, &principal)?;
     }
-    let configured = settings.harnesses.get(harness.name());
-    let program = match needs.program {
-        Program::Ourselves => None,
-        Program::Named(name) => Some(
-            installed::find(
-                harness.name(),
-                name,
-                configured.and_then(|found| found.program.as_deref()),
-            )
-            .map_err(|source| PrepareError::NotInstalled { harness, source })?,
-        ),
+    let program = program(settings, harness, needs.program)?;
+    let session_home = dir.join("home");
+    let place = Place {
+        workspace: &workspace,
+        session_home: &session_home,
+        principal: &principal,
+        read: program
+            .as_ref()
+            .map(|found| found.read.as_slice())
+            .unwrap_or_default(),
     };
+    let plan = plan(settings, harness, &needs, config, &place)?;
+    if home == Home::New {
+        make_home(&session_home)?;
+        if needs.private_dir == PrivateDir::Needed {
+            let configured = settings.harnesses.get(harness.name());
+            let from = configured.and_then(|found| found.config_dir.clone());
+            let from = from.unwrap_or_else(|| principal.home().join(".pi/agent"));
+            seed::seed(&from, &session_home.join(PRIVATE_DIR), &principal)?;
+        }
+        seed::hand_over(&session_home, &principal)?;
+    }
+    let inner = inner(&plan, &needs, program, &workspace);
+    Ok(Prepared {
+        harness,
+        order: order(settings, id, config, &plan, &principal, inner)?,
+        sandbox: report(&plan),
+        workspace,
+    })
+}
 
+/// The program of a harness; `None` where the runner itself is it.
+fn program(
+    settings: &Settings,
+    harness: Harness,
+    program: Program,
+) -> Result<Option<installed::Installed>, PrepareError> {
+    let Program::Named(name) = program else {
+        return Ok(None);
+    };
+    let configured = settings.harnesses.get(harness.name());
+    let configured = configured.and_then(|found| found.program.as_deref());
+    installed::find(harness.name(), name, configured)
+        .map(Some)
+        .map_err(|source| PrepareError::NotInstalled { harness, source })
+}
+
+/// Where a session is, and as whom.
+struct Place<'a> {
+    workspace: &'a Path,
+    session_home: &'a Path,
+    principal: &'a sandbox::principal::Principal,
+    /// What of the host its program needs.
+    read: &'a [PathBuf],
+}
+
+/// What the policy that a session names makes of it.
+fn plan(
+    settings: &Settings,
+    harness: Harness,
+    needs: &Needs,
+    config: &SessionConfig,
+    place: &Place<'_>,
+) -> Result<Plan, PrepareError> {
     let name = config.policy.as_deref().unwrap_or(POLICY_DEFAULT);
     let name: PolicyName = name.parse().map_err(|source| PrepareError::PolicyName {
         name: name.to_owned(),
         source,
     })?;
     let catalog = sandbox::catalog(settings.policy_dir.as_deref())?;
-    let session_home = dir.join("home");
-    let read = program.iter().flat_map(|found| found.read.iter().cloned());
+    let user_home = place.principal.home();
     let request = policy::Request {
-        workspace: absolute(&workspace)?,
-        user_home: absolute(principal.home())?,
-        session_home: absolute(&session_home)?,
-        read: read.map(|path| absolute(&path)).collect::<Result<_, _>>()?,
+        workspace: absolute(place.workspace)?,
+        user_home: absolute(user_home)?,
+        session_home: absolute(place.session_home)?,
+        read: place
+            .read
+            .iter()
+            .map(|path| absolute(path))
+            .collect::<Result<_, _>>()?,
         closed: settings
-            .closed(principal.home())
+            .closed(user_home)
             .map(|path| absolute(&path))
             .collect::<Result<_, _>>()?,
         network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
         policy_at_most: settings.policy_at_most.clone(),
-        workspace_file: sandbox::workspace_file(&workspace, &principal)?,
+        workspace_file: sandbox::workspace_file(place.workspace, place.principal)?,
     };
     let plan = policy::resolve(&catalog, &name, &request)?;
-    if let Some(name) = config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
-        return Err(PrepareError::Variable {
+    match config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
+        Some(name) => Err(PrepareError::Variable {
             policy: plan.policy,
             name: name.clone(),
-        });
+        }),
+        None => Ok(plan),
     }
+}
 
-    make_home(&session_home)?;
-    if needs.private_dir == PrivateDir::Needed {
-        let from = configured.and_then(|found| found.config_dir.clone());
-        let from = from.unwrap_or_else(|| principal.home().join(".pi/agent"));
-        seed::seed(&from, &session_home.join(PRIVATE_DIR), &principal)?;
-    }
-    seed::hand_over(&session_home, &principal)?;
-    let (leaf, state, detail) = group::make(id, &plan)?;
+/// What the shim is told: the harness with its sandbox around it.
+fn order(
+    settings: &Settings,
+    id: &SessionId,
+    config: &SessionConfig,
+    plan: &Plan,
+    principal: &sandbox::principal::Principal,
+    inner: Launch,
+) -> Result<Order, PrepareError> {
+    let (leaf, state, detail) = group::make(id, plan)?;
     let host = Host {
-        outer: sandbox::probe::outer(&plan, &std::env::var_os("PATH").unwrap_or_default(), &principal)?,
-        runner_exe: sandbox::reachable_exe(
-            &settings.exe,
-            &principal,
-            &settings.bin_dir(),
-            &plan.files.write,
-        )?,
+        outer: sandbox::probe::outer(plan, &std::env::var_os("PATH").unwrap_or_default(), principal)?,
+        runner_exe: sandbox::reachable_exe(&settings.exe, principal, &settings.bin_dir(), &plan.files.write)?,
         env: config
             .env
             .iter()
@@ -241,23 +303,17 @@ pub(super) fn prepare(
         cgroup: Some((state, detail)),
         without: BTreeSet::new(),
     };
-    let inner = inner(&plan, &needs, program, &workspace);
-    let Wrapped { launch, survey } = sandbox::wrap(&plan, inner, &host)?;
+    let Wrapped { launch, survey } = sandbox::wrap(plan, inner, &host)?;
     let ours = nix::unistd::geteuid().as_raw();
     let become_principal = Principal {
         uid: principal.uid(),
         gid: principal.gid(),
     };
-    Ok(Prepared {
-        harness,
-        order: Order {
-            launch,
-            principal: (principal.uid() != ours).then_some(become_principal),
-            watch: Some(survey.watch().map_err(PrepareError::Watch)?),
-            doorway: leaf.map(|leaf| leaf.doorway()),
-        },
-        workspace,
-        sandbox: report(&plan),
+    Ok(Order {
+        launch,
+        principal: (principal.uid() != ours).then_some(become_principal),
+        watch: Some(survey.watch().map_err(PrepareError::Watch)?),
+        doorway: leaf.map(|leaf| leaf.doorway()),
     })
 }
 

@@ -44,6 +44,11 @@ impl Reading {
         }
     }
 
+    /// How far it was read.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
     /// How far the tape may be read now.
     #[must_use]
     pub fn until(&self) -> u64 {

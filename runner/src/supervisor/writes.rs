@@ -31,6 +31,8 @@ enum Stage {
     Sent,
     /// There was no room for it; it waits a little.
     Refused,
+    /// The tape takes no more; it waits for the next one.
+    Kept,
 }
 
 impl Writes {
@@ -77,6 +79,33 @@ impl Writes {
                 None
             }
         }
+    }
+
+    /// The tape takes no more: the harness is ending. What was meant for it is given up; a note waits for the next tape.
+    pub(super) fn closed(&mut self, id: WriteId) {
+        self.waiting
+            .retain(|write| write.id != id || write.to == Target::Note);
+        for write in self.waiting.iter_mut().filter(|write| write.id == id) {
+            write.stage = Stage::Kept;
+        }
+    }
+
+    /// Another tape begins, after the last one was read to its end. What was meant for the harness before is given up;
+    /// a note that did not stand there has its turn again.
+    pub(super) fn next_tape(&mut self) {
+        self.waiting.retain(|write| write.to == Target::Note);
+        for write in &mut self.waiting {
+            write.stage = Stage::Waiting;
+        }
+    }
+
+    /// Takes out all notes.
+    pub(super) fn take_notes(&mut self) -> Vec<Write> {
+        let (notes, others): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|write| write.to == Target::Note);
+        self.waiting = others;
+        notes.into()
     }
 
     /// Those that there was no room for have their turn again.

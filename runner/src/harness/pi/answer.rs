@@ -13,6 +13,9 @@ use super::command::PROBE_ID;
 use super::wire;
 use crate::harness::fragment::{Fragment, HarnessState};
 
+/// How long the path of pi's session file may be, in bytes: the kernel opens no longer one.
+const OWN_SESSION_LEN_MAX: usize = 4096;
+
 /// Reads an answer. Those to nobody (the runner's own side commands) mean nothing.
 pub(super) fn read(response: &wire::Response<'_>, out: &mut Vec<Fragment>) {
     let command = response.command.as_deref().unwrap_or_default();
@@ -100,8 +103,17 @@ fn state(data: Option<&RawValue>, out: &mut Vec<Fragment>) {
         model,
         thinking_level: state.thinking_level.map(wire::Text::into_owned),
         title: state.session_name.map(wire::Text::into_owned),
+        own_session: state
+            .session_file
+            .filter(|file| is_session(file))
+            .map(wire::Text::into_owned),
         raw: data.map(|raw| raw.get().to_owned()),
     })));
+}
+
+/// Whether pi can be started with this as its session: it becomes an argument of a program.
+fn is_session(file: &str) -> bool {
+    file.starts_with('/') && file.len() <= OWN_SESSION_LEN_MAX && !file.contains('\0')
 }
 
 fn model_changed(model: &wire::Model<'_>, out: &mut Vec<Fragment>) {

@@ -322,6 +322,8 @@ pub(super) struct State<'a> {
     pub(super) thinking_level: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) session_name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) session_file: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]

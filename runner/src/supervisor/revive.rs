@@ -1,0 +1,150 @@
+//! How the harness of a session that is down is started again: prepared anew, in the home that it had.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::session::SessionConfig;
+
+use super::begin::Body;
+use super::create::{CreateError, start_shim};
+use super::driver::{DriveError, Driver};
+use super::fleet::Supervisor;
+use super::prepare::{Home, prepare};
+use super::record::SessionRecord;
+use crate::clock;
+use crate::session::{Continuation, NotStarted};
+
+/// Why a harness was not started again.
+#[derive(Debug, thiserror::Error)]
+enum ReviveError {
+    #[error("the runner is stopping")]
+    Stopping,
+    #[error(
+        "the values of its variables {} are not known any more; session.restart takes them",
+        names.join(", ")
+    )]
+    Variables { names: Vec<String> },
+    #[error("its workspace is {found} now, and was {was}", found = found.display(), was = was.display())]
+    Moved { was: PathBuf, found: PathBuf },
+    #[error(transparent)]
+    Create(Box<CreateError>),
+}
+
+impl<E: Into<CreateError>> From<E> for ReviveError {
+    fn from(error: E) -> Self {
+        Self::Create(Box::new(error.into()))
+    }
+}
+
+impl ReviveError {
+    /// What the session is told. What somebody has to mend first is not tried again.
+    fn told(self) -> NotStarted {
+        let text = format!(
+            "the harness was not started again: {}",
+            crate::cause::chain(&self)
+        );
+        let refused = |code| NotStarted::Refused(Fault::new(code, text.clone()));
+        match &self {
+            Self::Stopping => refused(FaultCode::Closing),
+            Self::Variables { .. } | Self::Moved { .. } => refused(FaultCode::Invalid),
+            Self::Create(error) => match &**error {
+                CreateError::Prepare(error) => refused(error.fault().code),
+                _ => NotStarted::Failed(text),
+            },
+        }
+    }
+}
+
+impl Driver {
+    /// Starts the harness again, or says why it was not started.
+    pub(super) async fn start_again(&mut self) -> Result<(), DriveError> {
+        self.start_due = false;
+        // What the next runner finds its way by.
+        self.committed().await?;
+        let Some(house) = self.house.upgrade() else {
+            return Ok(());
+        };
+        let generation = self.mind.generation() + 1;
+        let continuation = self.mind.continuation();
+        match self.revive(&house, generation, continuation).await {
+            Ok((record, body)) => {
+                self.mind.prepared(record.sandbox.clone());
+                self.record = record;
+                self.mind.begin_tape(body.tape_len());
+                self.take_up(body, &house);
+                tracing::info!(session = self.log.id(), generation, "started again");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(session = self.log.id(), error = %crate::cause::chain(&error), "not started again");
+                self.mind.not_started(&error.told(), clock::unix_ms());
+                self.flush().await
+            }
+        }
+    }
+
+    async fn revive(
+        &self,
+        house: &Arc<Supervisor>,
+        generation: u64,
+        continuation: Continuation,
+    ) -> Result<(SessionRecord, Body), ReviveError> {
+        if house.stopping.load(Ordering::Acquire) {
+            return Err(ReviveError::Stopping);
+        }
+        let Continuation {
+            own_session,
+            provider,
+            model,
+        } = continuation;
+        let config = SessionConfig {
+            cwd: Some(self.record.workspace.display().to_string()),
+            continue_session: own_session,
+            provider,
+            model,
+            env: self.variables()?,
+            ..self.record.config.clone()
+        };
+        let id = &self.record.id;
+        let prepared = tokio::task::block_in_place(|| {
+            // What may be left of the last start in its group is not to be taken for the next one's.
+            super::group::end(id.as_str());
+            prepare(&house.settings, id, &self.dir, &config, Home::Kept)
+        });
+        let prepared = prepared?;
+        if prepared.workspace != self.record.workspace {
+            return Err(ReviveError::Moved {
+                was: self.record.workspace.clone(),
+                found: prepared.workspace,
+            });
+        }
+        let record = SessionRecord {
+            sandbox: prepared.sandbox,
+            watch: prepared.order.watch.clone(),
+            ..self.record.clone()
+        };
+        record.keep(&self.dir)?;
+        let body = start_shim(&self.dir, generation, &prepared.order).await?;
+        Ok((record, body))
+    }
+
+    /// The variables that the session was made with, with their values.
+    fn variables(&self) -> Result<BTreeMap<String, String>, ReviveError> {
+        let wanted = self.record.config.env.keys();
+        let names: Vec<_> = match &self.env {
+            Some(values) => wanted
+                .filter(|name| !values.contains_key(*name))
+                .cloned()
+                .collect(),
+            None => wanted.cloned().collect(),
+        };
+        if names.is_empty() {
+            Ok(self.env.clone().unwrap_or_default())
+        } else {
+            Err(ReviveError::Variables { names })
+        }
+    }
+}

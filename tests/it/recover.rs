@@ -1,0 +1,162 @@
+//! Harnesses that die and come back, with real pi: what is told, what is kept, what is never done twice.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use oqto_control::{Event, Session};
+use oqto_protocol::event::{AgentError, DoneReason, Recovered};
+use oqto_protocol::message::Role;
+use oqto_protocol::session::SessionState;
+use oqto_tests::{Process, signal, wait_until};
+
+use crate::pi_bed::PiBed;
+use crate::watch::Watch;
+
+/// What of a session is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    /// pi itself, in the sandbox.
+    Harness,
+    /// The shim, and with it all that it runs.
+    Shim,
+}
+
+impl Victim {
+    fn find(self, bed: &PiBed) -> Process {
+        wait_until("the victim", || {
+            bed.home.agents().into_iter().find(|process| match self {
+                Self::Harness => process.words.contains("--mode rpc") && process.words.contains("node"),
+                Self::Shim => process.words.starts_with("oqto-runner shim"),
+            })
+        })
+    }
+
+    fn kill(self, bed: &PiBed) {
+        let victim = self.find(bed);
+        signal(victim.pid, Signal::SIGKILL);
+        wait_until("the victim to die", || (!victim.lives()).then_some(()));
+    }
+}
+
+async fn recovered(watch: &mut Watch) -> Recovered {
+    let event = watch
+        .until("recovery", |event| matches!(event, Event::Recovered(_)))
+        .await;
+    let Event::Recovered(recovered) = event else {
+        panic!("{event:?}")
+    };
+    watch
+        .until("idle agent", |event| matches!(event, Event::AgentIdle(_)))
+        .await;
+    recovered
+}
+
+fn errors(watch: &Watch) -> Vec<&AgentError> {
+    let errors = watch.seen.iter().filter_map(|envelope| match &envelope.event {
+        Event::AgentError(error) => Some(error),
+        _ => None,
+    });
+    errors.collect()
+}
+
+/// How often each prompt was said to pi, as pi has it.
+async fn said(session: &Session, text: &str) -> usize {
+    let page = session.messages(None, None).await.unwrap();
+    let users = page.messages.iter().filter(|message| message.role == Role::User);
+    users
+        .filter(|message| format!("{:?}", message.parts).contains(text))
+        .count()
+}
+
+async fn a_death_between_turns(victim: Victim) {
+    let bed = PiBed::new().await;
+    let (session, mut watch) = bed.session().await;
+    session.prompt("say hello").await.unwrap();
+    watch.rest().await;
+    victim.kill(&bed);
+    let told = recovered(&mut watch).await;
+    assert_eq!(told.lost, None, "{told:?}");
+    assert!(told.sandbox.is_some_and(|sandbox| !sandbox.layers.is_empty()));
+    let told = errors(&watch);
+    assert!(told.len() == 1 && told[0].recoverable, "{told:?}");
+    session.prompt("run echo after").await.unwrap();
+    watch.rest().await;
+    assert_eq!(session.state().await.unwrap().info.state, SessionState::Idle);
+    assert_eq!(said(&session, "say hello").await, 1);
+    // The stream is sound, and pi has the whole conversation in one session of its own.
+    bed.end(session, &mut watch).await;
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pi_that_is_killed_between_turns_comes_back_with_the_whole_conversation() {
+    a_death_between_turns(Victim::Harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pi_whose_shim_is_killed_between_turns_comes_back_with_the_whole_conversation() {
+    a_death_between_turns(Victim::Shim).await;
+}
+
+async fn a_death_in_the_middle(victim: Victim) {
+    let bed = PiBed::new().await;
+    let (session, mut watch) = bed.session().await;
+    session.prompt("say hello").await.unwrap();
+    watch.rest().await;
+    session.prompt("slow 200 50").await.unwrap();
+    watch
+        .until("delta", |event| matches!(event, Event::TextDelta(_)))
+        .await;
+    victim.kill(&bed);
+    let told = recovered(&mut watch).await;
+    assert!(told.lost.is_some(), "{told:?}");
+    let done = watch
+        .seen
+        .iter()
+        .rev()
+        .find_map(|envelope| match &envelope.event {
+            Event::StreamDone(done) => Some(done.reason),
+            _ => None,
+        });
+    assert_eq!(done, Some(DoneReason::Error));
+    assert_eq!(said(&session, "slow 200 50").await, 1, "no prompt is said again");
+    session.prompt("say hello").await.unwrap();
+    watch.rest().await;
+    session.close().await.unwrap();
+    watch.closed().await;
+    watch.is_sound();
+    let indexes: Vec<u64> = watch.messages().iter().map(|message| message.idx).collect();
+    assert_eq!(indexes, (0..indexes.len() as u64).collect::<Vec<_>>());
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pi_that_is_killed_in_the_middle_of_an_answer_comes_back_and_says_what_is_lost() {
+    a_death_in_the_middle(Victim::Harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pi_whose_shim_is_killed_in_the_middle_comes_back_and_says_what_is_lost() {
+    a_death_in_the_middle(Victim::Shim).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_living_pi_that_is_started_again_on_request_goes_on() {
+    let bed = PiBed::new().await;
+    let (session, mut watch) = bed.session().await;
+    session.prompt("say hello").await.unwrap();
+    watch.rest().await;
+    let before = Victim::Harness.find(&bed).pid;
+    tokio::time::timeout(Duration::from_secs(60), session.restart())
+        .await
+        .unwrap()
+        .unwrap();
+    let told = recovered(&mut watch).await;
+    assert_eq!(told.lost, None);
+    assert_ne!(Victim::Harness.find(&bed).pid, before);
+    assert!(errors(&watch).is_empty(), "{:?}", errors(&watch));
+    session.prompt("run echo after").await.unwrap();
+    watch.rest().await;
+    bed.end(session, &mut watch).await;
+    bed.close().await;
+}
