@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use oqto_protocol::id::RunnerId;
 
-use super::find::found;
+use super::find::{Neighbour, found};
 use super::program::runner_program;
 use super::start::{StartError, start};
 use crate::bounds::{BOOTSTRAP_WAIT, LOCAL_CONNECT_WAIT, PROCESS_LOOK};
@@ -51,6 +51,9 @@ pub enum LocalError {
         /// The name.
         id: RunnerId,
     },
+    /// Its process ended before it was connected.
+    #[error("the runner of this machine ended before it was connected")]
+    Died,
     /// The state directory was made anew.
     #[error("the runner of this machine calls itself {id} and was {was}: its state directory is another")]
     Changed {
@@ -113,11 +116,25 @@ impl Place {
             });
         }
         let at = asking.grant(self.dialer.authority()).await.map_err(failed)?;
-        let connection = self.dialer.dial(&at).await?;
-        if let Some(neighbour) = found(dir).filter(|neighbour| neighbour.at == at) {
-            connection.watch(PROCESS_LOOK, move || !neighbour.lives());
-        }
+        let neighbour = found(dir).filter(|neighbour| neighbour.at == at);
+        let connection = self.dial_living(neighbour.ok_or(LocalError::Died)?).await?;
         Ok((at, connection))
+    }
+
+    /// Dials a runner as long as its process lives, and watches it from then on: a port that nobody listens at says
+    /// nothing, so that its silence would only be understood much later.
+    async fn dial_living(&self, neighbour: Neighbour) -> Result<Connection, LocalError> {
+        let death = async {
+            while neighbour.lives() {
+                tokio::time::sleep(PROCESS_LOOK).await;
+            }
+        };
+        let connection = tokio::select! {
+            dialled = self.dialer.dial(&neighbour.at) => dialled?,
+            () = death => return Err(LocalError::Died),
+        };
+        connection.watch(PROCESS_LOOK, move || !neighbour.lives());
+        Ok(connection)
     }
 
     /// Connects to a runner that may be gone.
@@ -125,11 +142,10 @@ impl Place {
         let Some(neighbour) = found(&self.dir) else {
             return Ok(None);
         };
-        match tokio::time::timeout(LOCAL_CONNECT_WAIT, self.dialer.dial(&neighbour.at)).await {
+        let at = neighbour.at.clone();
+        match tokio::time::timeout(LOCAL_CONNECT_WAIT, self.dial_living(neighbour)).await {
             Ok(Ok(connection)) => {
-                let at = neighbour.at.clone();
                 self.check_wanted(&at.id)?;
-                connection.watch(PROCESS_LOOK, move || !neighbour.lives());
                 Ok(Some((at, connection)))
             }
             Ok(Err(error)) => {

@@ -16,7 +16,7 @@ pub(super) async fn steer(
     args: &args::Talk,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let text = target::text_or_stdin(&args.text)?;
+    let text = target::text_or_stdin(&args.text).await?;
     let session = session(control, options, &args.session).await?;
     let told = session.steer(text).await.map(drop);
     done(options, &session, "steer the agent", "told", told, output)

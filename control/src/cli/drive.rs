@@ -115,11 +115,36 @@ pub(super) enum Ending {
     Failed,
     /// The human interrupted.
     Interrupted,
+    /// The human interrupted while the runner was out of reach: its agent goes on.
+    Left,
 }
 
 /// Ctrl-C from here on: none of it is lost, whenever it is looked at.
 pub(super) fn interrupts() -> Result<Signal, CliError> {
     signal(SignalKind::interrupt()).map_err(CliError::Signals)
+}
+
+/// Waits for something, unless Ctrl-C comes first: then it is let go.
+pub(super) async fn or_interrupted<T>(
+    waiting: impl Future<Output = T>,
+    interrupts: &mut Signal,
+) -> Option<T> {
+    tokio::select! {
+        done = waiting => Some(done),
+        _ = interrupts.recv() => None,
+    }
+}
+
+/// How it ends for a human who interrupts at a moment when nothing is shown yet.
+pub(super) fn interrupted(session: &Session) -> Ending {
+    if session.runner().link().borrow().is_connected() {
+        return Ending::Interrupted;
+    }
+    note(&format!(
+        "the runner is out of reach and the session goes on; oqtoctl attach {}",
+        session.id()
+    ));
+    Ending::Left
 }
 
 /// Makes a session, unless Ctrl-C comes first; what was made by then is closed again.
@@ -174,6 +199,11 @@ pub(super) async fn follow(
                 ));
                 interrupted = true;
                 break;
+            }
+            Step::Interrupt if !session.runner().link().borrow().is_connected() => {
+                view.end(output)?;
+                output.flush()?;
+                return Ok(self::interrupted(session));
             }
             Step::Interrupt if interrupted => {
                 close_quickly(session).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser as _};
 
 use super::args::{Cli, GlobalOptions, Verb};
-use super::drive::Ending;
+use super::drive::{Ending, interrupts, or_interrupted};
 use super::error::CliError;
 use super::exec::{Ran, exec};
 use super::output::{Output, note};
@@ -81,32 +81,55 @@ async fn perform(
     verb: Verb,
     output: &mut Output,
 ) -> Result<u8, CliError> {
+    let interrupts = &mut interrupts()?;
     match verb {
-        Verb::Run(args) => run::run(control, options, args, output).await.map(ending_code),
-        Verb::Attach(args) => run::attach(control, options, &args, output)
+        Verb::Run(args) => run::run(control, options, args, interrupts, output)
             .await
             .map(ending_code),
-        Verb::Prompt(args) => run::prompt(control, options, &args, output)
+        Verb::Attach(args) => run::attach(control, options, &args, interrupts, output)
             .await
             .map(ending_code),
-        Verb::Exec(args) => exec(control, options, args, output).await.map(|ran| match ran {
-            Ran::Exited(code) => code,
-            Ran::Failed => WE_FAILED,
-            Ran::Interrupted => INTERRUPTED,
-        }),
-        Verb::Steer(args) => act::steer(control, options, &args, output).await.map(|()| DONE),
-        Verb::Answer(args) => act::answer(control, options, args, output).await.map(|()| DONE),
-        Verb::Abort(args) => act::abort(control, options, &args, output).await.map(|()| DONE),
-        Verb::Restart(args) => act::restart(control, options, &args, output).await.map(|()| DONE),
-        Verb::Close(args) => act::close(control, options, &args, output).await.map(|()| DONE),
-        Verb::Sessions => list::sessions(control, options, output).await.map(|()| DONE),
-        Verb::Messages(args) => list::messages(control, options, &args, output)
+        Verb::Prompt(args) => run::prompt(control, options, &args, interrupts, output)
             .await
-            .map(|()| DONE),
-        Verb::Status => list::status(control, options, output).await.map(|()| DONE),
-        Verb::Runners => list::runners(control, options, output).map(|()| DONE),
-        // These need no runner and were done already.
-        Verb::Completions { .. } | Verb::Man => Ok(DONE),
+            .map(ending_code),
+        Verb::Exec(args) => exec(control, options, args, interrupts, output)
+            .await
+            .map(|ran| match ran {
+                Ran::Exited(code) => code,
+                Ran::Failed => WE_FAILED,
+                Ran::Interrupted => INTERRUPTED,
+            }),
+        verb => match or_interrupted(ask(control, options, verb, output), interrupts).await {
+            Some(asked) => asked.map(|()| DONE),
+            None => Ok(INTERRUPTED),
+        },
+    }
+}
+
+/// What has one answer; nothing of it is left undone when the wait for it is ended.
+async fn ask(
+    control: &Control,
+    options: &GlobalOptions,
+    verb: Verb,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    match verb {
+        Verb::Steer(args) => act::steer(control, options, &args, output).await,
+        Verb::Answer(args) => act::answer(control, options, args, output).await,
+        Verb::Abort(args) => act::abort(control, options, &args, output).await,
+        Verb::Restart(args) => act::restart(control, options, &args, output).await,
+        Verb::Close(args) => act::close(control, options, &args, output).await,
+        Verb::Sessions => list::sessions(control, options, output).await,
+        Verb::Messages(args) => list::messages(control, options, &args, output).await,
+        Verb::Status => list::status(control, options, output).await,
+        Verb::Runners => list::runners(control, options, output),
+        // These are followed, or need no runner and were done already.
+        Verb::Run(_)
+        | Verb::Attach(_)
+        | Verb::Prompt(_)
+        | Verb::Exec(_)
+        | Verb::Completions { .. }
+        | Verb::Man => Ok(()),
     }
 }
 
@@ -114,6 +137,6 @@ fn ending_code(ending: Ending) -> u8 {
     match ending {
         Ending::Done => DONE,
         Ending::Failed => AGENT_FAILED,
-        Ending::Interrupted => INTERRUPTED,
+        Ending::Interrupted | Ending::Left => INTERRUPTED,
     }
 }

@@ -79,13 +79,7 @@ impl CliError {
 
     /// The whole chain on one line, and what to do where that is known.
     pub(super) fn explain(&self) -> String {
-        let mut text = format!("oqtoctl: {self}");
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
+        let text = format!("oqtoctl: {}", chain(self));
         let mut text = clean(text.trim_end()).into_owned();
         if let Some(hint) = self.hint() {
             text.push_str("\nhint: ");
@@ -120,6 +114,18 @@ impl CliError {
         }
         None
     }
+}
+
+/// An error and its causes, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 fn fault_hint(code: FaultCode) -> Option<String> {

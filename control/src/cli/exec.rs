@@ -8,10 +8,11 @@ use oqto_protocol::codec::Blob;
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::{Envelope, Event};
 use serde::Deserialize;
+use tokio::signal::unix::Signal;
 
 use super::args::{self, GlobalOptions};
 use super::clean::clean;
-use super::drive::{Ending, JsonLines, View, interrupts, unless_interrupted};
+use super::drive::{Ending, JsonLines, View, or_interrupted, unless_interrupted};
 use super::error::CliError;
 use super::output::{Output, note};
 use super::quote::quote;
@@ -36,11 +37,15 @@ pub(super) async fn exec(
     control: &Control,
     options: &GlobalOptions,
     args: args::Exec,
+    interrupts: &mut Signal,
     output: &mut Output,
 ) -> Result<Ran, CliError> {
     let cwd = target::workspace(options, args.cwd.as_deref())?;
     let line = quote(args.command.iter().map(String::as_str));
-    let runner = target::runner(control, options).await?;
+    let Some(runner) = or_interrupted(target::runner(control, options), interrupts).await else {
+        return Ok(Ran::Interrupted);
+    };
+    let runner = runner?;
     let config = SessionConfig {
         harness: "exec".to_owned(),
         cwd,
@@ -49,8 +54,7 @@ pub(super) async fn exec(
         env: BTreeMap::new(),
         ..SessionConfig::default()
     };
-    let mut interrupts = interrupts()?;
-    let Some(session) = unless_interrupted(create(&runner, config), &mut interrupts).await? else {
+    let Some(session) = unless_interrupted(create(&runner, config), interrupts).await? else {
         return Ok(Ran::Interrupted);
     };
     let mut program = Program {
@@ -58,12 +62,12 @@ pub(super) async fn exec(
         exit: None,
     };
     let from = Cursor::default();
-    let ending = say(&session, &line, from, &mut interrupts, &mut program, output).await;
+    let ending = say(&session, &line, from, interrupts, &mut program, output).await;
     if !is_out_of_reach(&ending) {
-        close(&session).await;
+        close(&session, interrupts).await;
     }
     match (ending?, program.exit) {
-        (Ending::Interrupted, _) => Ok(Ran::Interrupted),
+        (Ending::Interrupted | Ending::Left, _) => Ok(Ran::Interrupted),
         (_, Some(exit)) => Ok(Ran::Exited(exit.code())),
         (Ending::Failed, None) => Ok(Ran::Failed),
         (Ending::Done, None) => Err(CliError::NoExit),

@@ -12,6 +12,7 @@ mod edge;
 mod error;
 mod exec;
 mod human;
+mod link;
 mod list;
 mod note;
 mod output;

@@ -9,7 +9,7 @@ use oqto_protocol::fault::FaultCode;
 use tokio::signal::unix::Signal;
 
 use super::args::{self, GlobalOptions};
-use super::drive::{Ending, JsonLines, Until, View, follow, interrupts, unless_interrupted};
+use super::drive::{Ending, JsonLines, Until, View, follow, interrupted, or_interrupted, unless_interrupted};
 use super::error::{CliError, similar};
 use super::human::Human;
 use super::output::{Output, has_colour, note};
@@ -80,10 +80,21 @@ pub(super) async fn run(
     control: &Control,
     options: &GlobalOptions,
     args: args::Run,
+    interrupts: &mut Signal,
     output: &mut Output,
 ) -> Result<Ending, CliError> {
     let cwd = target::workspace(options, args.cwd.as_deref())?;
-    let prompt = target::text_or_stdin(&args.prompt)?;
+    let prepared = or_interrupted(
+        async {
+            let prompt = target::text_or_stdin(&args.prompt).await?;
+            Ok::<_, CliError>((prompt, target::runner(control, options).await?))
+        },
+        interrupts,
+    );
+    let Some(prepared) = prepared.await else {
+        return Ok(Ending::Interrupted);
+    };
+    let (prompt, runner) = prepared?;
     let (provider, model) = match args.model {
         Some(model) => match model.split_once('/') {
             Some((provider, model)) => (Some(provider.to_owned()), Some(model.to_owned())),
@@ -91,7 +102,6 @@ pub(super) async fn run(
         },
         None => (None, None),
     };
-    let runner = target::runner(control, options).await?;
     let config = SessionConfig {
         harness: args.harness,
         cwd,
@@ -103,20 +113,11 @@ pub(super) async fn run(
         title: None,
         labels: BTreeMap::new(),
     };
-    let mut interrupts = interrupts()?;
-    let Some(session) = unless_interrupted(create(&runner, config), &mut interrupts).await? else {
+    let Some(session) = unless_interrupted(create(&runner, config), interrupts).await? else {
         return Ok(Ending::Interrupted);
     };
     let view = &mut *view(options, false);
-    let ending = say(
-        &session,
-        &prompt,
-        Cursor::default(),
-        &mut interrupts,
-        view,
-        output,
-    )
-    .await;
+    let ending = say(&session, &prompt, Cursor::default(), interrupts, view, output).await;
     if is_out_of_reach(&ending) {
         return ending;
     }
@@ -125,7 +126,7 @@ pub(super) async fn run(
         note_unless(options, &text);
         return ending;
     }
-    close(&session).await;
+    close(&session, interrupts).await;
     let ending = ending?;
     let text = format!(
         "session {0} is closed; oqtoctl messages {0} shows it again",
@@ -140,25 +141,25 @@ pub(super) async fn prompt(
     control: &Control,
     options: &GlobalOptions,
     args: &args::Talk,
+    interrupts: &mut Signal,
     output: &mut Output,
 ) -> Result<Ending, CliError> {
-    let text = target::text_or_stdin(&args.text)?;
-    let runner = target::runner(control, options).await?;
-    let session = target::session(&runner, &args.session).await?;
-    let state = session.state().await.map_err(|source| CliError::Command {
-        action: "ask how the session stands",
-        source: Box::new(source),
-    })?;
+    let prepared = or_interrupted(
+        async {
+            let text = target::text_or_stdin(&args.text).await?;
+            let runner = target::runner(control, options).await?;
+            let session = target::session(&runner, &args.session).await?;
+            let from = newest(&session).await?;
+            Ok::<_, CliError>((text, session, from))
+        },
+        interrupts,
+    );
+    let Some(prepared) = prepared.await else {
+        return Ok(Ending::Interrupted);
+    };
+    let (text, session, from) = prepared?;
     let view = &mut *view(options, false);
-    say(
-        &session,
-        &text,
-        state.info.cursor,
-        &mut interrupts()?,
-        view,
-        output,
-    )
-    .await
+    say(&session, &text, from, interrupts, view, output).await
 }
 
 /// Shows the events of a session as they come.
@@ -166,28 +167,40 @@ pub(super) async fn attach(
     control: &Control,
     options: &GlobalOptions,
     args: &args::Attach,
+    interrupts: &mut Signal,
     output: &mut Output,
 ) -> Result<Ending, CliError> {
-    let runner = target::runner(control, options).await?;
-    let session = target::session(&runner, &args.session).await?;
-    let subscribed = match args.from {
-        None | Some(1) => session.events().await,
-        Some(from) => {
-            let state = session.state().await.map_err(|source| CliError::Command {
-                action: "ask how the session stands",
-                source: Box::new(source),
-            })?;
-            session
-                .events_from(Cursor {
-                    epoch: state.info.cursor.epoch,
-                    seq: from - 1,
-                })
-                .await
-        }
+    let prepared = or_interrupted(
+        async {
+            let runner = target::runner(control, options).await?;
+            let session = target::session(&runner, &args.session).await?;
+            let subscribed = match args.from {
+                None | Some(1) => session.events().await,
+                Some(from) => {
+                    let epoch = newest(&session).await?.epoch;
+                    session.events_from(Cursor { epoch, seq: from - 1 }).await
+                }
+            };
+            let events = subscribed.map_err(|error| CliError::Subscribe(Box::new(error)))?;
+            Ok::<_, CliError>((session, events))
+        },
+        interrupts,
+    );
+    let Some(prepared) = prepared.await else {
+        return Ok(Ending::Interrupted);
     };
-    let events = subscribed.map_err(|error| CliError::Subscribe(Box::new(error)))?;
+    let (session, events) = prepared?;
     let view = &mut *view(options, true);
-    follow(&session, events, Until::Closed, &mut interrupts()?, view, output).await
+    follow(&session, events, Until::Closed, interrupts, view, output).await
+}
+
+/// The newest event of a session.
+async fn newest(session: &Session) -> Result<Cursor, CliError> {
+    let state = session.state().await.map_err(|source| CliError::Command {
+        action: "ask how the session stands",
+        source: Box::new(source),
+    })?;
+    Ok(state.info.cursor)
 }
 
 /// Makes a session; when a name in its configuration is wrong, the error says which was meant.
@@ -214,25 +227,32 @@ pub(super) async fn say(
     view: &mut dyn View,
     output: &mut Output,
 ) -> Result<Ending, CliError> {
-    let events = session
-        .events_from(from)
-        .await
-        .map_err(|error| CliError::Subscribe(Box::new(error)))?;
-    let after = session.prompt(text).await.map_err(|source| CliError::Command {
-        action: "prompt the agent",
-        source: Box::new(source),
-    })?;
+    let begun = async {
+        let events = session
+            .events_from(from)
+            .await
+            .map_err(|error| CliError::Subscribe(Box::new(error)))?;
+        let after = session.prompt(text).await.map_err(|source| CliError::Command {
+            action: "prompt the agent",
+            source: Box::new(source),
+        })?;
+        Ok::<_, CliError>((events, after))
+    };
+    let Some(begun) = or_interrupted(begun, interrupts).await else {
+        return Ok(interrupted(session));
+    };
+    let (events, after) = begun?;
     follow(session, events, Until::Done(after), interrupts, view, output).await
 }
 
 /// Whether the runner was lost on the way: it would not hear that the session is to be closed, and its agent goes on.
 pub(super) fn is_out_of_reach(ending: &Result<Ending, CliError>) -> bool {
-    matches!(ending, Err(CliError::Events { .. }))
+    matches!(ending, Err(CliError::Events { .. }) | Ok(Ending::Left))
 }
 
-/// Closes a session that nobody needs any more; that it has ended already is as good.
-pub(super) async fn close(session: &Session) {
-    if let Err(error) = session.close().await {
+/// Closes a session that nobody needs any more; that it has ended already is as good. Ctrl-C ends the wait for it.
+pub(super) async fn close(session: &Session, interrupts: &mut Signal) {
+    if let Some(Err(error)) = or_interrupted(session.close(), interrupts).await {
         let error = CliError::Command {
             action: "close the session",
             source: Box::new(error),

@@ -7,10 +7,17 @@ use oqto_protocol::bounds::FRAME_LEN_MAX;
 
 use super::args::GlobalOptions;
 use super::error::CliError;
+use super::link;
 use crate::{Control, Runner, Session};
 
-/// The runner that the options name.
+/// The runner that the options name; outages of its link are told from here on.
 pub(super) async fn runner(control: &Control, options: &GlobalOptions) -> Result<Runner, CliError> {
+    let runner = connect(control, options).await?;
+    tokio::spawn(link::tell(runner.link()));
+    Ok(runner)
+}
+
+async fn connect(control: &Control, options: &GlobalOptions) -> Result<Runner, CliError> {
     let Some(id) = &options.runner else {
         return control
             .local()
@@ -86,17 +93,20 @@ fn local_workspace(path: &Path) -> Result<PathBuf, CliError> {
     Ok(path)
 }
 
-/// The text itself, or standard input for `-`.
-pub(super) fn text_or_stdin(text: &str) -> Result<String, CliError> {
+/// The text itself, or standard input for `-`, on a thread that may wait for it without end.
+pub(super) async fn text_or_stdin(text: &str) -> Result<String, CliError> {
     if text != "-" {
         return Ok(text.to_owned());
     }
-    let mut read = String::new();
-    // What is longer than a frame is refused when it is sent.
-    let bound = FRAME_LEN_MAX as u64 + 1;
-    std::io::stdin()
-        .take(bound)
-        .read_to_string(&mut read)
-        .map_err(CliError::Stdin)?;
-    Ok(read)
+    let reading = tokio::task::spawn_blocking(|| {
+        let mut read = String::new();
+        // What is longer than a frame is refused when it is sent.
+        let bound = FRAME_LEN_MAX as u64 + 1;
+        std::io::stdin().take(bound).read_to_string(&mut read)?;
+        Ok(read)
+    });
+    reading
+        .await
+        .unwrap_or_else(|ended| Err(ended.into()))
+        .map_err(CliError::Stdin)
 }

@@ -10,4 +10,5 @@ mod bootstrap;
 mod cli;
 mod connection;
 mod events;
+mod link;
 mod support;

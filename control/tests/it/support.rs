@@ -1,7 +1,7 @@
 //! A runner in a few lines: a real QUIC server on the loopback that speaks the protocol and does what a test tells it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use oqto_control::protocol::codec::Blob;
 use oqto_control::protocol::command::CommandEnvelope;
@@ -54,6 +54,7 @@ pub(crate) struct TestRunner {
     /// Every acknowledgement that it was sent; `None` when a control has nothing more to say on a stream that was
     /// answered.
     pub(crate) acks: mpsc::UnboundedReceiver<Option<u64>>,
+    links: Arc<Mutex<Vec<quinn::Connection>>>,
     _endpoint: Endpoint,
 }
 
@@ -73,10 +74,17 @@ impl TestRunner {
             address: endpoint.local_addr().unwrap(),
         };
         let (acked, acks) = mpsc::unbounded_channel();
-        tokio::spawn(serve(endpoint.clone(), Arc::new(script), acked));
+        let links = Arc::default();
+        tokio::spawn(serve(
+            endpoint.clone(),
+            Arc::new(script),
+            acked,
+            Arc::clone(&links),
+        ));
         Self {
             at,
             acks,
+            links,
             _endpoint: endpoint,
         }
     }
@@ -86,6 +94,15 @@ impl TestRunner {
         script: impl Fn(usize, &Ask) -> Reaction + Send + Sync + 'static,
     ) -> Self {
         Self::start_as("r-1", authority, authority, script)
+    }
+}
+
+impl TestRunner {
+    /// Closes every link that there is.
+    pub(crate) fn hang_up(&self) {
+        for link in self.links.lock().unwrap().drain(..) {
+            link.close(VarInt::from_u32(7), b"hung up");
+        }
     }
 }
 
@@ -122,11 +139,17 @@ pub(crate) fn signing_request(key: &KeyPair) -> SigningRequest {
     }
 }
 
-async fn serve(endpoint: Endpoint, script: Arc<Script>, acked: mpsc::UnboundedSender<Option<u64>>) {
+async fn serve(
+    endpoint: Endpoint,
+    script: Arc<Script>,
+    acked: mpsc::UnboundedSender<Option<u64>>,
+    links: Arc<Mutex<Vec<quinn::Connection>>>,
+) {
     let mut number = 0;
     while let Some(incoming) = endpoint.accept().await {
         let (script, acked) = (Arc::clone(&script), acked.clone());
         let Ok(connection) = incoming.await else { continue };
+        links.lock().unwrap().push(connection.clone());
         tokio::spawn(async move {
             while let Ok((send, receive)) = connection.accept_bi().await {
                 let (script, acked) = (Arc::clone(&script), acked.clone());

@@ -192,7 +192,8 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut hand_over = signal(SignalKind::user_defined2()).map_err(RunError::Runtime)?;
-    let listener = Listener::bind(listen, tls)?;
+    let secret = identity.key.derive("connections of runners that are gone");
+    let listener = Listener::bind(listen, tls, &secret)?;
     let state_dir = settings.state_dir.clone();
     let runner_id = settings.runner_id.clone();
     let supervisor = Supervisor::open(settings).await?;

@@ -5,6 +5,7 @@ use oqto_protocol::enrol::{KeyAlgorithm, SigningRequest};
 use oqto_protocol::id::RunnerId;
 use rcgen::PublicKeyData;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest as _, Sha256};
 
 /// The runner's private key, ECDSA on P-256. It has no Debug and is written by `store` alone.
 pub struct Key(rcgen::KeyPair);
@@ -49,6 +50,16 @@ impl Key {
     /// The key as TLS takes it.
     pub(super) fn to_der(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.serialize_der()))
+    }
+
+    /// A secret of its own for one purpose, the same as long as the key is: it tells nothing of the key, nor of what
+    /// is derived for another purpose.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.0.serialized_der());
+        hash.update(purpose);
+        hash.finalize().into()
     }
 
     /// What a control is asked to sign.

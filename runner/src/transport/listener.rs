@@ -5,11 +5,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use oqto_protocol::bounds::HELLO_LEN_MAX;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
     AckFrequencyConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 
 use super::stream::Stream;
@@ -34,11 +36,11 @@ const SEND_WINDOW: u64 = 1024 * 1024;
 /// longest kind is read piece by piece and needs no more.
 const RECEIVE_WINDOW: u32 = 8 * 1024 * 1024;
 
-/// How long a silent link lives: a person notices that the other side died, and a short outage passes.
-const IDLE_MAX: Duration = Duration::from_secs(20);
+/// How long a silent link lives: an outage of some seconds passes, and a dead peer's place is soon free again.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// How often a live link is heard: far below what NATs forget after, and three chances before it counts as silent.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 /// An address where this runner cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -83,15 +85,20 @@ pub struct Incoming(quinn::Connecting, SocketAddr);
 pub struct Connection(quinn::Connection);
 
 impl Listener {
-    /// Listens on `address`.
+    /// Listens on `address`. A peer that still speaks to a runner that is gone is told so at once by the next one at the
+    /// same address that has the same `secret`.
     ///
     /// # Errors
     /// When the address is taken or not ours.
-    pub fn bind(address: SocketAddr, tls: rustls::ServerConfig) -> Result<Self, BindError> {
+    pub fn bind(
+        address: SocketAddr,
+        tls: rustls::ServerConfig,
+        secret: &[u8; 32],
+    ) -> Result<Self, BindError> {
         let socket_error = |source| BindError::Socket { address, source };
         let socket = UdpSocket::bind(address).map_err(socket_error)?;
         widen(&socket);
-        let mut endpoint_config = EndpointConfig::default();
+        let mut endpoint_config = endpoint_config(secret);
         endpoint_config
             .max_udp_payload_size(65_527)
             .map_err(|e| socket_error(io::Error::other(e)))?;
@@ -184,6 +191,20 @@ impl Connection {
     pub async fn closed(&self) {
         self.0.closed().await;
     }
+}
+
+/// How links are named, and how one that nobody knows is refused: the peer believes that only of who knows the secret.
+fn endpoint_config(secret: &[u8; 32]) -> EndpointConfig {
+    let [name_key, reset_key] = [b"names" as &[u8], b"resets"].map(|purpose| {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose);
+        hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())
+    });
+    let mut name = [0; 8];
+    name.copy_from_slice(&hmac::sign(&name_key, b"key").as_ref()[..8]);
+    let name = u64::from_le_bytes(name);
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(name)));
+    config
 }
 
 fn transport_config() -> TransportConfig {

@@ -80,7 +80,8 @@ pub fn runtime() -> tokio::runtime::Runtime {
 }
 
 async fn listen(tls: rustls::ServerConfig, name: RunnerId) {
-    let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tls).expect("a free port");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = Listener::bind(address, tls, &[0; 32]).expect("a free port");
     announce(io::stdout().lock(), listener.address()).expect("who started it listens");
     while let Some(incoming) = listener.accept().await {
         let name = name.clone();
