@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use oqto_tests::{Agents, Home, Model, Process, agents, built, end, signal, wait_until};
 
 use crate::dice::Dice;
-use crate::follower::{ROLE, Role};
+use crate::follower::{ROLE, Role, answers};
 use crate::net::{Net, RUNNER};
 use crate::plan::Place;
 
@@ -267,9 +267,13 @@ impl Bed {
         self.runners.push(runner);
     }
 
-    /// Kills one of a session's own processes: its shim, or something below it. What it was.
+    /// Kills one of a session's own processes: its shim, or something below it. What it was. Nothing is done to one that has
+    /// answered nothing yet: it has no session of its own that it could go on with, and would be closed.
     pub(crate) fn kill_inside(&self, place: Place, dice: &mut Dice) -> Option<String> {
         let dir = self.home.state().join("sessions").join(place.session().as_str());
+        if answers(&self.answers(), place).is_empty() {
+            return None;
+        }
         let shim = shim_in(&dir)?;
         let mut all = vec![shim];
         let mut at = 0;

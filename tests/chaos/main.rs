@@ -34,7 +34,7 @@ use plan::{PLACES, Place};
 const KILLS: &str = "OQTO_CHAOS_KILLS";
 
 /// How often something is killed in every run of the tests.
-const KILLS_SHORT: u32 = 24;
+const KILLS_SHORT: u32 = 20;
 
 /// How long everything may take to come to rest once nothing is broken any more.
 const REST_MAX: Duration = Duration::from_secs(120);
@@ -62,7 +62,7 @@ enum Fault {
 }
 
 /// Each as often as it comes.
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 22] = [
     Fault::Runner,
     Fault::Runner,
     Fault::Runner,
@@ -73,6 +73,8 @@ const FAULTS: [Fault; 20] = [
     Fault::Driver,
     Fault::Watcher,
     Fault::Watcher,
+    Fault::Inside,
+    Fault::Inside,
     Fault::Inside,
     Fault::Inside,
     Fault::Part,
@@ -132,7 +134,7 @@ impl Chaos {
         let begun = Instant::now();
         while self.kills < kills {
             // This is the disturbance, which waits for nothing.
-            std::thread::sleep(self.dice.ms(50, 900));
+            std::thread::sleep(self.dice.ms(50, 600));
             let fault = *self.dice.one_of(&FAULTS);
             println!("{:>6} ms: {fault:?}", begun.elapsed().as_millis());
             self.disturb(fault);

@@ -96,43 +96,36 @@ fn same(place: Place, one: &[(u64, u64, serde_json::Value)], two: &[(u64, u64, s
 struct Turn {
     prompt: usize,
     said: Vec<Said>,
-    /// How often the session came back before the next one.
-    recovered: Vec<String>,
 }
 
 /// The messages of a session, by the prompt that they belong to.
 fn turns(place: Place, events: &[Envelope]) -> Vec<Turn> {
     let mut turns: Vec<Turn> = Vec::new();
     for envelope in events {
-        match &envelope.event {
+        let Event::MessageEnd(end) = &envelope.event else {
+            continue;
+        };
+        let message = &end.message;
+        match message.role {
             // How an agent was set up says nothing of a prompt.
-            Event::MessageEnd(end) if end.message.role == Role::System => {}
-            Event::MessageEnd(end) => {
-                let message = &end.message;
-                if message.role == Role::User {
-                    let text = said(message).1.concat();
-                    let prompt = (0..).find(|n| text.contains(&place.token(*n)) || *n > 100_000);
-                    turns.push(Turn {
-                        prompt: prompt.unwrap(),
-                        said: Vec::new(),
-                        recovered: Vec::new(),
-                    });
-                }
-                let Some(turn) = turns.last_mut() else {
-                    panic!("{place:?}: nobody asked for {message:?}")
-                };
-                let token = place.token(turn.prompt);
-                let (role, parts) = said(message);
-                let parts = parts.into_iter().map(|part| part.replace(&token, TOKEN));
-                turn.said.push((role, parts.collect()));
-            }
-            Event::Recovered(recovered) => {
-                if let Some(turn) = turns.last_mut() {
-                    turn.recovered.push(format!("{recovered:?}"));
-                }
+            Role::System => continue,
+            Role::User => {
+                let text = said(message).1.concat();
+                let prompt = (0..100_000).find(|n| text.contains(&place.token(*n)));
+                turns.push(Turn {
+                    prompt: prompt.unwrap_or_else(|| panic!("{place:?}: nobody said {text}")),
+                    said: Vec::new(),
+                });
             }
             _ => {}
         }
+        let Some(turn) = turns.last_mut() else {
+            panic!("{place:?}: nobody asked for {message:?}")
+        };
+        let token = place.token(turn.prompt);
+        let (role, parts) = said(message);
+        let parts = parts.into_iter().map(|part| part.replace(&token, TOKEN));
+        turn.said.push((role, parts.collect()));
     }
     turns
 }
@@ -148,48 +141,70 @@ fn said(message: &Message) -> Said {
     (message.role, parts.collect())
 }
 
-/// What is said of each prompt is what the calm session says of one of its kind; where that session's own processes
-/// were killed, what differs is followed by the word that it came back.
+/// What is said of each prompt is what the calm session says of one of its kind. Only where a session's own processes
+/// were killed it may be something else, and then the session says of this very prompt that something of it is lost.
 fn transcript(bed: &Bed, place: Place, calm: &[Turn], events: &[Envelope]) {
     let answers = answers(&bed.answers(), place);
     let turns = turns(place, events);
-    let is_like = |turn: &Turn| {
-        let model = place_in_calm(&calm[turn.prompt % KINDS].said, place);
-        turn.said == model
-    };
-    let is_last = |turn: &Turn| turns.last().is_some_and(|last| last.prompt == turn.prompt);
-    let mut seen: BTreeMap<usize, &Turn> = BTreeMap::new();
-    for turn in &turns {
+    assert!(
+        turns.is_sorted_by(|one, two| one.prompt < two.prompt),
+        "{place:?}: something was said twice"
+    );
+    let said: BTreeMap<usize, &Turn> = turns.iter().map(|turn| (turn.prompt, turn)).collect();
+    let taken: Vec<_> = answers
+        .iter()
+        .filter_map(|answer| Some((answer.prompt, answer.after?)))
+        .collect();
+    for (at, (prompt, after)) in taken.iter().enumerate() {
+        let model = place_in_calm(&calm[prompt % KINDS].said, place);
+        let turn = said.get(prompt);
+        if turn.is_some_and(|turn| turn.said == model) {
+            continue;
+        }
+        let before = taken.get(at + 1).map_or(u64::MAX, |(_, next)| *next);
+        let lost = events.iter().any(|envelope| {
+            let is_of_it = envelope
+                .seq
+                .is_some_and(|seq| (*after + 1..=before).contains(&seq));
+            is_of_it && matches!(&envelope.event, Event::Recovered(recovered) if recovered.lost.is_some())
+        });
         assert!(
-            seen.insert(turn.prompt, turn).is_none(),
-            "{place:?}: prompt {} was said twice",
-            turn.prompt
+            place.is_mortal() && lost,
+            "{place:?}: prompt {prompt} was answered with {turn:#?}, but calm {model:#?}"
         );
     }
-    assert!(turns.is_sorted_by_key(|turn| turn.prompt));
     for answer in &answers {
-        match (&answer.refused, seen.get(&answer.prompt)) {
-            (None, Some(turn)) if is_like(turn) => {}
-            // It came back after it, or did not.
-            (None, Some(turn)) if place.is_mortal() && (!turn.recovered.is_empty() || is_last(turn)) => {}
-            // Refused, or lost before the harness had said it back.
-            (_, None) if place.is_mortal() => {}
-            (refused, turn) => panic!(
-                "{place:?}: prompt {} was refused with {refused:?}; said {turn:#?}, but calm {:#?}",
-                answer.prompt,
-                calm[answer.prompt % KINDS].said
-            ),
+        if let Some(why) = &answer.refused {
+            assert!(
+                place.is_mortal(),
+                "{place:?}: prompt {} was refused: {why}",
+                answer.prompt
+            );
+            let turn = said.get(&answer.prompt);
+            assert!(
+                turn.is_none(),
+                "{place:?}: prompt {} was refused ({why}) and said: {turn:#?}",
+                answer.prompt
+            );
         }
     }
     let answered: Vec<_> = answers.iter().map(|answer| answer.prompt).collect();
     let expected: Vec<_> = (0..answers.len()).collect();
     assert_eq!(answered, expected, "{place:?}: every prompt is answered once");
-    if !place.is_mortal() {
-        assert_eq!(turns.len(), answers.len(), "{place:?}");
-        let back = turns.iter().flat_map(|turn| &turn.recovered).count();
-        assert_eq!(back, 0, "{place:?} came back, and nobody had ended it");
-    }
-    println!("{place:?}: {} prompts, {} events", answers.len(), events.len());
+    let came_back = events
+        .iter()
+        .filter(|envelope| matches!(envelope.event, Event::Recovered(_)))
+        .count();
+    assert!(
+        place.is_mortal() || came_back == 0,
+        "{place:?} came back, and nobody had ended it"
+    );
+    println!(
+        "{place:?}: {} prompts, {} of them taken, {} events, came back {came_back} times",
+        answers.len(),
+        taken.len(),
+        events.len()
+    );
 }
 
 /// What the calm session said, with this session's own file in place of the calm one's.

@@ -21,7 +21,7 @@ pub(crate) enum Place {
 pub(crate) const PLACES: [Place; 4] = [
     Place::Spared(0),
     Place::Spared(1),
-    Place::Spared(2),
+    Place::Mortal(2),
     Place::Mortal(3),
 ];
 
