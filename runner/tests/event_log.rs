@@ -490,3 +490,128 @@ async fn messages_that_do_not_fit_in_one_answer_are_said_to_be_more() {
     }
     log.close().await;
 }
+
+/// How long opening may take: programs and SQLite are slow when they are not optimised.
+const OPEN_MAX: std::time::Duration =
+    std::time::Duration::from_millis(if cfg!(debug_assertions) { 800 } else { 200 });
+
+#[tokio::test]
+async fn a_store_of_a_million_events_is_opened_at_once_also_after_a_crash() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("events.db");
+    let log = open(&path).unwrap();
+    let mut pending = Vec::new();
+    for at in 0..10 {
+        let session = log
+            .create_session(&format!("s-{at}"), Bytes::new())
+            .await
+            .unwrap();
+        let frames: Vec<u8> = (0..500).flat_map(|seq| frame("x", seq, 100)).collect();
+        for first in (1..100_000).step_by(500) {
+            let batch = Batch::new(first, frames.clone().into(), Sync::Process).unwrap();
+            let batch = batch.with_mark(Bytes::from(vec![b'm'; 2000]));
+            pending.push(session.append(batch).await.unwrap());
+        }
+    }
+    for pending in pending {
+        pending.committed().await.unwrap();
+    }
+    // As a process that was killed leaves it: with what is in the write-ahead log.
+    let crashed = home.path().join("crashed.db");
+    for suffix in ["-wal", ""] {
+        let beside = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        std::fs::copy(beside(&path), beside(&crashed)).unwrap();
+    }
+    log.close().await;
+    for path in [path, crashed] {
+        let mut fastest = std::time::Duration::MAX;
+        for _ in 0..3 {
+            let begun = std::time::Instant::now();
+            let log = open(&path).unwrap();
+            fastest = fastest.min(begun.elapsed());
+            assert!(log.session("s-9").unwrap().last_seq() >= 99_000);
+            log.close().await;
+        }
+        eprintln!("{} opened in {fastest:?}", path.display());
+        assert!(fastest < OPEN_MAX, "{}: {fastest:?}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_lone_event_is_committed_at_once_and_a_burst_in_few_rows() {
+    let home = tempfile::tempdir().unwrap();
+    let path = store(&home);
+    let log = open(&path).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    let begun = std::time::Instant::now();
+    append(&session, 1, Sync::Process).await;
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(5),
+        "nothing waits for company"
+    );
+    let mut pending = Vec::new();
+    for first in 2..=1001 {
+        pending.push(
+            session
+                .append(batch(&session, first, 1, Sync::Process))
+                .await
+                .unwrap(),
+        );
+    }
+    for pending in pending {
+        pending.committed().await.unwrap();
+    }
+    log.close().await;
+    let rows: u64 = rusqlite::Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT count(*) FROM batches", [], |row| row.get(0))
+        .unwrap();
+    assert!(rows < 501, "{rows} rows of 1001 events");
+}
+
+#[tokio::test]
+#[ignore = "a part of the test below, which looks at its system calls"]
+async fn appends_what_must_survive_power_loss_and_what_need_not() {
+    let Some(path) = std::env::var_os(STORE) else {
+        return;
+    };
+    let log = open(Path::new(&path)).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    for round in 0..20 {
+        for sync in [Sync::Process, Sync::Power] {
+            println!("append {sync:?} {round}");
+            append(&session, 1, sync).await;
+            println!("kept {sync:?} {round}");
+        }
+    }
+    log.close().await;
+}
+
+#[test]
+fn what_must_survive_power_loss_is_on_the_disk_before_it_is_said_to_be_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let (path, trace) = (home.path().join("events.db"), home.path().join("trace"));
+    let inner = again("appends_what_must_survive_power_loss_and_what_need_not", &path);
+    let mut outer = Command::new("strace");
+    outer.args(["-f", "-e", "trace=fsync,fdatasync,write", "-s", "40", "-o"]);
+    outer.arg(&trace).arg(inner.get_program()).args(inner.get_args());
+    outer
+        .env(STORE, &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if !outer.status().is_ok_and(|status| status.success()) {
+        eprintln!("not run: system calls cannot be looked at here (strace)");
+        return;
+    }
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    let synced = |sync: &str, round: u32| {
+        let at = |word: &str| trace.find(&format!("{word} {sync} {round}\\n")).unwrap();
+        let between = &trace[at("append")..at("kept")];
+        between.contains("sync(")
+    };
+    assert!((0..20).all(|round| synced("Power", round)), "{trace}");
+    assert!(
+        (0..20).any(|round| !synced("Process", round)),
+        "a delta waits for the disk: {trace}"
+    );
+}

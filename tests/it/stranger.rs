@@ -33,6 +33,8 @@ pub(crate) struct Stranger {
     root: CertificateDer<'static>,
     pub(crate) papers: Option<Papers>,
     pub(crate) alpn: Vec<u8>,
+    /// How much it lets come that it has not read, bytes; none for what is usual.
+    pub(crate) window: Option<u32>,
 }
 
 impl Stranger {
@@ -43,6 +45,7 @@ impl Stranger {
             root: control.authority().root().clone(),
             papers: None,
             alpn: b"oqto/1".to_vec(),
+            window: None,
         }
     }
 
@@ -69,7 +72,13 @@ impl Stranger {
         let crypto = QuicClientConfig::try_from(config).unwrap();
         let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let name = format!("{}.runner.oqto.internal", self.at.id);
-        let connecting = endpoint.connect_with(ClientConfig::new(Arc::new(crypto)), self.at.address, &name);
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        if let Some(window) = self.window {
+            let mut transport = quinn::TransportConfig::default();
+            transport.stream_receive_window(window.into());
+            config.transport_config(Arc::new(transport));
+        }
+        let connecting = endpoint.connect_with(config, self.at.address, &name);
         let connected = tokio::time::timeout(PATIENCE, connecting.unwrap()).await;
         connected.unwrap().map_err(|error| error.to_string())
     }

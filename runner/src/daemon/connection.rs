@@ -147,6 +147,7 @@ fn welcome(minor: u16, daemon: &Daemon) -> Welcome {
 /// Sends telemetry on the connection's first stream until either side goes. What does not fit is dropped: it is
 /// the first thing to go under load.
 async fn telemetry(mut stream: Stream, daemon: Arc<Daemon>) {
+    stream.outbox.give_way();
     let mut transients = daemon.supervisor.transients();
     loop {
         let transient: Transient = tokio::select! {
@@ -167,8 +168,16 @@ async fn telemetry(mut stream: Stream, daemon: Arc<Daemon>) {
 async fn serve_stream(mut stream: Stream, peer: &Peer, daemon: &Daemon) -> Result<(), StreamError> {
     stream.inbox.set_len_max(FRAME_LEN_MAX);
     let read = tokio::time::timeout(REQUEST_MAX, stream.inbox.read()).await;
-    let Some(frame) = read.map_err(|_| StreamError::Silent)?? else {
-        return Ok(());
+    let frame = match read.map_err(|_| StreamError::Silent)? {
+        Ok(Some(frame)) => frame,
+        Ok(None) => return Ok(()),
+        Err(ReadError::Crowded) => {
+            let fault = Fault::new(FaultCode::Busy, ReadError::Crowded.to_string());
+            stream.outbox.send(&fault).await?;
+            stream.outbox.flush().await;
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
     };
     match frame.kind() {
         Kind::COMMAND => {

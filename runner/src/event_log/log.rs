@@ -372,6 +372,16 @@ impl Shared {
         }
     }
 
+    /// If it is damage, notes it beside the store, so that the next runner sets it aside.
+    pub(super) fn note_damage(&self, error: &rusqlite::Error) {
+        if !schema::is_damage(error) {
+            return;
+        }
+        if let Err(error) = schema::note_damage(&self.path, &error.to_string()) {
+            tracing::error!(store = %self.path.display(), %error, "cannot note that an event log is damaged");
+        }
+    }
+
     /// Wakes the writing thread.
     fn nudge(&self) {
         // One that is gone has nothing left to do.

@@ -32,5 +32,5 @@ pub use durable::Durable;
 pub use log::{ChangeError, CreateError, EventLog, Health, SessionRow};
 pub use reader::ReadError;
 pub use retention::{Retention, Standing, Thinned, Trim, thin};
-pub use schema::OpenError;
+pub use schema::{OpenError, set_aside, set_asides};
 pub use session::{AppendError, Closed, Pending, Resume, SessionLog};

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,12 @@ const CONNECTION: &str = "
     PRAGMA synchronous = FULL;
 ";
 
+/// What a damaged store's name ends with, before the time at which it was set aside.
+const ASIDE: &str = ".damaged-";
+
+/// What the name of the note ends with that a store is damaged.
+const NOTE: &str = "-damage";
+
 /// Why a store could not be opened. The file is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -92,7 +99,7 @@ pub enum OpenError {
     Damaged {
         /// The store.
         path: PathBuf,
-        /// What SQLite found; none when the file is missing beside its own journal.
+        /// What SQLite found; none when the file is missing beside its own journal, or was found damaged before.
         source: Option<rusqlite::Error>,
     },
     /// The file is something else.
@@ -124,14 +131,20 @@ pub enum OpenError {
 impl OpenError {
     fn of(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
-        match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged {
+        if is_damage(&source) {
+            return Self::Damaged {
                 path,
                 source: Some(source),
-            },
-            _ => Self::Sqlite { path, source },
+            };
         }
+        Self::Sqlite { path, source }
     }
+}
+
+/// Whether SQLite found that the file is not what it wrote.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// An opened store.
@@ -151,6 +164,10 @@ pub(super) fn open(path: &Path, boot_id: &str, first_epoch: u64) -> Result<Opene
         path: path.to_owned(),
         source,
     };
+    if beside(path, NOTE).try_exists().map_err(io)? {
+        let path = path.to_owned();
+        return Err(OpenError::Damaged { path, source: None });
+    }
     if !path.try_exists().map_err(io)? {
         create(path, first_epoch)?;
     }
@@ -208,6 +225,55 @@ fn create(path: &Path, first_epoch: u64) -> Result<(), OpenError> {
     fill(&new, first_epoch).map_err(|source| OpenError::of(path, source))?;
     fs::rename(&new, path).map_err(io)?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
+}
+
+/// Moves a damaged store out of the way, with what SQLite keeps beside it, and gives its new name. Nothing of it is
+/// lost: it may be mended, and its journal belongs to it.
+///
+/// # Errors
+/// When it cannot be moved.
+pub fn set_aside(path: &Path, now_ms: u64) -> io::Result<PathBuf> {
+    let aside = beside(path, &format!("{ASIDE}{now_ms}"));
+    for suffix in ["-shm", "-wal", "", NOTE] {
+        match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    // Of one whose file is gone there is a name all the same, by which its sessions know what became of them.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&aside)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    Ok(aside)
+}
+
+/// The stores that were set aside in this one's place, the newest last.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn set_asides(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let (dir, prefix) = (path.parent().unwrap_or(Path::new("/")), beside(path, ASIDE));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let time = path
+            .as_os_str()
+            .as_bytes()
+            .strip_prefix(prefix.as_os_str().as_bytes());
+        if time.is_some_and(|time| time.iter().all(u8::is_ascii_digit)) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Notes beside a store that it was found to be damaged while it was used: opening it may not find that again.
+pub(super) fn note_damage(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(beside(path, NOTE), text)
 }
 
 /// Where SQLite keeps what is committed and not in the file yet.

@@ -357,7 +357,10 @@ impl Writer {
                 }
                 Err(trouble) => {
                     let text = match trouble {
-                        Trouble::Sqlite(error) => error.to_string(),
+                        Trouble::Sqlite(error) => {
+                            self.shared.note_damage(&error);
+                            error.to_string()
+                        }
                         Trouble::Full { len } => full(len, self.retention.len_max),
                     };
                     self.shared.set_health(Health::Failing { text });

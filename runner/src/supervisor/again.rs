@@ -52,6 +52,16 @@ pub(super) enum FindError {
     Mark(#[from] BadMark),
     #[error("its tape cannot be read")]
     Tape(#[from] ReadError),
+    #[error("what is left beside its damaged event log cannot be used")]
+    Aside(#[source] io::Error),
+    #[error("its log cannot be begun anew")]
+    Anew(#[from] event_log::CreateError),
+    #[error("a batch of its events is none")]
+    Batch(#[from] event_log::BadBatch),
+    #[error("what became of it cannot be told")]
+    Tell(#[from] event_log::AppendError),
+    #[error("what became of it is not kept")]
+    Kept(#[from] event_log::Closed),
 }
 
 impl Supervisor {
@@ -69,8 +79,14 @@ impl Supervisor {
         };
         let store = self.store(&record.store).await?;
         let harness: Harness = record.config.harness.parse()?;
+        let mut log = store.session(record.id.as_str());
+        if log.as_ref().is_none_or(|log| log.last_seq() == 0)
+            && let Some(anew) = self.begin_anew(&record, dir, &store).await?
+        {
+            log = Some(anew);
+        }
         let shims = dir.join("shim");
-        let log = match store.session(record.id.as_str()) {
+        let log = match log {
             Some(log) => log,
             None if shims.exists() => return Err(FindError::NoLog),
             None => {

@@ -205,13 +205,20 @@ impl Supervisor {
             .filter(|handle| handle.record.sandbox.network == oqto_protocol::policy::NetworkAccess::Host)
             .map(|handle| handle.record.id.to_string())
             .collect();
-        if open.is_empty() {
-            return Vec::new();
+        let mut notes = Vec::new();
+        if !open.is_empty() {
+            notes.push(format!(
+                "these sessions have the host's whole network: {}",
+                open.join(", ")
+            ));
         }
-        vec![format!(
-            "these sessions have the host's whole network: {}",
-            open.join(", ")
-        )]
+        notes.extend(self.set_asides().into_iter().map(|path| {
+            format!(
+                "an event log was damaged and is set aside as {}; keep it or delete it",
+                path.display()
+            )
+        }));
+        notes
     }
 
     /// The sessions, alive and ended, the oldest first.
@@ -406,8 +413,7 @@ impl Supervisor {
         if let Some(store) = stores.get(path) {
             return Ok(store.clone());
         }
-        let store =
-            tokio::task::block_in_place(|| EventLog::open(path, self.settings.retention)).map(Arc::new)?;
+        let store = tokio::task::block_in_place(|| self.open_store(path)).map(Arc::new)?;
         stores.insert(path.to_owned(), store.clone());
         Ok(store)
     }

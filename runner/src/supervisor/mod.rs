@@ -20,6 +20,7 @@ mod again;
 mod asking;
 mod begin;
 mod create;
+mod damaged;
 mod driver;
 mod facts;
 mod farewell;

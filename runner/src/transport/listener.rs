@@ -14,7 +14,7 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 
-use super::stream::Stream;
+use super::stream::{Room, Stream};
 
 /// Connections at once. Each may hold a window of unread data; past this a stranger waits outside.
 const CONNECTIONS_MAX: usize = 64;
@@ -82,7 +82,11 @@ pub struct Incoming(quinn::Connecting, SocketAddr);
 
 /// A verified link to a peer.
 #[derive(Clone)]
-pub struct Connection(quinn::Connection);
+pub struct Connection {
+    link: quinn::Connection,
+    /// For long frames that are not whole yet.
+    room: Room,
+}
 
 impl Listener {
     /// Listens on `address`. A peer that still speaks to a runner that is gone is told so at once by the next one at the
@@ -153,7 +157,10 @@ impl Incoming {
         let address = self.1;
         self.0
             .await
-            .map(Connection)
+            .map(|link| Connection {
+                link,
+                room: Room::new(),
+            })
             .map_err(|source| AcceptError::Handshake { address, source })
     }
 }
@@ -162,13 +169,13 @@ impl Connection {
     /// Where the peer is now; it may move.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.link.remote_address()
     }
 
     /// The certificates that the peer has shown, verified.
     #[must_use]
     pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
-        self.0
+        self.link
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .map(|chain| *chain)
@@ -178,18 +185,18 @@ impl Connection {
     /// The next stream that the peer opens, with room for short frames only until it is told otherwise; `None`
     /// once the link is gone.
     pub async fn accept_stream(&self) -> Option<Stream> {
-        let (send, recv) = self.0.accept_bi().await.ok()?;
-        Some(Stream::new(send, recv, HELLO_LEN_MAX))
+        let (send, recv) = self.link.accept_bi().await.ok()?;
+        Some(Stream::new(send, recv, HELLO_LEN_MAX, self.room.clone()))
     }
 
     /// Ends the link and says why.
     pub fn close(&self, reason: &str) {
-        self.0.close(VarInt::from_u32(1), reason.as_bytes());
+        self.link.close(VarInt::from_u32(1), reason.as_bytes());
     }
 
     /// Waits until the link is gone.
     pub async fn closed(&self) {
-        self.0.closed().await;
+        self.link.closed().await;
     }
 }
 

@@ -1,11 +1,54 @@
 //! A stream of frames, both ways.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
+use oqto_protocol::bounds::FRAME_LEN_MAX;
 use oqto_protocol::codec::DecodeError;
 use oqto_protocol::frame::{self, Body, Frame, FrameError, HEADER_LEN, Kind, LENGTH_LEN, frame_len};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How much is asked of the connection at once, bytes.
+/// How much is asked of the connection at once for a long frame, bytes.
 const READ_LEN: usize = 64 * 1024;
+
+/// A frame up to this long is read without asking for room, bytes: nearly every command, so that who holds all the room
+/// of a connection holds up none of them. An unfinished one costs up to twice as much.
+const SHORT_LEN: usize = 16 * 1024;
+
+/// How much the unfinished long frames of one connection may take together, bytes: one of the longest, and others
+/// beside it.
+const ROOM_LEN: usize = FRAME_LEN_MAX + 8 * 1024 * 1024;
+
+/// How many streams of a connection may wait for room. What they have not read takes of the window that those share
+/// which have room, and must leave some: a stream's own window is 1.25 MB, the connection's 8 MiB.
+const WAITING_MAX: usize = 4;
+
+/// What the unfinished long frames of one connection share.
+#[derive(Clone)]
+pub(super) struct Room {
+    bytes: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self {
+            bytes: Arc::new(Semaphore::new(ROOM_LEN)),
+            places: Arc::new(Semaphore::new(WAITING_MAX)),
+        }
+    }
+
+    /// Room for a whole frame: two halves of frames would wait for each other for ever.
+    async fn take(&self, len: usize) -> Result<OwnedSemaphorePermit, ReadError> {
+        let wanted = u32::try_from(len).unwrap_or(u32::MAX);
+        if let Ok(taken) = self.bytes.clone().try_acquire_many_owned(wanted) {
+            return Ok(taken);
+        }
+        let _place = self.places.try_acquire().map_err(|_| ReadError::Crowded)?;
+        let taken = self.bytes.clone().acquire_many_owned(wanted).await;
+        taken.map_err(|_| ReadError::Crowded)
+    }
+}
 
 /// A stream of frames, both ways.
 pub struct Stream {
@@ -20,6 +63,10 @@ pub struct Inbox {
     stream: quinn::RecvStream,
     buffered: BytesMut,
     len_max: usize,
+    /// Of the connection, shared by its streams.
+    room: Room,
+    /// What the long frame takes of it that is being read.
+    taken: Option<OwnedSemaphorePermit>,
 }
 
 /// The writing half of a stream.
@@ -37,6 +84,9 @@ pub enum ReadError {
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame")]
     Cut,
+    /// The peer sends more long frames at once than there is room for.
+    #[error("too many long frames come at once on this connection")]
+    Crowded,
     /// The peer's fault: a frame that may not be.
     #[error("the peer sent a frame that may not be")]
     Frame(#[from] FrameError),
@@ -56,9 +106,10 @@ pub enum WriteError {
     Frame(#[from] FrameError),
 }
 
-/// A frame that came.
+/// A frame that came. A long one takes of its connection's room until it is dropped.
 pub struct Received {
     bytes: Bytes,
+    _taken: Option<OwnedSemaphorePermit>,
 }
 
 impl Received {
@@ -104,16 +155,21 @@ impl Inbox {
     /// When the stream breaks or the peer breaks a rule.
     pub async fn read(&mut self) -> Result<Option<Received>, ReadError> {
         loop {
-            if let Some(len) = frame_len(&self.buffered, self.len_max)?
-                && self.buffered.len() >= len
-            {
-                return Ok(Some(Received {
-                    bytes: self.buffered.split_to(len).freeze(),
-                }));
+            if let Some(len) = frame_len(&self.buffered, self.len_max)? {
+                if self.buffered.len() >= len {
+                    return Ok(Some(Received {
+                        bytes: self.buffered.split_to(len).freeze(),
+                        _taken: self.taken.take(),
+                    }));
+                }
+                if len > SHORT_LEN && self.taken.is_none() {
+                    self.taken = Some(self.room.take(len).await?);
+                }
             }
+            let read_len = if self.taken.is_some() { READ_LEN } else { SHORT_LEN };
             match self
                 .stream
-                .read_chunk(READ_LEN, true)
+                .read_chunk(read_len, true)
                 .await
                 .map_err(ReadError::Broken)?
             {
@@ -132,6 +188,12 @@ impl Inbox {
 }
 
 impl Outbox {
+    /// Has what is sent here go after what other streams of the connection have to send.
+    pub fn give_way(&self) {
+        // Only a stream that is over refuses.
+        let _ = self.stream.set_priority(-1);
+    }
+
     /// Sends one frame.
     ///
     /// # Errors
@@ -174,12 +236,14 @@ impl Outbox {
 }
 
 impl Stream {
-    pub(super) fn new(send: quinn::SendStream, recv: quinn::RecvStream, len_max: usize) -> Self {
+    pub(super) fn new(send: quinn::SendStream, recv: quinn::RecvStream, len_max: usize, room: Room) -> Self {
         Self {
             inbox: Inbox {
                 stream: recv,
                 buffered: BytesMut::new(),
                 len_max,
+                room,
+                taken: None,
             },
             outbox: Outbox {
                 stream: send,

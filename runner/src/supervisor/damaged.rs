@@ -1,0 +1,119 @@
+//! What becomes of sessions whose event log cannot be read: it is set aside under a name that is said, and they go on in
+//! a new one where their tape still tells everything, or end and say where their events are.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oqto_protocol::event::{AgentError, Event, SessionClosed};
+
+use super::again::FindError;
+use super::begin::shim_dir;
+use super::create::end;
+use super::fleet::Supervisor;
+use super::handle::cursor;
+use super::ledger::Ledger;
+use super::record::SessionRecord;
+use crate::event_log::{self, EventLog, OpenError, SessionLog};
+use crate::shim::TapeReader;
+use crate::{cause, clock};
+
+impl Supervisor {
+    /// Opens an event log. A damaged one is set aside; the one in its place begins in an epoch that none before had.
+    pub(super) fn open_store(&self, path: &Path) -> Result<EventLog, OpenError> {
+        let retention = self.settings.retention;
+        let error = match EventLog::open(path, retention) {
+            Err(error @ OpenError::Damaged { .. }) => error,
+            opened => return opened,
+        };
+        let now_ms = clock::unix_ms();
+        let aside = event_log::set_aside(path, now_ms).map_err(|source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        tracing::error!(error = %cause::chain(&error), aside = %aside.display(), "a damaged event log is set aside");
+        // Epochs are counted from 1, one a power failure: none comes near the time in seconds.
+        EventLog::open_from(path, retention, now_ms / 1000)
+    }
+
+    /// The log of a session that its event log does not know, or knows nothing of, when an earlier one was set aside;
+    /// `None` when none was. What is left of the session's shim is what can go on.
+    pub(super) async fn begin_anew(
+        &self,
+        record: &SessionRecord,
+        dir: &Path,
+        store: &Arc<EventLog>,
+    ) -> Result<Option<SessionLog>, FindError> {
+        let asides = event_log::set_asides(&record.store).map_err(FindError::Aside)?;
+        let Some(aside) = asides.last() else {
+            return Ok(None);
+        };
+        let log = match store.session(record.id.as_str()) {
+            Some(log) => log,
+            None => store.create_session(record.id.as_str(), Bytes::new()).await?,
+        };
+        if is_whole(&shim_dir(dir, 0)) {
+            tracing::warn!(session = %record.id, aside = %aside.display(), "told again from its tape, in a new epoch");
+            return Ok(Some(log));
+        }
+        let shims = dir.join("shim");
+        for start in std::fs::read_dir(&shims)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+        {
+            end(&start.path()).await;
+        }
+        if shims.exists() {
+            std::fs::rename(&shims, shims.with_extension("damaged")).map_err(FindError::Aside)?;
+        }
+        tell_lost(&log, aside).await?;
+        tracing::error!(session = %record.id, aside = %aside.display(), "session lost with its event log");
+        Ok(Some(log))
+    }
+
+    /// Event logs that were set aside, of all workspaces.
+    pub(super) fn set_asides(&self) -> Vec<PathBuf> {
+        let Ok(dirs) = std::fs::read_dir(self.settings.stores_dir()) else {
+            return Vec::new();
+        };
+        dirs.filter_map(Result::ok)
+            .filter_map(|dir| event_log::set_asides(&dir.path().join("events.sqlite")).ok())
+            .flatten()
+            .collect()
+    }
+}
+
+/// Whether a tape still tells everything from its beginning: what was told and kept is given back to the file system.
+fn is_whole(shim_dir: &Path) -> bool {
+    let first = TapeReader::open(shim_dir, 0).and_then(|mut tape| {
+        let len = tape.file_len()?;
+        Ok(tape.next(len)?.is_some())
+    });
+    first.unwrap_or(false)
+}
+
+async fn tell_lost(log: &SessionLog, aside: &Path) -> Result<(), FindError> {
+    let error = format!(
+        "the event log of this session was damaged and is set aside as {}; what was said before is only there",
+        aside.display()
+    );
+    let now_ms = clock::unix_ms();
+    let mut ledger = Ledger::new(cursor(log).epoch, 0, 0);
+    ledger.record(
+        now_ms,
+        Event::AgentError(AgentError {
+            error: error.clone(),
+            recoverable: false,
+            phase: None,
+        }),
+    );
+    ledger.record(
+        now_ms,
+        Event::SessionClosed(SessionClosed { reason: Some(error) }),
+    );
+    if let Some(batch) = ledger.take(None) {
+        log.append(batch?).await?.committed().await?;
+    }
+    Ok(())
+}
