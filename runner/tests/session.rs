@@ -21,29 +21,33 @@ struct Bench {
     ids: u8,
 }
 
+/// What a session is made of.
+fn setup(harness: Harness) -> Setup {
+    Setup {
+        session_id: "s".parse().expect("a name"),
+        harness,
+        cwd: "/workspace".to_owned(),
+        sandbox: SandboxReport {
+            policy: "workspace".to_owned(),
+            digest: Digest([0; 32]),
+            network: NetworkAccess::None,
+            layers: Vec::new(),
+        },
+        resumed: false,
+        title: None,
+        provider: None,
+        model: None,
+        labels: Default::default(),
+        created_at: T0,
+        cursor: Cursor { epoch: 1, seq: 0 },
+        next_idx: 0,
+    }
+}
+
 impl Bench {
     fn new(harness: Harness) -> Self {
-        let setup = Setup {
-            session_id: "s".parse().expect("a name"),
-            harness,
-            cwd: "/workspace".to_owned(),
-            sandbox: SandboxReport {
-                policy: "workspace".to_owned(),
-                digest: Digest([0; 32]),
-                network: NetworkAccess::None,
-                layers: Vec::new(),
-            },
-            resumed: false,
-            title: None,
-            provider: None,
-            model: None,
-            labels: Default::default(),
-            created_at: T0,
-            cursor: Cursor { epoch: 1, seq: 0 },
-            next_idx: 0,
-        };
         Self {
-            session: Session::new(setup, T0),
+            session: Session::new(setup(harness), T0),
             now: T0,
             ids: 0,
         }
@@ -641,4 +645,86 @@ fn a_long_output_costs_a_bounded_result() {
     assert_eq!(output["stdout_bytes"], 3_000_000);
     let tail = output["tail"].as_str().unwrap().len();
     assert!((65_000..=65_536).contains(&tail), "{tail}");
+}
+
+/// A pi that waits for a prompt and said where it keeps its own session.
+fn returning() -> Bench {
+    let mut bench = Bench::new(Harness::Pi);
+    bench.confined();
+    bench.out(
+        r#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{"sessionFile":"/home/agent/s.jsonl"}}"#,
+    );
+    bench
+}
+
+/// Lets a pi that is down be started again and say that it is there.
+fn comes_back(bench: &mut Bench) -> Vec<Action> {
+    assert!(bench.wait().contains(&Action::Start));
+    bench.step(&Input::Begun);
+    bench.confined();
+    bench.out(r#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{}}"#)
+}
+
+#[test]
+fn a_harness_that_dies_again_and_again_is_started_later_each_time_and_then_no_more() {
+    let mut bench = returning();
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let died = bench.now;
+        let actions = bench.step(&Input::Exited(ExitStatus::Signal(9)));
+        assert_eq!(names(&actions), ["agent.error", "agent.working"]);
+        assert_eq!(bench.session.state(), SessionState::Starting);
+        let actions = comes_back(&mut bench);
+        assert_eq!(names(&actions), ["session.recovered", "agent.idle"]);
+        waits.push(bench.now - died);
+    }
+    assert!(waits.windows(2).all(|two| two[0] < two[1]), "{waits:?}");
+    let actions = bench.step(&Input::Exited(ExitStatus::Signal(9)));
+    assert_eq!(names(&actions), ["agent.error", "session.dormant"]);
+    assert_eq!(bench.session.state(), SessionState::Dormant);
+    assert_eq!(bench.session.poll_timeout(), None);
+    let (_, actions) = bench.tell(prompt("hello"));
+    assert_eq!(code(&actions), Some(FaultCode::WrongState));
+    let (id, _) = bench.tell(Command::SessionRestart(SessionRestart::default()));
+    let actions = comes_back(&mut bench);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Reply(reply) if reply.id == id && reply.success))
+    );
+    assert_eq!(
+        bench
+            .again(id, Command::SessionRestart(SessionRestart::default()))
+            .len(),
+        2,
+        "the same command again is only answered again"
+    );
+}
+
+#[test]
+fn deaths_that_are_far_apart_are_not_counted_together() {
+    let mut bench = returning();
+    for _ in 0..20 {
+        bench.step(&Input::Exited(ExitStatus::Code(1)));
+        comes_back(&mut bench);
+        bench.now += 11 * 60_000;
+    }
+    assert_eq!(bench.session.state(), SessionState::Idle);
+}
+
+#[test]
+fn a_session_that_is_down_goes_on_from_its_outline_alone() {
+    let mut bench = returning();
+    bench.step(&Input::Exited(ExitStatus::Signal(9)));
+    let snapshot = bench.session.snapshot().expect("nothing runs");
+    let mut out = Vec::new();
+    let text = serde_json::to_string(&snapshot).expect("snapshots have a form");
+    let other = text.replacen("\"version\":", "\"version\":9", 1);
+    let other: oqto_runner::session::Snapshot = serde_json::from_str(&other).expect("any build's form");
+    assert!(Session::restore(&other, setup(Harness::Pi)).is_err());
+    let session = Session::resume(other.outline(), setup(Harness::Pi), &mut out);
+    assert_eq!(session.cursor().seq, bench.session.cursor().seq);
+    assert_eq!(session.state(), SessionState::Starting);
+    assert_eq!(session.continuation(), bench.session.continuation());
+    assert_eq!(out, [], "nobody is there to be asked");
 }

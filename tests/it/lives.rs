@@ -5,12 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oqto_control::{CommandError, Control, Event, Runner, Session, SessionConfig};
+use oqto_control::{CommandError, Event, Runner, Session, SessionConfig};
 use oqto_protocol::command::{Command, GetStats, SessionClose, SessionCreate};
 use oqto_protocol::fault::FaultCode;
 use oqto_protocol::id::SessionId;
 use oqto_protocol::session::SessionState;
-use oqto_tests::{Home, Process, wait_until};
+use oqto_tests::{Home, wait_until};
 
 /// A pi that says it is there and begins every prompt, and answers nothing else. What it was told is in `heard`.
 const MUTE_PI: &str = r#"#!/usr/bin/python3
@@ -58,17 +58,6 @@ async fn until(session: &Session, wanted: SessionState) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("the session did not become {wanted}");
-}
-
-/// Kills the runner, waits until it is gone, and connects with the next one.
-async fn kill_runner(home: &Home, control: &Control) -> Runner {
-    let runner = Process {
-        pid: home.runner_pid().unwrap(),
-        words: String::new(),
-    };
-    runner.kill();
-    wait_until("the runner to die", || (!runner.lives()).then_some(()));
-    control.local().await.unwrap()
 }
 
 fn session_dir(home: &Home, id: &SessionId) -> PathBuf {
@@ -124,7 +113,8 @@ async fn what_a_runner_left_half_made_is_removed_and_what_cannot_be_read_is_kept
     fs::write(shim.join("0/launch.json"), "secret").unwrap();
     fs::create_dir(session_dir(&home, &damaged)).unwrap();
     fs::write(session_dir(&home, &damaged).join("session.json"), "{").unwrap();
-    let runner = kill_runner(&home, &control).await;
+    home.kill_runner();
+    let runner = control.local().await.unwrap();
     assert!(!session_dir(&home, &half).exists());
     assert!(!shim.exists());
     runner.command(&half, create(&home)).await.unwrap();
@@ -146,7 +136,8 @@ async fn a_damaged_tape_ends_its_session_aloud_and_leaves_nothing_running() {
     let zeros = vec![0; fs::read(&tape).unwrap().len()];
     let mut tape = fs::File::options().write(true).open(tape).unwrap();
     tape.write_all(&zeros).unwrap();
-    let runner = kill_runner(&home, &control).await;
+    home.kill_runner();
+    let runner = control.local().await.unwrap();
     let mut events = runner.session(session.id().clone()).events().await.unwrap();
     let mut last = None;
     while let Some(envelope) = events.next().await {
@@ -171,7 +162,8 @@ async fn a_prompt_is_said_once_however_much_was_said_after_it() {
         let name = Command::SetSessionName(oqto_protocol::command::SetSessionName { name: n.to_string() });
         runner.command(session.id(), name).await.unwrap();
     }
-    let runner = kill_runner(&home, &control).await;
+    home.kill_runner();
+    let runner = control.local().await.unwrap();
     let session = runner.session(session.id().clone());
     session.steer("now").await.unwrap();
     let heard = fs::read_to_string(home.workspace().join("heard")).unwrap();
@@ -273,7 +265,8 @@ async fn what_was_said_in_a_session_that_is_over_is_counted_by_the_next_runner_t
     home.no_agents();
     let before = runner.sessions().await.unwrap();
     assert!(before[0].message_count > 0);
-    let runner = kill_runner(&home, &control).await;
+    home.kill_runner();
+    let runner = control.local().await.unwrap();
     assert_eq!(
         runner.sessions().await.unwrap()[0].message_count,
         before[0].message_count

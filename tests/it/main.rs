@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod direct;
+mod dormant;
 mod example;
 mod exec;
 mod followers;
@@ -28,5 +29,6 @@ mod said;
 mod sandboxed;
 mod stranger;
 mod survive;
+mod upgrade;
 mod violations;
 mod watch;

@@ -5,9 +5,8 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::Signal;
 use oqto_protocol::event::{Envelope, Event};
-use oqto_tests::{Home, end, signal, wait_until};
+use oqto_tests::{Home, end, wait_until};
 
 fn events(text: &str) -> Vec<Envelope> {
     text.lines()
@@ -49,13 +48,10 @@ fn a_harness_outlives_its_runner_and_every_event_is_told_once_under_the_same_num
     let session = before[0].session_id.to_string();
     let runner = home.runner_pid().expect("a runner");
     let agents = home.agents();
-    signal(runner, Signal::SIGKILL);
+    home.kill_runner();
     // Who asked finds out by itself; here it would only ask on.
     first.kill().unwrap();
     first.wait().unwrap();
-    wait_until("the runner to die", || {
-        (!std::path::Path::new(&format!("/proc/{runner}/exe")).exists()).then_some(())
-    });
     home.file("workspace/go", "");
     wait_until("the harness to go on without a runner", || {
         home.path("workspace/second").exists().then_some(())
@@ -133,7 +129,7 @@ fn a_session_that_ends_while_there_is_no_runner_is_told_to_the_end() {
     wait_until("the program to begin", || {
         home.path("workspace/begun").exists().then_some(())
     });
-    signal(home.runner_pid().expect("a runner"), Signal::SIGKILL);
+    home.kill_runner();
     first.kill().unwrap();
     first.wait().unwrap();
     home.file("workspace/go", "");
@@ -167,7 +163,7 @@ fn a_session_that_is_found_again_is_listed_as_what_it_is_doing() {
     wait_until("the program to begin", || {
         home.path("workspace/begun").exists().then_some(())
     });
-    signal(home.runner_pid().expect("a runner"), Signal::SIGKILL);
+    home.kill_runner();
     first.kill().unwrap();
     first.wait().unwrap();
     let streaming = || {
@@ -268,10 +264,7 @@ fn the_runner_of_a_dead_host_is_not_waited_for() {
     let home = Home::new();
     assert_eq!(home.sh("true").code, 0);
     let runner = home.runner_pid().expect("a runner");
-    signal(runner, Signal::SIGKILL);
-    wait_until("the runner to die", || {
-        (!std::path::Path::new(&format!("/proc/{runner}/exe")).exists()).then_some(())
-    });
+    home.kill_runner();
     // Its announcement is still there.
     assert_eq!(home.runner_pid(), Some(runner));
     assert_eq!(home.sh("echo again").ok(), "again\n");

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use oqto_control::{Control, Event, Runner, Session, SessionConfig};
+use oqto_control::{Event, Session, SessionConfig};
 use oqto_protocol::event::{Envelope, SandboxViolation, ViolationDecision};
 use oqto_protocol::session::SessionState;
-use oqto_tests::{Home, Owner, Process, is_root, not_run, wait_until};
+use oqto_tests::{Home, Owner, is_root, not_run};
 
 /// A call through the door for x32, which has other numbers for the same calls.
 const X32: &str = "import ctypes; ctypes.CDLL(None).syscall(0x40000000 + 39)";
@@ -43,17 +43,6 @@ fn watched(home: &Home, operation: &str, name: &str) -> SandboxViolation {
         target: Some(home.workspace().join(name).display().to_string()),
         decision: ViolationDecision::Logged,
     }
-}
-
-/// Kills the runner, waits until it is gone, and connects with the next one.
-async fn next_runner(home: &Home, control: &Control) -> Runner {
-    let runner = Process {
-        pid: home.runner_pid().unwrap(),
-        words: String::new(),
-    };
-    runner.kill();
-    wait_until("the runner to die", || (!runner.lives()).then_some(()));
-    control.local().await.unwrap()
 }
 
 /// Waits until the session has told so many violations.
@@ -95,7 +84,8 @@ async fn what_is_told_of_protected_paths_keeps_its_numbers_when_the_runner_is_re
     let session = runner.create(config(&home)).await.unwrap();
     session.prompt("touch .envrc").await.unwrap();
     let before = until_told(&session, 1).await;
-    let runner = next_runner(&home, &control).await;
+    home.kill_runner();
+    let runner = control.local().await.unwrap();
     let session = runner.session(session.id().clone());
     // Between turns, and nobody looks before the end.
     home.file("workspace/.vimrc", "set nocompatible");

@@ -247,6 +247,19 @@ impl Home {
         i32::try_from(found.get("pid")?.as_i64()?).ok()
     }
 
+    /// Kills the runner and waits until it is gone.
+    ///
+    /// # Panics
+    /// When none runs, or it does not die.
+    pub fn kill_runner(&self) {
+        let runner = Process {
+            pid: self.runner_pid().expect("a runner"),
+            words: String::new(),
+        };
+        runner.kill();
+        wait_until("the runner to die", || (!runner.lives()).then_some(()));
+    }
+
     /// What runs here beside the runner itself and what the test started.
     #[must_use]
     pub fn agents(&self) -> Vec<Process> {

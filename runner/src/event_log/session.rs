@@ -403,6 +403,24 @@ impl SessionLog {
         Ok(done.await.map_err(|_| Closed)?)
     }
 
+    /// Waits for room, then takes a mark that no new event comes with, in its turn with the batches. What is given back
+    /// says when it is committed.
+    ///
+    /// # Errors
+    /// When the session was deleted or the log closed.
+    pub async fn put_mark(&self, mark: Bytes) -> Result<oneshot::Receiver<()>, AppendError> {
+        let room = self.shared.room(mark.len()).await?;
+        let accepted = lock(&self.session.accepted);
+        if accepted.deleted {
+            return Err(AppendError::Deleted);
+        }
+        let change = Change::PutMark { mark };
+        let done = self
+            .shared
+            .send(|done| Job::new(self.session.clone(), change, room, done))?;
+        Ok(done)
+    }
+
     /// Where a reader goes on that saw `seq` of `epoch` last.
     #[must_use]
     pub fn resume(&self, epoch: u64, seq: u64) -> Resume {

@@ -58,6 +58,7 @@ pub(super) enum Change {
     Create { state: Bytes },
     Append(Batch),
     PutState { state: Bytes },
+    PutMark { mark: Bytes },
     Delete,
 }
 
@@ -90,6 +91,7 @@ impl Job {
         match &self.change {
             Change::Append(batch) => batch.weight(),
             Change::Create { state } | Change::PutState { state } => state.len(),
+            Change::PutMark { mark } => mark.len(),
             Change::Delete => 0,
         }
     }
@@ -98,6 +100,8 @@ impl Job {
         match &self.change {
             Change::Append(batch) => batch.sync,
             Change::Create { .. } | Change::PutState { .. } | Change::Delete => Sync::Power,
+            // One that is lost is repeated by reading more again.
+            Change::PutMark { .. } => Sync::Process,
         }
     }
 }
@@ -492,6 +496,10 @@ impl Writer {
             Change::PutState { state } => {
                 let mut update = store.prepare_cached("UPDATE sessions SET state = ?2 WHERE key = ?1")?;
                 update.execute(params![key, &state[..]])?;
+            }
+            Change::PutMark { mark } => {
+                let mut put = store.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
+                put.execute(params![key, &mark[..]])?;
             }
             Change::Delete => {
                 // Its rows may be many, and go little by little.

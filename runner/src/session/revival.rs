@@ -239,6 +239,7 @@ impl Session {
             | Stage::Streaming(_)
             | Stage::Compacting
             | Stage::Aborting(_) => {
+                self.falls.clear();
                 let closing = Fault::new(FaultCode::Closing, "the session's harness is being started again");
                 return self.stop_for(Why::Restart(id), &closing, out);
             }

@@ -138,6 +138,7 @@ impl Supervisor {
             hold: None,
             facts: self.facts(&record, None),
             appended: 0,
+            lone_mark: None,
             was_gone: body.as_ref().is_none_or(|body| body.shim.is_none()),
             start_due: false,
             leaving: false,

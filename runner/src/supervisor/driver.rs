@@ -72,6 +72,8 @@ pub(super) struct Driver {
     pub(super) facts: Facts,
     /// The last event that the log accepted, which is not to say that it is committed; 0 for none since the start.
     pub(super) appended: u64,
+    /// A mark that is being kept by itself: where on which start's tape it is, and who says that it is committed.
+    pub(super) lone_mark: Option<(u64, u64, oneshot::Receiver<()>)>,
     /// Nothing of the session ran when this runner came.
     pub(super) was_gone: bool,
     /// The harness is to be started again.
@@ -232,6 +234,7 @@ impl Driver {
             }
         }
         self.flush().await?;
+        self.keep_lone_mark().await?;
         self.tell_consumed().await;
         if self.mind.wants_look() {
             let facts = self.facts.look().await;
@@ -245,6 +248,27 @@ impl Driver {
         for note in self.facts.news(facts) {
             self.mind.note(note.id, note.bytes);
         }
+    }
+
+    /// Has a mark kept that no event comes with. Nobody waits for it: only a tape that can be shorter depends on it.
+    async fn keep_lone_mark(&mut self) -> Result<(), DriveError> {
+        if let Some((at, generation, kept)) = &mut self.lone_mark
+            && let Ok(()) = kept.try_recv()
+        {
+            if *generation == self.mind.generation() {
+                let at = *at;
+                self.mind.reading().kept(at);
+            }
+            self.lone_mark = None;
+        }
+        if self.lone_mark.is_some() {
+            return Ok(());
+        }
+        if let Some((at, mark)) = self.mind.reading().lone_mark() {
+            let kept = self.log.put_mark(mark).await?;
+            self.lone_mark = Some((at, self.mind.generation(), kept));
+        }
+        Ok(())
     }
 
     async fn tell_consumed(&mut self) {

@@ -10,6 +10,10 @@ const TURN_LEN: u64 = 1024 * 1024;
 /// How far behind the shim may be in knowing what was read, bytes: far below what the tape may be ahead.
 const CONSUMED_STEP: u64 = 1024 * 1024;
 
+/// How much of a tape is read before a mark is kept that no event comes with: a session that rests is asked things, and
+/// its tape must not grow for ever.
+const ALONE_STEP: u64 = 1024 * 1024;
+
 /// How far a tape was read.
 #[derive(Debug)]
 pub struct Reading {
@@ -24,6 +28,8 @@ pub struct Reading {
     mark: Option<(u64, Bytes)>,
     /// Marks that were appended: the event they came with, and where on the tape they are.
     marks: VecDeque<(u64, u64)>,
+    /// Where the newest mark was that was given away.
+    marked: u64,
     /// Where on the tape a replay would begin.
     needed: u64,
     /// What the shim was told: how far the tape was read, and from where on it is needed.
@@ -39,6 +45,7 @@ impl Reading {
             turn: at,
             mark: None,
             marks: VecDeque::new(),
+            marked: at,
             needed: 0,
             told: (0, 0),
         }
@@ -102,7 +109,23 @@ impl Reading {
     pub(super) fn take_mark(&mut self, last_seq: u64) -> Option<Bytes> {
         let (at, mark) = self.mark.take()?;
         self.marks.push_back((last_seq, at));
+        self.marked = at;
         Some(mark)
+    }
+
+    /// A mark that is to be kept by itself, since much was read and no event came; and where on the tape it is.
+    pub fn lone_mark(&mut self) -> Option<(u64, Bytes)> {
+        let (at, _) = self.mark.as_ref()?;
+        if self.at.saturating_sub(self.marked) < ALONE_STEP {
+            return None;
+        }
+        self.marked = *at;
+        self.mark.take()
+    }
+
+    /// A mark that was kept by itself is committed.
+    pub fn kept(&mut self, at: u64) {
+        self.needed = self.needed.max(at);
     }
 
     /// What the shim is to be told, when that is worth it: how far the tape was read, and below what it is not needed
