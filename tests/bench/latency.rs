@@ -12,7 +12,7 @@ use oqto_control::{Event, Session};
 use oqto_runner::launch::{Arg, Launch};
 use oqto_runner::shim::{self, Client, Kind, Notice, Order, TapeReader};
 use oqto_tests::bench::{
-    Effort, House, Plan, RunnerProgram, Spread, Table, generate_if_asked, now_ns, open_bed, ratio,
+    Effort, House, Plan, RunnerProgram, Spread, Table, generate_if_asked, now_ns, open_bed, ratio, run,
     stamp_of_delta, stamp_of_line,
 };
 
@@ -30,23 +30,18 @@ fn main() -> ExitCode {
     }
     let effort = Effort::asked();
     let program = RunnerProgram::ready();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(measure(effort, &program));
+    run(measure(effort, program));
     ExitCode::SUCCESS
 }
 
-async fn measure(effort: Effort, program: &RunnerProgram) {
+async fn measure(effort: Effort, program: RunnerProgram) {
     let rounds = effort.of(1, 7);
     let plan = Plan {
         lines: effort.of(1500, 5000),
         per_second: Some(PER_SECOND),
         delta_len: DELTA_LEN,
     };
-    let house = House::open(program).await;
+    let house = House::open(&program).await;
     let session = house.session().await;
     let (mut pipe, mut shim, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {

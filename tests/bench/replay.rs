@@ -13,7 +13,7 @@ use std::time::Instant;
 use oqto_control::{Cursor, Event, Session};
 use oqto_tests::bench::{
     Bare, Effort, Frames, House, Plan, Raw, RunnerProgram, Spread, Table, bare_if_asked, cpu_s,
-    generate_if_asked, ratio, runtime, session_of,
+    generate_if_asked, ratio, run, session_of,
 };
 
 const DELTA_LEN: usize = 100;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     }
     let effort = Effort::asked();
     let program = RunnerProgram::ready();
-    runtime().block_on(measure(effort, &program));
+    run(measure(effort, program));
     ExitCode::SUCCESS
 }
 
@@ -64,7 +64,7 @@ impl Way {
     }
 }
 
-async fn measure(effort: Effort, program: &RunnerProgram) {
+async fn measure(effort: Effort, program: RunnerProgram) {
     let rounds = effort.of(3, 15);
     let plan = Plan {
         lines: effort.of(100_000, 1_000_000),
@@ -72,7 +72,7 @@ async fn measure(effort: Effort, program: &RunnerProgram) {
         delta_len: DELTA_LEN,
     };
     let frames_len = Frames::of(plan).len();
-    let (house, bare, raw) = (House::open(program).await, Bare::open().await, Raw::open().await);
+    let (house, bare, raw) = (House::open(&program).await, Bare::open().await, Raw::open().await);
     let session = house.session().await;
     fill(&session, plan).await;
     let mut ways = [

@@ -11,7 +11,7 @@ use std::time::Instant;
 use oqto_control::{Cursor, Event, Session};
 use oqto_tests::bench::{
     Effort, House, Plan, RunnerProgram, Spread, Table, children, cpu_s, generate_if_asked, now_ns, ratio,
-    runtime, stamp_of_delta, this_program, tree,
+    run, stamp_of_delta, this_program, tree,
 };
 use tokio::task::JoinSet;
 
@@ -24,11 +24,11 @@ fn main() -> ExitCode {
     }
     let effort = Effort::asked();
     let program = RunnerProgram::ready();
-    runtime().block_on(measure(effort, &program));
+    run(measure(effort, program));
     ExitCode::SUCCESS
 }
 
-async fn measure(effort: Effort, program: &RunnerProgram) {
+async fn measure(effort: Effort, program: RunnerProgram) {
     let rounds = effort.of(3, 15);
     let lines = effort.of(100_000, 1_000_000);
     println!("harness -> subscriber, {DELTA_LEN}-byte deltas, {rounds} rounds of {lines}");
@@ -52,7 +52,7 @@ async fn measure(effort: Effort, program: &RunnerProgram) {
             per_second: None,
             delta_len: DELTA_LEN,
         };
-        let house = House::open(program).await;
+        let house = House::open(&program).await;
         let mut sessions = Vec::new();
         for _ in 0..count {
             sessions.push(house.session().await);

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Child;
 use std::task::{Context, Poll};
@@ -114,8 +114,8 @@ fn identity(certificates: &Certificates, name: &str) -> Identity {
 }
 
 /// Serves until it is killed.
-pub(crate) async fn serve(dir: &Path) {
-    let certificates = Certificates::found(dir);
+pub(crate) async fn serve(dir: PathBuf) {
+    let certificates = Certificates::found(&dir);
     let tls = ServerTlsConfig::new()
         .identity(identity(&certificates, "server"))
         .client_ca_root(Certificate::from_pem(certificates.pem("root.pem")));

@@ -12,13 +12,15 @@ pub use websocket::WebSocket;
 
 use std::process::ExitCode;
 
+use oqto_tests::bench::run;
+
 /// Is a peer's server, when the command line asks for one; `None`: the bench goes on.
 #[must_use]
 pub fn serve_if_asked() -> Option<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--grpc", dir] => oqto_tests::bench::runtime().block_on(grpc::serve(dir.as_ref())),
-        ["--websocket", dir] => oqto_tests::bench::runtime().block_on(websocket::serve(dir.as_ref())),
+        ["--grpc", dir] => run(grpc::serve(dir.into())),
+        ["--websocket", dir] => run(websocket::serve(dir.into())),
         _ => return None,
     }
     Some(ExitCode::SUCCESS)

@@ -14,7 +14,7 @@ use oqto_control::{Cursor, Event, Session};
 use oqto_peers::{Asked, Grpc, Messages, WebSocket, serve_if_asked};
 use oqto_tests::bench::{
     Bare, Effort, House, Plan, RunnerProgram, Spread, Table, Taker, bare_if_asked, children, cpu_s,
-    generate_if_asked, now_ns, ratio, runtime, session_of, stamp_of_delta,
+    generate_if_asked, now_ns, ratio, run, session_of, stamp_of_delta,
 };
 
 const DELTA_LEN: usize = 100;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
     let effort = Effort::asked();
     let program = RunnerProgram::ready();
-    runtime().block_on(measure(effort, &program));
+    run(measure(effort, program));
     ExitCode::SUCCESS
 }
 
@@ -41,8 +41,8 @@ struct Ways {
     session: Session,
 }
 
-async fn measure(effort: Effort, program: &RunnerProgram) {
-    let house = House::open(program).await;
+async fn measure(effort: Effort, program: RunnerProgram) {
+    let house = House::open(&program).await;
     let session = house.session().await;
     let ways = Ways {
         bare: Bare::open().await,

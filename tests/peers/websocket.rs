@@ -1,7 +1,7 @@
 //! WebSocket: tokio-tungstenite over tokio-rustls, a binary message at a time, flushed when nothing more is ready.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 
@@ -92,8 +92,8 @@ impl WebSocket {
 }
 
 /// Serves until it is killed.
-pub(crate) async fn serve(dir: &Path) {
-    let acceptor = TlsAcceptor::from(Arc::new(Certificates::found(dir).server(ALPN)));
+pub(crate) async fn serve(dir: PathBuf) {
+    let acceptor = TlsAcceptor::from(Arc::new(Certificates::found(&dir).server(ALPN)));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .expect("a free port");

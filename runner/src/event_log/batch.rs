@@ -180,11 +180,21 @@ impl Chunk {
     }
 }
 
-/// Chunks that follow one another as one, neighbouring deltas merged. None when there is none.
-pub(super) fn join(chunks: &[Chunk]) -> Option<Chunk> {
-    let [first, .., last] = chunks else {
-        return chunks.first().cloned();
-    };
+/// Chunks that follow one another as one; None when there is none. For a reader that is behind neighbouring deltas are
+/// merged: one that has several commits to read, or with these is not at `newest_seq` yet.
+pub(super) fn join(chunks: &[Chunk], newest_seq: u64) -> Option<Chunk> {
+    let (first, last) = (chunks.first()?, chunks.last()?);
+    if let [only] = chunks {
+        let bytes = if only.last_seq < newest_seq {
+            merged(&only.bytes)
+        } else {
+            only.bytes.clone()
+        };
+        return Some(Chunk {
+            bytes,
+            ..only.clone()
+        });
+    }
     let mut joined = Vec::with_capacity(chunks.iter().map(|chunk| chunk.bytes.len()).sum());
     for chunk in chunks {
         joined.extend_from_slice(&chunk.bytes);
@@ -229,6 +239,10 @@ fn frame_end(bytes: &[u8], at: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use oqto_protocol::event::{Event, Numbered, TextDelta};
+    use oqto_protocol::frame::{self, Frame};
+    use oqto_protocol::id::MessageId;
+
     use super::*;
 
     fn frames(count: u8) -> Bytes {
@@ -248,6 +262,38 @@ mod tests {
         assert_eq!(new(frames(2).slice(..9)), BadBatch::Cut { at: 5 });
         assert_eq!(new(Bytes::from_static(&[255; 8])), BadBatch::Cut { at: 0 });
         assert_eq!(Batch::new(0, frames(1), Sync::Power), Err(BadBatch::Zero));
+    }
+
+    #[test]
+    fn a_reader_at_the_end_gets_every_delta_and_one_behind_gets_neighbours_as_one() {
+        let mut bytes = Vec::new();
+        for seq in 1..=3 {
+            let event = Event::TextDelta(TextDelta {
+                message_id: MessageId::numbered(7),
+                delta: seq.to_string(),
+                content_index: 0,
+            });
+            let numbered = Numbered {
+                epoch: 1,
+                seq,
+                first_seq: None,
+                ts: 5,
+                event,
+            };
+            frame::append(&numbered, &mut bytes).unwrap();
+        }
+        let chunk = Chunk {
+            first_seq: 1,
+            last_seq: 3,
+            bytes: bytes.into(),
+        };
+        let at_the_end = join(std::slice::from_ref(&chunk), 3).unwrap();
+        assert_eq!(at_the_end, chunk);
+        let behind = join(std::slice::from_ref(&chunk), 4).unwrap();
+        assert_eq!(behind.seqs(), 1..=3);
+        let (one, rest) = Frame::split(&behind.bytes, usize::MAX).unwrap().unwrap();
+        let one: Numbered = one.body().unwrap();
+        assert_eq!((one.first_seq, one.seq, rest.len()), (Some(1), 3, 0));
     }
 
     #[test]

@@ -331,7 +331,7 @@ impl SessionLog {
         let key = self.session.key;
         // What is there was committed before it was put there.
         let recent = lock(&self.shared.tail).read(key, after_seq, max_bytes);
-        if let Some(chunk) = recent.and_then(|chunks| batch::join(&chunks)) {
+        if let Some(chunk) = recent.and_then(|chunks| batch::join(&chunks, through_seq)) {
             return Ok(Some(Durable::new(chunk)));
         }
         let ask = |reply| Ask::Events {

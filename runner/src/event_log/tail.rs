@@ -4,11 +4,12 @@ use std::collections::{HashMap, VecDeque};
 
 use super::batch::Chunk;
 
-/// How much one session may hold, in bytes: what a subscriber can fall behind by before it reads from the disk.
-const SESSION_MAX: usize = 256 * 1024;
+/// How much one session may hold, in bytes: what a subscriber can fall behind by before it reads from the disk. Twice what
+/// is committed at once, or a single commit would put out what nobody can have read yet.
+const SESSION_MAX: usize = 2 * 1024 * 1024;
 
 /// How much all sessions of a store may hold, in bytes.
-const TOTAL_MAX: usize = 2 * 1024 * 1024;
+const TOTAL_MAX: usize = 4 * 1024 * 1024;
 
 /// How many entries of the order may be of chunks that were given up, beside as many as there are chunks.
 const ORDER_SLACK: usize = 64;
@@ -82,6 +83,11 @@ impl Tail {
         Some(read)
     }
 
+    /// Gives everything up: who follows closely has read it, and memory is for what is busy.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// Forgets a session that was deleted.
     pub(super) fn remove(&mut self, session: i64) {
         if let Some(recent) = self.sessions.remove(&session) {
@@ -152,11 +158,24 @@ mod tests {
     fn a_busy_session_beside_an_idle_one_leaves_no_trace_of_what_it_gave_up() {
         let mut tail = Tail::default();
         tail.push(1, chunk(1, 10));
-        for seq in 1..=10_000 {
+        for seq in 1..=500 {
             tail.push(2, chunk(seq, SESSION_MAX / 4));
         }
         assert!(tail.order.len() < 100, "{}", tail.order.len());
         assert_eq!(tail.read(1, 0, usize::MAX).unwrap()[0].first_seq, 1);
+    }
+
+    #[test]
+    fn what_was_cleared_is_left_to_the_disk_and_what_comes_then_is_held_again() {
+        let mut tail = Tail::default();
+        tail.push(1, chunk(1, 10));
+        tail.clear();
+        assert_eq!(
+            (tail.bytes, tail.count, tail.read(1, 0, usize::MAX)),
+            (0, 0, None)
+        );
+        tail.push(1, chunk(2, 10));
+        assert_eq!(tail.read(1, 1, usize::MAX).unwrap()[0].first_seq, 2);
     }
 
     #[test]

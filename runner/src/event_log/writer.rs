@@ -39,7 +39,7 @@ const CHECKPOINT_STEP: u64 = 16 * 1024 * 1024;
 /// come without a pause nobody else can empty it.
 const WAL_MAX: u64 = 64 * 1024 * 1024;
 
-/// After this long without a commit what is left is moved into the file.
+/// After this long without a commit what is left is moved into the file, and what memory holds of it is let go.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// How much is committed before it is asked again whether something has to go, in bytes: below what a step lets go of, so
@@ -269,6 +269,7 @@ impl Writer {
         if std::mem::take(&mut self.unmoved) > 0 {
             self.shared.ask_checkpoint();
             shrink(&self.store);
+            lock(&self.shared.tail).clear();
         }
     }
 

@@ -28,8 +28,9 @@ use crate::session::{
 use crate::shim::tape::Start;
 use crate::shim::{Exit, Kind, Record, Target, WriteId};
 
-/// How many bytes of events are appended at once. More makes commits rarer and the first of them later.
-const BATCH_LEN: usize = 128 * 1024;
+/// From how many bytes on events are appended. What one record of the tape holds comes on top; both together are to fit
+/// in what a subscriber reads at once, or every row is read twice.
+const BATCH_LEN: usize = 64 * 1024;
 
 /// Where a replay begins, kept with the events that came before it. Any build reads those of any other.
 #[derive(Serialize, Deserialize)]

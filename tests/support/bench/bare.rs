@@ -62,8 +62,19 @@ pub fn bare_if_asked() -> Option<ExitCode> {
         }
         _ => return None,
     };
-    runtime().block_on(listen(tls, name));
+    run(listen(tls, name));
     Some(ExitCode::SUCCESS)
+}
+
+/// Runs a bench as a task, as an embedder would: where the thread that starts the runtime polls it, every event has to
+/// wake one thread more.
+///
+/// # Panics
+/// When the bench does.
+pub fn run(bench: impl Future<Output = ()> + Send + 'static) {
+    let runtime = runtime();
+    let ended = runtime.block_on(runtime.spawn(bench));
+    ended.expect("the bench");
 }
 
 /// The runtime of both ends of every transport: as many threads as the runner has.
@@ -71,7 +82,7 @@ pub fn bare_if_asked() -> Option<ExitCode> {
 /// # Panics
 /// When the host gives no threads.
 #[must_use]
-pub fn runtime() -> tokio::runtime::Runtime {
+fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

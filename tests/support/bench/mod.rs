@@ -11,7 +11,7 @@ mod frames;
 mod generator;
 mod house;
 
-pub use bare::{Bare, Raw, announced, bare_if_asked, end, runtime, session_of, this_program};
+pub use bare::{Bare, Raw, announced, bare_if_asked, end, run, session_of, this_program};
 pub use bed::Bed;
 pub use certificates::{Certificates, SERVER_NAME};
 pub use cpu::{children, cpu_s, tree};
