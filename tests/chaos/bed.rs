@@ -9,9 +9,9 @@ use nix::sys::signal::Signal;
 use oqto_tests::{Agents, Home, Model, Process, agents, built, end, signal, wait_until};
 
 use crate::dice::Dice;
-use crate::follower::{ROLE, Role, answers};
+use crate::follower::{ROLE, Role, answers, kept};
 use crate::net::{Net, RUNNER};
-use crate::plan::Place;
+use crate::plan::{PLACES, Place};
 
 /// The controls of a bed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +319,16 @@ impl Drop for Bed {
             let _ = child.wait();
         }
         if std::thread::panicking() {
+            for place in PLACES {
+                for who in [Who::Driver, Who::Watcher] {
+                    let heard = kept(&self.history(who), place);
+                    let last = heard.iter().rev().take(12).rev();
+                    let last: Vec<_> = last
+                        .map(|event| format!("{event:?}").chars().take(400).collect::<String>())
+                        .collect();
+                    eprintln!("what the {who:?} heard last of {place:?}: {last:#?}");
+                }
+            }
             // The home ends whatever is about it; these are to be waited for all the same.
             for runner in &mut self.runners {
                 let _ = runner.kill();

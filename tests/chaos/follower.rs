@@ -182,7 +182,10 @@ impl Role {
                 }
             };
             while answer.after.is_some_and(|after| rest <= after) {
-                let event = events.next().await.expect("the session goes on").unwrap();
+                let Some(event) = events.next().await else {
+                    panic!("{place:?} ended at {rest}, and its prompt {n} was taken at {answer:?}")
+                };
+                let event = event.unwrap();
                 rest = rest.max(self::rest(&event).unwrap_or(0));
             }
         }
@@ -265,7 +268,9 @@ fn append(path: &Path, line: &str) {
 /// The number of an event after which nothing more comes of a prompt.
 fn rest(envelope: &Envelope) -> Option<u64> {
     match envelope.event {
-        Event::AgentIdle(_) | Event::Recovered(_) | Event::SessionClosed(_) => envelope.seq,
+        Event::AgentIdle(_) | Event::Recovered(_) | Event::SessionDormant(_) | Event::SessionClosed(_) => {
+            envelope.seq
+        }
         _ => None,
     }
 }
