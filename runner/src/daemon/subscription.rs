@@ -29,6 +29,9 @@ const ACK_LEN_MAX: usize = 1024;
 /// How long a subscriber that has got all may take to acknowledge the last of it: its disk may be busy.
 const LAST_ACK_MAX: Duration = Duration::from_secs(30);
 
+/// The epoch in which every session begins.
+const FIRST_EPOCH: u32 = 1;
+
 /// Serves one subscription until its session or its peer is at an end.
 pub(super) async fn serve(
     mut stream: Stream,
@@ -117,15 +120,23 @@ async fn open(
         );
         return Err(Fault::new(FaultCode::NotFound, message));
     }
-    let epoch = newest.epoch;
-    let (seq, reset) = match followed.resume(cursor) {
+    // Not the newest epoch: what follows was told in the epoch where it goes on, and in later ones.
+    let (from, reset) = match followed.resume(cursor) {
         // What is forgotten is passed over here, and the answer says so.
-        Resume::After(seq) => (seq.max(oldest - 1), None),
+        Resume::After(seq) => {
+            let epoch = cursor.epoch.max(FIRST_EPOCH);
+            let seq = seq.max(oldest - 1);
+            (Cursor { epoch, seq }, None)
+        }
         Resume::Reset { seq, .. } if seq + 1 < oldest => return Err(expired(seq + 1, oldest)),
-        Resume::Reset { seq, .. } => (seq, Some(reset(epoch, seq))),
+        Resume::Reset { epoch, seq } => {
+            let epoch = u32::try_from(epoch).unwrap_or(u32::MAX);
+            let from = Cursor { epoch, seq };
+            (from, Some(reset(from)))
+        }
     };
     let subscribed = Subscribed {
-        cursor: Cursor { epoch, seq },
+        cursor: from,
         oldest,
         newest,
     };
@@ -140,8 +151,8 @@ fn expired(from: u64, oldest: u64) -> Fault {
     Fault::new(FaultCode::NotFound, message)
 }
 
-/// What a reader has beyond `seq` never happened.
-fn reset(epoch: u32, seq: u64) -> Numbered {
+/// What a reader has beyond the cursor never happened.
+fn reset(Cursor { epoch, seq }: Cursor) -> Numbered {
     Numbered {
         epoch,
         seq,

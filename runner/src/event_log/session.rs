@@ -10,6 +10,7 @@ use super::batch::{self, Batch, Chunk};
 use super::durable::Durable;
 use super::log::{ChangeError, Health, Shared, lock};
 use super::reader::{Ask, Page, ReadError};
+use super::resume::{Resume, resume};
 use super::writer::{Change, Job};
 
 /// What the store knows of a session when it is opened.
@@ -157,21 +158,6 @@ impl Pending {
         self.done.await.map_err(|_| Closed)?;
         Ok(Durable::new(self.last_seq))
     }
-}
-
-/// Where a reader goes on whose cursor came from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// Behind this number: everything it saw is what we have.
-    After(u64),
-    /// It saw events that were lost, or of no epoch that we know: it goes on behind `seq` of `epoch` and forgets
-    /// what it has past that.
-    Reset {
-        /// The epoch that holds now.
-        epoch: u64,
-        /// The last number that it shares with us.
-        seq: u64,
-    },
 }
 
 /// A handle on one session. Clones are the same session.
@@ -424,20 +410,6 @@ impl SessionLog {
     /// Where a reader goes on that saw `seq` of `epoch` last.
     #[must_use]
     pub fn resume(&self, epoch: u64, seq: u64) -> Resume {
-        let epochs = &self.session.epochs;
-        let last_of = match epochs.iter().position(|(known, _)| *known == epoch) {
-            Some(at) => epochs
-                .get(at + 1)
-                .map_or_else(|| self.last_seq(), |(_, after_seq)| *after_seq),
-            // Nothing of an epoch that we do not know is shared.
-            None => 0,
-        };
-        if seq <= last_of {
-            return Resume::After(seq);
-        }
-        Resume::Reset {
-            epoch: self.epoch(),
-            seq: last_of,
-        }
+        resume(&self.session.epochs, self.last_seq(), epoch, seq)
     }
 }
