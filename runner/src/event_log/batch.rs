@@ -110,14 +110,45 @@ impl Batch {
         self
     }
 
+    /// The number of its first event.
+    #[must_use]
+    pub fn first_seq(&self) -> u64 {
+        self.first_seq
+    }
+
     /// The number of its last event.
     #[must_use]
     pub fn last_seq(&self) -> u64 {
         self.last_seq
     }
 
+    /// Its frames, one after the other.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// What it must outlive.
+    #[must_use]
+    pub fn sync(&self) -> Sync {
+        self.sync
+    }
+
+    /// The messages that its events end.
+    #[must_use]
+    pub fn messages(&self) -> &[MessageRow] {
+        &self.messages
+    }
+
+    /// Its mark.
+    #[must_use]
+    pub fn mark(&self) -> Option<&Bytes> {
+        self.mark.as_ref()
+    }
+
     /// What it costs in memory while it waits, in bytes.
-    pub(super) fn weight(&self) -> usize {
+    #[must_use]
+    pub fn weight(&self) -> usize {
         let messages = self
             .messages
             .iter()

@@ -31,6 +31,8 @@ pub enum Fact {
     Silent(Silence),
     /// The runner is stopping, and its sessions end with it.
     RunnerStops,
+    /// The clock was seen to be here, Unix milliseconds, when something was overdue.
+    Reached(u64),
 }
 
 /// A note that begins like one with facts and is none.
@@ -98,6 +100,8 @@ impl Session {
             Fact::Violation(violation) => violation,
             Fact::Silent(silence) => return self.silent(silence, out),
             Fact::RunnerStops => return self.runner_stops(out),
+            // It comes as a deadline.
+            Fact::Reached(_) => return,
         };
         match &mut self.stage {
             // What holds it is told first.

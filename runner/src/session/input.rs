@@ -32,7 +32,8 @@ pub enum Input<'a> {
     Left(&'a str),
     /// The harness that was to be started again was not. Not on the tape.
     NotStarted(&'a NotStarted),
-    /// The clock has reached [`super::Session::poll_timeout`]. Not on the tape.
+    /// The clock has reached [`super::Session::poll_timeout`], as a note on the tape says where there is a tape: what
+    /// was overdue when is a part of what happened, and a clock that is put back must not change it.
     Deadline,
 }
 

@@ -127,7 +127,8 @@ impl Session {
         }
     }
 
-    /// When to feed [`Input::Deadline`], Unix milliseconds: once the clock is there and the tape is read to its end.
+    /// When [`Input::Deadline`] is to be put on the tape, Unix milliseconds: once the clock is there and the tape is read to
+    /// its end.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         self.deadline().map(|at| at.saturating_add(DEADLINE_SLACK_MS))

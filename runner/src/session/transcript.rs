@@ -66,8 +66,9 @@ impl Transcript {
         self.next_idx
     }
 
-    /// Messages up to this number are there already.
+    /// Messages up to this number are there already; one that is open here and ends there is not ended a second time.
     pub(super) fn catch_up(&mut self, next_idx: u64) {
+        self.open.take_if(|open| open.idx < next_idx);
         self.next_idx = self.next_idx.max(next_idx);
     }
 

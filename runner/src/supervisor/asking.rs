@@ -29,8 +29,7 @@ pub struct Unkept<W> {
 }
 
 /// What a sender is told whose command cannot be kept for want of room, and why there is none.
-#[must_use]
-pub fn no_room(envelope: &CommandEnvelope, why: &str) -> Reply {
+fn no_room(envelope: &CommandEnvelope, why: &str) -> Reply {
     let fault = Fault::new(
         FaultCode::Storage,
         format!(
@@ -69,6 +68,25 @@ impl<W> Mind<W> {
             }
             Err(fault) => Some((who, Reply::refused(id, envelope.command.name(), fault))),
         }
+    }
+
+    /// Takes a command while the log takes nothing. One that is on its way already is answered in its turn; any other
+    /// has no effect, and its sender is told so at once rather than left waiting.
+    pub fn ask_while_full(&mut self, envelope: &CommandEnvelope, why: &str, who: W) -> Option<(W, Reply)> {
+        let id = envelope.id;
+        if let Some(kept) = self.core.kept_reply(id) {
+            return Some((who, kept.clone()));
+        }
+        if let Some(waiters) = self.waiting.get_mut(&id) {
+            waiters.push(who);
+            return None;
+        }
+        // The runner before may have put it on the tape, further on than was read.
+        let reply = match self.reading().replays() {
+            true => read_again(envelope, why),
+            false => no_room(envelope, why),
+        };
+        Some((who, reply))
     }
 
     /// Has a command put on the tape, from where it comes back to be carried out.
@@ -128,21 +146,32 @@ impl<W> Mind<W> {
     /// the command can be told: it has no effect.
     pub fn refused(&mut self, id: WriteId, why: Refusal, now: u64) -> Option<Unkept<W>> {
         if why == Refusal::Closed {
-            // The harness is ending: whoever waits is told when it is known whether it is started again.
-            self.writes.closed(id);
+            // The harness is ending: whoever waits is told when it is known whether it is started again. That something
+            // is overdue is of no interest any more.
+            match self.tick == Some(id) {
+                true => self.writes.done(id),
+                false => self.writes.closed(id),
+            }
             return None;
         }
         let Some(note) = self.writes.refused(id) else {
             self.retry_at.get_or_insert(now + RETRY_MS);
             return None;
         };
+        let is_full = why == Refusal::NoSpace;
         let mut unkept = Unkept {
             id,
             answers: Vec::new(),
             kill: false,
         };
+        if self.tick == Some(id) {
+            // That it did not go in time cannot be kept now; that it goes need not wait for that.
+            unkept.kill = is_full && self.state() == SessionState::Stopping;
+            self.writes.put_back(note);
+            self.retry_at.get_or_insert(now + RETRY_MS);
+            return Some(unkept);
+        }
         if let Ok(envelope) = decode_all::<CommandEnvelope>(&note.bytes) {
-            let is_full = why == Refusal::NoSpace;
             unkept.kill = is_full && matches!(envelope.command, Command::SessionClose(_));
             let reply = if is_full {
                 no_room(&envelope, "the runner's disk is full")
@@ -162,6 +191,17 @@ fn too_far_ahead(envelope: &CommandEnvelope) -> Reply {
     let fault = Fault::new(
         FaultCode::Busy,
         "the harness said more than was read yet, so the command has no effect; send it again later",
+    );
+    Reply::refused(envelope.id, envelope.command.name(), fault)
+}
+
+fn read_again(envelope: &CommandEnvelope, why: &str) -> Reply {
+    let fault = Fault::new(
+        FaultCode::Storage,
+        format!(
+            "{why}, and whether the runner before took the command is not known yet; make room and send it again under \
+             the same id"
+        ),
     );
     Reply::refused(envelope.id, envelope.command.name(), fault)
 }

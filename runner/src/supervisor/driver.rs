@@ -17,7 +17,6 @@ use oqto_protocol::reply::Reply;
 use oqto_protocol::session::{SessionInfo, SessionState};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::asking::no_room;
 use super::begin::{Body, Lives};
 use super::facts::Facts;
 use super::farewell::Tape;
@@ -166,7 +165,8 @@ impl Driver {
             if self.mind.state() == SessionState::Closed {
                 return Ok(Over::Closed);
             }
-            if std::mem::take(&mut self.was_gone) && !more {
+            if self.was_gone && !more {
+                self.was_gone = false;
                 self.find_gone().await?;
             } else if self.mind.is_down() {
                 if let Some(over) = self.lie_down().await? {
@@ -463,7 +463,9 @@ impl Driver {
                         if let (Command::SessionClose(_), Some(shim)) = (&envelope.command, &mut *shim) {
                             shim.kill().await;
                         }
-                        let _ = reply.send(no_room(&envelope, &trouble.unwrap_or_default()));
+                        if let Some((waiter, reply)) = mind.ask_while_full(&envelope, &trouble.unwrap_or_default(), reply) {
+                            let _ = waiter.send(reply);
+                        }
                     }
                     Ask::Stop(_) => *leaving = true,
                 },

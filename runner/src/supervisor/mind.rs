@@ -17,6 +17,7 @@ use oqto_protocol::policy::SandboxReport;
 use oqto_protocol::reply::Reply;
 use oqto_protocol::session::{SessionInfo, SessionState, SessionStatus};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::ledger::Ledger;
 use super::reading::Reading;
@@ -102,6 +103,8 @@ pub struct Mind<W> {
     pub(super) writes: Writes,
     /// When those that there was no room for are tried again.
     pub(super) retry_at: Option<u64>,
+    /// The note that something is overdue, on its way to the tape and back.
+    pub(super) tick: Option<WriteId>,
     reading: Reading,
     ledger: Ledger,
     actions: Vec<Action>,
@@ -208,6 +211,7 @@ impl<W> Mind<W> {
             waiting: HashMap::new(),
             writes: Writes::default(),
             retry_at: None,
+            tick: None,
             reading: Reading::new(tape, tape_len),
             ledger: Ledger::new(log.epoch, seq, log.seq),
             actions: Vec::new(),
@@ -230,6 +234,7 @@ impl<W> Mind<W> {
         self.reading = Reading::new(0, tape_len);
         self.writes.next_tape();
         self.retry_at = None;
+        self.tick = None;
     }
 
     /// Which start of the harness this is, from 0.
@@ -373,8 +378,17 @@ impl<W> Mind<W> {
 
     /// Gives what was seen from outside to the core.
     fn see(&mut self, facts: &[Fact], now: u64) -> Vec<Deed> {
-        let steps = facts.iter().flat_map(|fact| self.step(&Input::Seen(fact), now));
-        steps.collect()
+        let mut deeds = Vec::new();
+        for fact in facts {
+            deeds.extend(match fact {
+                Fact::Reached(at) => {
+                    self.tick = None;
+                    self.step(&Input::Deadline, *at)
+                }
+                _ => self.step(&Input::Seen(fact), now),
+            });
+        }
+        deeds
     }
 
     /// Gives what the sandbox's last stage reported to the core.
@@ -511,19 +525,29 @@ impl<W> Mind<W> {
     /// When [`Mind::expire`] or [`Mind::next_write`] is to be called, once the tape is read to its end.
     #[must_use]
     pub fn wake_at(&self) -> Option<u64> {
-        self.core.poll_timeout().into_iter().chain(self.retry_at).min()
+        let is_told = self.tick.is_some() && !self.is_down();
+        let deadline = self.core.poll_timeout().filter(|_| !is_told);
+        deadline.into_iter().chain(self.retry_at).min()
     }
 
-    /// The clock is at `now`: what is overdue is said to be.
+    /// The clock is at `now`. When something is overdue, that goes onto the tape and happens when it is read back, for
+    /// the same reason as a command: what is read again must not depend on when the clock was looked at. Without a tape
+    /// it happens at once.
     pub fn expire(&mut self, now: u64) -> Vec<Deed> {
-        let is_due = self.core.poll_timeout().is_some_and(|at| at <= now);
-        if is_due {
+        if self.core.poll_timeout().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        if self.is_down() {
             let deeds = self.step(&Input::Deadline, now);
             self.mark_rest();
-            deeds
-        } else {
-            Vec::new()
+            return deeds;
         }
+        if self.tick.is_none() {
+            let tick = tick_id(now, self.reading.at());
+            self.tick = Some(tick);
+            self.note(tick, Fact::note(&[Fact::Reached(now)]));
+        }
+        Vec::new()
     }
 
     /// The next write that is to be sent, which then counts as sent; none while something further on the tape may say
@@ -577,4 +601,16 @@ impl<W> Mind<W> {
         self.worked &= !now;
         now
     }
+}
+
+/// Names the note that something was overdue at `now`, made when the tape was read so far.
+fn tick_id(now: u64, tape: u64) -> WriteId {
+    let digest = Sha256::new()
+        .chain_update("reached")
+        .chain_update(now.to_le_bytes())
+        .chain_update(tape.to_le_bytes())
+        .finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    id
 }

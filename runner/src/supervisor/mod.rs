@@ -62,7 +62,7 @@ pub use settings::{HarnessSettings, HealthSettings, Settings};
 /// What decides in a driver, for a simulation of the world around it.
 #[cfg(feature = "simulation")]
 pub mod simulation {
-    pub use super::asking::{Unkept, no_room};
+    pub use super::asking::Unkept;
     pub use super::mind::{Deed, Mind, Origin, Said};
     pub use super::reading::Reading;
     pub use super::writes::Write;

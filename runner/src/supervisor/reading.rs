@@ -128,18 +128,23 @@ impl Reading {
         self.needed = self.needed.max(at);
     }
 
-    /// What the shim is to be told, when that is worth it: how far the tape was read, and below what it is not needed
-    /// again, which is where a replay would begin whose mark is kept. `committed` is the last event that is. Not at
-    /// every record: the shim only has to know before it is far ahead.
-    pub fn news(&mut self, committed: u64) -> Option<(u64, u64)> {
+    /// How far the tape was read, and below what it is not needed again, which is where a replay would begin whose mark
+    /// is kept. `committed` is the last event that is.
+    pub fn position(&mut self, committed: u64) -> (u64, u64) {
         while let Some((_, tape)) = self.marks.front().filter(|(seq, _)| *seq <= committed) {
             self.needed = *tape;
             self.marks.pop_front();
         }
-        let (read, needed) = self.told;
-        let is_news = self.at - read >= CONSUMED_STEP || self.needed - needed >= CONSUMED_STEP;
+        (self.at, self.needed)
+    }
+
+    /// The position, when it is worth telling the shim. Not at every record: it only has to know before it is far
+    /// ahead.
+    pub fn news(&mut self, committed: u64) -> Option<(u64, u64)> {
+        let (at, needed) = self.position(committed);
+        let is_news = at - self.told.0 >= CONSUMED_STEP || needed - self.told.1 >= CONSUMED_STEP;
         is_news.then(|| {
-            self.told = (self.at, self.needed);
+            self.told = (at, needed);
             self.told
         })
     }

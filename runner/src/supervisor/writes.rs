@@ -108,6 +108,12 @@ impl Writes {
         notes.into()
     }
 
+    /// There was no room for it, and it waits all the same.
+    pub(super) fn put_back(&mut self, write: Write) {
+        let stage = Stage::Refused;
+        self.waiting.push_back(Write { stage, ..write });
+    }
+
     /// Those that there was no room for have their turn again.
     pub(super) fn retry(&mut self) {
         for write in &mut self.waiting {
