@@ -36,6 +36,9 @@ const KILLS: &str = "OQTO_CHAOS_KILLS";
 /// How often something is killed in every run of the tests.
 const KILLS_SHORT: u32 = 20;
 
+/// How often a session's own processes are killed in a run so short: one that dies more often stays down for a minute.
+const INSIDE_SHORT: usize = 3;
+
 /// How long everything may take to come to rest once nothing is broken any more.
 const REST_MAX: Duration = Duration::from_secs(120);
 
@@ -107,6 +110,8 @@ fn whatever_is_killed_nothing_is_lost_and_nothing_is_done_twice() {
         bed: Bed::new(net),
         dice: Dice::new(seed),
         kills: 0,
+        is_short: kills <= KILLS_SHORT,
+        died: Vec::new(),
         gone_since: None,
         next_runner: None,
     };
@@ -117,6 +122,9 @@ struct Chaos {
     bed: Bed,
     dice: Dice,
     kills: u32,
+    is_short: bool,
+    /// Sessions of which something was killed, each time.
+    died: Vec<Place>,
     /// Since when no runner lives.
     gone_since: Option<Instant>,
     /// When this test starts the next one; the library may be faster.
@@ -165,8 +173,12 @@ impl Chaos {
             Fault::Inside => {
                 let mortal: Vec<_> = PLACES.into_iter().filter(|place| place.is_mortal()).collect();
                 let place: Place = *self.dice.one_of(&mortal);
+                if self.is_short && self.died.iter().filter(|died| **died == place).count() == INSIDE_SHORT {
+                    return;
+                }
                 if let Some(what) = self.bed.kill_inside(place, &mut self.dice) {
                     println!("           {place:?}: {what}");
+                    self.died.push(place);
                     self.kills += 1;
                 }
             }
