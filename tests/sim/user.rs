@@ -14,6 +14,9 @@ use crate::plan::{Flaw, Plan};
 use crate::store::Kept;
 use crate::world::{CONTROLS, Happening, Place, Upward, World, command_id};
 
+/// How long a user that interrupted waits for the end of what it interrupted, in milliseconds.
+const PATIENCE_MS: u64 = 25_000;
+
 /// How often one prompt is tried.
 const TRIES_MAX: u32 = 200;
 
@@ -120,6 +123,16 @@ impl World {
         }
     }
 
+    /// A user waits no longer for the end of a prompt that it interrupted.
+    pub(crate) fn give_up(&mut self, session: usize, prompt: usize) {
+        let user = &mut self.users[session];
+        if user.next == prompt && matches!(user.stage, Stage::Waits(_)) {
+            user.stage = Stage::Ready;
+            user.next += 1;
+            self.soon(1, Happening::UserActs { session });
+        }
+    }
+
     fn ask_next(&mut self, session: usize) {
         let user = &mut self.users[session];
         let command = match user.prompts.get(user.next) {
@@ -170,6 +183,10 @@ impl World {
         }
         user.is_off_script = true;
         user.commands += 1;
+        // What is interrupted before it has begun never ends.
+        let prompt = user.next;
+        self.soon(PATIENCE_MS, Happening::UserGivesUp { session, prompt });
+        let user = &mut self.users[session];
         let envelope = Box::new(envelope(session, user.commands, Command::Abort(Abort {})));
         // From the other control: several may follow one session.
         let control = (user.control + 1) % CONTROLS;

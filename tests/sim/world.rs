@@ -105,6 +105,10 @@ pub(crate) enum Happening {
     UserActs {
         session: usize,
     },
+    UserGivesUp {
+        session: usize,
+        prompt: usize,
+    },
 }
 
 /// What a control sends.
@@ -422,6 +426,7 @@ impl World {
                 session,
             } => self.keep(control, life, session),
             Happening::UserActs { session } => self.act(session),
+            Happening::UserGivesUp { session, prompt } => self.give_up(session, prompt),
         }
     }
 }

@@ -103,7 +103,11 @@ impl Ledger {
         }
         let capacity = self.frames.len();
         let frames = std::mem::replace(&mut self.frames, Vec::with_capacity(capacity.min(64 * 1024)));
-        let sync = std::mem::replace(&mut self.sync, Sync::Process);
+        let sync = match std::mem::replace(&mut self.sync, Sync::Process) {
+            // The tape below a mark is given back: a mark that power could take would leave nothing to begin at.
+            _ if mark.is_some() => Sync::Power,
+            sync => sync,
+        };
         let messages = std::mem::take(&mut self.messages);
         let batch = Batch::new(self.first, Bytes::from(frames), sync).map(|batch| {
             let batch = batch.with_messages(messages);
