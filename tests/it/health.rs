@@ -56,11 +56,8 @@ impl Bed {
     async fn with_pi(ending: &str, staying: &str, health: &str) -> Self {
         let home = Home::new();
         let text = SILENT_PI.replace("ENDING", ending).replace("STAYING", staying);
-        let program = home.program("pi/pi", &text);
-        home.configure(&format!(
-            "[harness.pi]\nprogram = {program:?}\nconfig_dir = {:?}\n[health]\n{health}\n",
-            home.path("harness-config")
-        ));
+        home.program("pi/pi", &text);
+        configure(&home, health);
         let control = home.control();
         let runner = control.local().await.unwrap();
         Self {
@@ -138,6 +135,14 @@ impl Bed {
     }
 }
 
+fn configure(home: &Home, health: &str) {
+    home.configure(&format!(
+        "[harness.pi]\nprogram = {:?}\nconfig_dir = {:?}\n[health]\n{health}\n",
+        home.path("pi/pi"),
+        home.path("harness-config")
+    ));
+}
+
 /// The next note whose text has these words.
 async fn note(watch: &mut Watch, words: &str) -> String {
     let event = watch
@@ -210,7 +215,9 @@ async fn a_silence_is_told_once_and_nothing_is_done_about_it_by_itself() {
     assert!(told.starts_with("pi has said nothing for "), "{told}");
     let seen = |tape: &[u8]| tape.windows(8).filter(|at| at == b"\"silent\"").count();
     assert_eq!(seen(&fs::read(bed.tape(session.id())).unwrap()), 1);
-    // The next runner sees the same silence, and the session knows it already.
+    // The next runner sees the same silence, later, and the session knows it already. Had it lasted as long as before, the
+    // shim would know the note.
+    configure(&bed.home, "silent_warn_s = 2");
     bed.next_runner().await;
     wait_until("the next runner to see the silence", || {
         (seen(&fs::read(bed.tape(session.id())).unwrap()) == 2).then_some(())
