@@ -24,15 +24,11 @@ fn write(value: impl bincode::Encode, out: &mut Vec<u8>) {
     debug_assert!(written.is_ok());
 }
 
-/// Reads a value and says how many bytes it took.
-fn read<T: bincode::Decode<()>>(
-    input: &mut Input<'_>,
-    what: &'static str,
-) -> Result<(T, usize), DecodeError> {
+fn read<T: bincode::Decode<()>>(input: &mut Input<'_>, what: &'static str) -> Result<T, DecodeError> {
     match bincode::decode_from_slice::<T, _>(input.rest(), CONFIG) {
         Ok((value, len)) => {
             input.take(len, what)?;
-            Ok((value, len))
+            Ok(value)
         }
         Err(bincode::error::DecodeError::UnexpectedEnd { .. }) => Err(DecodeError::Short(what)),
         Err(_) => Err(DecodeError::Malformed(what)),
@@ -47,7 +43,7 @@ macro_rules! primitives {
             }
 
             fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
-                read(input, $what).map(|(value, _)| value)
+                read(input, $what)
             }
         }
     )+};
@@ -63,25 +59,28 @@ impl Wire for u64 {
     }
 
     fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
-        // Nearly every number is short, and every event has a dozen.
-        if let Some(&short @ 0..=250) = input.rest().first() {
-            input.take(1, "number")?;
-            return Ok(Self::from(short));
-        }
-        let (value, len) = read::<Self>(input, "number")?;
-        // bincode also reads a small number from a long form. One number has one form here, else two readers of
-        // the same value could disagree about its digest.
-        let least = match len {
-            3 => 251,
-            5 => 1 << 16,
-            9 => 1 << 32,
-            _ => 0,
+        // As bincode reads it, in a fraction of the time: every event has a dozen numbers. A long form is for what has
+        // no shorter one, which bincode does not ask for. One number has one form here, else two readers of the same
+        // value could disagree about its digest.
+        let (value, least) = match u8::from_le_bytes(fixed(input)?) {
+            short @ 0..=250 => return Ok(Self::from(short)),
+            251 => (Self::from(u16::from_le_bytes(fixed(input)?)), 251),
+            252 => (Self::from(u32::from_le_bytes(fixed(input)?)), 1 << 16),
+            253 => (Self::from_le_bytes(fixed(input)?), 1 << 32),
+            254.. => return Err(DecodeError::Malformed("number")),
         };
         if value < least {
             return Err(DecodeError::Malformed("number"));
         }
         Ok(value)
     }
+}
+
+/// The next bytes, as many as the array has.
+fn fixed<const LEN: usize>(input: &mut Input<'_>) -> Result<[u8; LEN], DecodeError> {
+    let bytes = input.rest().first_chunk().ok_or(DecodeError::Short("number"))?;
+    input.take(LEN, "number")?;
+    Ok(*bytes)
 }
 
 macro_rules! narrow {
