@@ -668,7 +668,7 @@ impl World {
                 sub.seq += 1;
             }
             // Who is behind gets neighbouring deltas as one.
-            if sub.seq <= self.store.synced_seq(session) && self.dice.percent(40) {
+            if self.dice.percent(40) {
                 let mut merged = Vec::new();
                 splice::merge(&bytes, &mut merged);
                 bytes = merged;

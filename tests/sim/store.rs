@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use oqto_protocol::cursor::Cursor;
+use oqto_protocol::event::splice;
 use oqto_runner::event_log::{Batch, MessageRow, Resume, Sync, resume};
 
 use crate::dice::Dice;
@@ -57,6 +58,18 @@ impl Kept {
 
     pub(crate) fn mark(&self) -> Option<&Bytes> {
         self.marks.last().map(|(_, mark)| mark)
+    }
+
+    /// Gives up the deltas at its end: what followed them may be lost, and some reader may have them as one.
+    fn settle(&mut self) {
+        let frames: Vec<u8> = self
+            .events
+            .iter()
+            .flat_map(|stored| stored.frame.to_vec())
+            .collect();
+        if let Some((_, seq)) = splice::settled(&frames, 1) {
+            self.events.truncate(seq as usize);
+        }
     }
 
     /// Where a reader goes on that saw `cursor` last.
@@ -137,6 +150,7 @@ impl Store {
     pub(crate) fn open(&mut self, boot: u32) {
         if !self.clean && self.last_boot != boot && !self.flaws.forgets_epoch {
             for kept in &mut self.sessions {
+                kept.settle();
                 let next = kept.cursor().epoch + 1;
                 kept.epochs.push((next, kept.last_seq()));
             }
@@ -184,13 +198,6 @@ impl Store {
     /// Whether something waits to be committed.
     pub(crate) fn has_work(&self) -> bool {
         !self.queue.is_empty()
-    }
-
-    /// The last number that outlives the host's power.
-    pub(crate) fn synced_seq(&self, session: usize) -> u64 {
-        let mut unsynced = self.unsynced.iter().flatten();
-        let first = unsynced.find(|undo| undo.session == session);
-        first.map_or(self.sessions[session].last_seq(), |undo| undo.events as u64)
     }
 
     /// Commits what waits, or fails as a whole; the sessions that have something new.

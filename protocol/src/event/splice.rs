@@ -163,6 +163,27 @@ pub fn merge(frames: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&frames[at..]);
 }
 
+/// How much of whole `frames`, the first of which is number `first_seq`, no reader can have merged with what follows
+/// them: their bytes up to the end of the last one that is no delta, and its number. `None` when all of them are deltas.
+/// What is no whole frame is not ours to judge, and counts as one event.
+#[must_use]
+pub fn settled(frames: &[u8], first_seq: u64) -> Option<(usize, u64)> {
+    let (mut at, mut next_seq, mut settled) = (0, first_seq, None);
+    while let Some(frame) = frame_at(frames, at) {
+        at += frame.len();
+        let glance = Glance::of(frame);
+        let seq = glance.map_or(next_seq, |glance| glance.seq);
+        if glance.and_then(|glance| glance.piece()).is_none() {
+            settled = Some((at, seq));
+        }
+        next_seq = seq.saturating_add(1);
+    }
+    if at < frames.len() {
+        return Some((frames.len(), next_seq));
+    }
+    settled
+}
+
 /// Neighbouring pieces that are to be one.
 struct Run<'a> {
     /// The first one's frame.

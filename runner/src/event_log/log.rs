@@ -476,4 +476,52 @@ mod tests {
         assert_eq!(log.session("one").unwrap().epoch(), 2);
         log.close().await;
     }
+
+    #[tokio::test]
+    async fn after_an_unclean_boot_deltas_without_an_end_are_given_up_since_a_reader_may_have_them_as_one() {
+        use oqto_protocol::event::{AgentIdle, Event, Numbered, TextDelta};
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("events.db");
+        let log = EventLog::open_in_boot(&path, Retention::DEFAULT, 1, "first").unwrap();
+        let session = log.create_session("one", Bytes::new()).await.unwrap();
+        let delta = || {
+            Event::TextDelta(TextDelta {
+                message_id: "m-1".parse().unwrap(),
+                delta: "x".to_owned(),
+                content_index: 0,
+            })
+        };
+        let idle = || Event::AgentIdle(AgentIdle {});
+        // Events 1 to 3 in a row of their own, 4 and 5, then 6 and 7, which power takes.
+        for events in [
+            vec![idle(), delta(), delta()],
+            vec![delta(), delta()],
+            vec![delta(), idle()],
+        ] {
+            let first = session.last_seq() + 1;
+            let mut frames = Vec::new();
+            for (seq, event) in (first..).zip(events) {
+                let (epoch, first_seq, ts) = (1, None, seq);
+                let numbered = Numbered {
+                    epoch,
+                    seq,
+                    first_seq,
+                    ts,
+                    event,
+                };
+                oqto_protocol::frame::append(&numbered, &mut frames).unwrap();
+            }
+            let batch = Batch::new(first, frames.into(), Sync::Process).unwrap();
+            session.append(batch).await.unwrap().committed().await.unwrap();
+        }
+        log.close().await;
+        lose_power(&path, 5);
+
+        let log = EventLog::open_in_boot(&path, Retention::DEFAULT, 1, "second").unwrap();
+        let session = log.session("one").unwrap();
+        assert_eq!((session.epoch(), session.last_seq()), (2, 1));
+        assert_eq!(session.resume(1, 6), Resume::Reset { epoch: 2, seq: 1 });
+        assert_eq!(session.read(0, usize::MAX).await.unwrap().unwrap().seqs(), 1..=1);
+        log.close().await;
+    }
 }

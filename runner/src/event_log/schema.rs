@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use oqto_protocol::event::splice;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::session::Known;
@@ -330,6 +331,7 @@ fn begin_boot(store: &mut Connection, boot_id: &str) -> rusqlite::Result<()> {
             Ok((row.get(0)?, row.get(1)?))
         })?;
     if !clean && last_boot != boot_id {
+        settle(&change)?;
         change.execute_batch(
             "INSERT INTO epochs
              SELECT session, max(epoch) + 1,
@@ -341,6 +343,52 @@ fn begin_boot(store: &mut Connection, boot_id: &str) -> rusqlite::Result<()> {
     }
     change.execute("UPDATE store SET boot_id = ?1, clean = 0", params![boot_id])?;
     change.commit()
+}
+
+/// Gives up the deltas at the end of every session. Some that followed them may be lost, and a reader may have been told
+/// both as one event, of which it cannot give back a part. The message that they are of has no end; what the tape
+/// still has of it is told again, behind the new epoch's beginning.
+fn settle(change: &Connection) -> rusqlite::Result<()> {
+    let mut keys = change.prepare("SELECT key FROM sessions")?;
+    let keys = keys.query_map([], |row| row.get::<_, i64>(0))?;
+    for key in keys.collect::<Result<Vec<_>, _>>()? {
+        while settle_row(change, key)? {}
+    }
+    Ok(())
+}
+
+/// Gives up the deltas at the end of a session's newest row; whether the row before is to be looked at too.
+fn settle_row(change: &Connection, key: i64) -> rusqlite::Result<bool> {
+    let mut newest = change.prepare_cached(
+        "SELECT first_seq, last_seq, bytes FROM batches WHERE session = ?1 ORDER BY last_seq DESC LIMIT 2",
+    )?;
+    let mut rows = newest.query([key])?;
+    let Some(row) = rows.next()? else {
+        return Ok(false);
+    };
+    let (first_seq, last_seq): (u64, u64) = (row.get(0)?, row.get(1)?);
+    let bytes = row.get_ref(2)?.as_blob()?;
+    match splice::settled(bytes, first_seq) {
+        Some((_, seq)) if seq == last_seq => Ok(false),
+        Some((len, seq)) => {
+            let kept = bytes[..len].to_vec();
+            drop(rows);
+            let mut cut = change.prepare_cached(
+                "UPDATE batches SET last_seq = ?3, bytes = ?4 WHERE session = ?1 AND last_seq = ?2",
+            )?;
+            cut.execute(params![key, last_seq, seq, kept])?;
+            Ok(false)
+        }
+        // The only row says which number is next.
+        None if rows.next()?.is_none() => Ok(false),
+        None => {
+            drop(rows);
+            let mut give_up =
+                change.prepare_cached("DELETE FROM batches WHERE session = ?1 AND last_seq = ?2")?;
+            give_up.execute(params![key, last_seq])?;
+            Ok(true)
+        }
+    }
 }
 
 fn sessions(store: &Connection) -> rusqlite::Result<Vec<Known>> {
