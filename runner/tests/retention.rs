@@ -369,3 +369,57 @@ async fn a_session_has_one_mark_however_often_it_rests() {
     assert_eq!(log.session("one").unwrap().mark().unwrap(), vec![50; 1000]);
     log.close().await;
 }
+
+#[tokio::test]
+async fn a_mark_that_comes_by_itself_is_not_replaced_by_an_older_one_of_the_same_commit() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home), bounded(2 * MIB)).unwrap();
+    let (one, two) = (
+        log.create_session("one", Bytes::new()).await.unwrap(),
+        log.create_session("two", Bytes::new()).await.unwrap(),
+    );
+    let saying = one.clone();
+    let said = tokio::spawn(async move {
+        for at in 0..30 {
+            say(&saying, at, 4096).await;
+        }
+    });
+    full(&log).await;
+    // While nothing is committed both wait, and then they are one commit.
+    let batch = Batch::new(1, Bytes::from_static(&[2, 0, 0, 0, 9, 9]), Sync::Process).unwrap();
+    let older = two
+        .append(batch.with_mark(Bytes::from_static(b"older")))
+        .await
+        .unwrap();
+    let newer = two.put_mark(Bytes::from_static(b"newer")).await.unwrap();
+    while !said.is_finished() {
+        one.acknowledge(one.last_seq());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    said.await.unwrap();
+    older.committed().await.unwrap();
+    newer.await.unwrap();
+    log.close().await;
+    let log = EventLog::open(&store(&home), bounded(2 * MIB)).unwrap();
+    assert_eq!(log.session("two").unwrap().mark().unwrap(), "newer");
+    log.close().await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_waits_for_the_next_commit_or_for_a_moment_in_which_there_is_none() {
+    let home = tempfile::tempdir().unwrap();
+    let log = EventLog::open(&store(&home), Retention::DEFAULT).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    let acked = || number(&store(&home), "SELECT acked_seq FROM sessions");
+    let begun = Instant::now();
+    say(&session, 0, 1).await;
+    session.acknowledge(1);
+    until("it is kept by itself", || acked() == 1).await;
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    session.acknowledge(2);
+    say(&session, 1, 1).await;
+    assert_eq!(acked(), 2, "it is kept with the next commit");
+    session.acknowledge(3);
+    log.close().await;
+    assert_eq!(acked(), 3, "it is kept when the log is closed");
+}

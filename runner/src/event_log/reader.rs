@@ -130,7 +130,7 @@ fn events(
 ) -> rusqlite::Result<Option<Chunk>> {
     let mut select = store.prepare_cached(
         "SELECT first_seq, last_seq, bytes FROM batches
-         WHERE session = ?1 AND last_seq > ?2 AND last_seq <= ?3 ORDER BY last_seq",
+         WHERE session = ?1 AND last_seq > ?2 AND first_seq <= ?3 ORDER BY last_seq",
     )?;
     let mut rows = select.query(params![session, after_seq, through_seq])?;
     let Some(row) = rows.next()? else {
@@ -215,4 +215,39 @@ fn sessions(store: &Connection) -> rusqlite::Result<Vec<SessionRow>> {
         })
     })?;
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use oqto_protocol::event::{AgentIdle, Event, Numbered};
+    use oqto_protocol::frame;
+
+    use super::super::schema;
+    use super::*;
+
+    #[test]
+    fn an_event_that_came_to_stand_for_what_is_asked_for_while_it_was_asked_is_found() {
+        let home = tempfile::tempdir().unwrap();
+        let store = schema::open(&home.path().join("events.sqlite"), "boot", 1).unwrap();
+        let mut bytes = Vec::new();
+        let idle = Numbered {
+            epoch: 1,
+            seq: 20,
+            first_seq: Some(5),
+            ts: 1,
+            event: Event::AgentIdle(AgentIdle {}),
+        };
+        frame::append(&idle, &mut bytes).unwrap();
+        let insert = "INSERT INTO batches VALUES (1, 20, 5, 1, 1, ?1)";
+        store.writer.execute(insert, [&bytes]).unwrap();
+        // When 10 was the newest, deltas up to there were a row of their own.
+        let found = events(&store.reader, 1, 4, 10, 1024).unwrap().unwrap();
+        assert_eq!((found.first_seq, found.last_seq), (5, 20));
+        assert_eq!(events(&store.reader, 1, 20, 30, 1024).unwrap(), None);
+        assert_eq!(
+            events(&store.reader, 1, 2, 4, 1024).unwrap(),
+            None,
+            "not published yet"
+        );
+    }
 }

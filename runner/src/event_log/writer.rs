@@ -99,9 +99,10 @@ impl Job {
     fn sync(&self) -> Sync {
         match &self.change {
             Change::Append(batch) => batch.sync,
-            Change::Create { .. } | Change::PutState { .. } | Change::Delete => Sync::Power,
-            // One that is lost is repeated by reading more again.
-            Change::PutMark { .. } => Sync::Process,
+            // Also a mark: the tape below it is given back, so that there would be nothing to begin at.
+            Change::Create { .. } | Change::PutState { .. } | Change::PutMark { .. } | Change::Delete => {
+                Sync::Power
+            }
         }
     }
 }
@@ -119,7 +120,6 @@ pub(super) enum Order {
 struct Row {
     session: Arc<Session>,
     chunk: Chunk,
-    mark: Option<Bytes>,
 }
 
 pub(super) struct Writer {
@@ -217,12 +217,7 @@ impl Writer {
     /// What is ready, as much as is committed at once. Empty when nothing came for a while, or nothing will.
     fn gather(&mut self) -> Vec<Job> {
         if self.waiting.is_empty() && !self.closing {
-            let patience = if self.has_chores() {
-                IDLE
-            } else {
-                self.look_at.saturating_duration_since(clock::instant())
-            };
-            match self.orders.recv_timeout(patience) {
+            match self.next_order() {
                 Ok(order) => self.take(order),
                 Err(mpsc::RecvTimeoutError::Timeout) => return Vec::new(),
                 Err(mpsc::RecvTimeoutError::Disconnected) => self.closing = true,
@@ -244,6 +239,26 @@ impl Writer {
             group.push(job);
         }
         group
+    }
+
+    /// The next thing to do, or that nothing came for a while. What was acknowledged meanwhile is kept with the next
+    /// commit, or after that while: not at once, since a reader that follows closely acknowledges every commit.
+    fn next_order(&self) -> Result<Order, mpsc::RecvTimeoutError> {
+        let now = clock::instant();
+        loop {
+            let until = if self.has_chores() {
+                now + IDLE
+            } else {
+                self.look_at
+            };
+            match self
+                .orders
+                .recv_timeout(until.saturating_duration_since(clock::instant()))
+            {
+                Ok(Order::Look) => {}
+                next => return next,
+            }
+        }
     }
 
     fn take(&mut self, order: Order) {
@@ -448,7 +463,7 @@ impl Writer {
             "INSERT OR REPLACE INTO marks SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM sessions WHERE key = ?1)",
         )?;
         let now_ms = clock::unix_ms();
-        for Row { session, chunk, mark } in rows {
+        for Row { session, chunk } in rows {
             let Chunk {
                 first_seq,
                 last_seq,
@@ -462,14 +477,14 @@ impl Writer {
                 now_ms,
                 &bytes[..]
             ])?;
-            if let Some(mark) = mark {
-                put_mark.execute(params![session.key, &mark[..]])?;
-            }
+        }
+        for (session, mark) in marks(group) {
+            put_mark.execute(params![session, &mark[..]])?;
         }
         self.store.execute_batch("COMMIT")
     }
 
-    /// Everything about a job but its events, which become rows together with others.
+    /// Everything about a job but its events, which become rows together with others, and its mark.
     fn apply(&self, job: &Job) -> rusqlite::Result<()> {
         let store = &self.store;
         let Session {
@@ -498,10 +513,7 @@ impl Writer {
                 let mut update = store.prepare_cached("UPDATE sessions SET state = ?2 WHERE key = ?1")?;
                 update.execute(params![key, &state[..]])?;
             }
-            Change::PutMark { mark } => {
-                let mut put = store.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
-                put.execute(params![key, &mark[..]])?;
-            }
+            Change::PutMark { .. } => {}
             Change::Delete => {
                 // Its rows may be many, and go little by little.
                 store.execute("INSERT INTO leaving VALUES (?1)", [key])?;
@@ -565,7 +577,9 @@ impl Writer {
     }
 
     /// The note that nothing is missing goes to the disk with a sync, behind all that was committed before.
-    fn close(&self) {
+    fn close(&mut self) {
+        // One that is not kept is only said again.
+        drop(self.in_transaction(|_| Ok(())));
         let noted = self
             .store
             .execute_batch("PRAGMA synchronous = FULL; UPDATE store SET clean = 1");
@@ -622,12 +636,24 @@ fn row(batches: &[(&Arc<Session>, &Batch)]) -> Option<Row> {
         last_seq: last.last_seq,
         bytes,
     };
-    let mark = batches.iter().rev().find_map(|(_, batch)| batch.mark.clone());
     Some(Row {
         session: (*session).clone(),
         chunk,
-        mark,
     })
+}
+
+/// The newest mark of each session, whether it came with events or by itself: what lies before it on a tape is given
+/// back as soon as it is committed, so that an older one must never take its place.
+fn marks(group: &[Job]) -> BTreeMap<i64, &Bytes> {
+    let marks = group.iter().filter_map(|job| {
+        let mark = match &job.change {
+            Change::Append(batch) => batch.mark.as_ref()?,
+            Change::PutMark { mark } => mark,
+            Change::Create { .. } | Change::PutState { .. } | Change::Delete => return None,
+        };
+        Some((job.session.key, mark))
+    });
+    marks.collect()
 }
 
 impl Shared {

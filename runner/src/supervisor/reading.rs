@@ -132,7 +132,8 @@ impl Reading {
     /// is kept. `committed` is the last event that is.
     pub fn position(&mut self, committed: u64) -> (u64, u64) {
         while let Some((_, tape)) = self.marks.front().filter(|(seq, _)| *seq <= committed) {
-            self.needed = *tape;
+            // A later one that was kept by itself may be known already.
+            self.needed = self.needed.max(*tape);
             self.marks.pop_front();
         }
         (self.at, self.needed)
@@ -147,5 +148,23 @@ impl Reading {
             self.told = (at, needed);
             self.told
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_that_came_with_events_does_not_take_back_what_a_later_one_by_itself_gave_free() {
+        let mut reading = Reading::new(0, 10 * ALONE_STEP);
+        reading.read(100);
+        reading.mark(Bytes::new());
+        reading.take_mark(1).expect("a mark");
+        reading.read(2 * ALONE_STEP);
+        reading.mark(Bytes::new());
+        let (at, _) = reading.lone_mark().expect("much was read since");
+        reading.kept(at);
+        assert_eq!(reading.news(1), Some((2 * ALONE_STEP, 2 * ALONE_STEP)));
     }
 }
