@@ -97,7 +97,9 @@ fn a_damaged_event_log_is_set_aside_and_said_and_what_lives_is_told_again_in_a_n
     let beside = fs::read_dir(path.parent().unwrap()).unwrap();
     let aside: Vec<_> = beside
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.contains(".damaged-") && !name.ends_with("-wal") && !name.ends_with("-shm"))
+        .filter(|name| {
+            name.contains(".damaged-") && !["-wal", "-shm", "-damage"].iter().any(|end| name.ends_with(end))
+        })
         .collect();
     assert_eq!(aside.len(), 1, "{aside:?}");
     assert_eq!(

@@ -235,6 +235,13 @@ fn create(path: &Path, first_epoch: u64) -> Result<(), OpenError> {
 /// When it cannot be moved.
 pub fn set_aside(path: &Path, now_ms: u64) -> io::Result<PathBuf> {
     let aside = beside(path, &format!("{ASIDE}{now_ms}"));
+    // Whoever finds it half moved must not take what is left for a whole one: the note comes first and goes last.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(beside(path, NOTE))?
+        .sync_all()?;
     for suffix in ["-shm", "-wal", "", NOTE] {
         match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -251,11 +258,11 @@ pub fn set_aside(path: &Path, now_ms: u64) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// The stores that were set aside in this one's place, the newest last.
+/// The stores that were set aside in this one's place, each with when, Unix milliseconds; the newest last.
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub fn set_asides(path: &Path) -> io::Result<Vec<PathBuf>> {
+pub fn set_asides(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let (dir, prefix) = (path.parent().unwrap_or(Path::new("/")), beside(path, ASIDE));
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -264,8 +271,10 @@ pub fn set_asides(path: &Path) -> io::Result<Vec<PathBuf>> {
             .as_os_str()
             .as_bytes()
             .strip_prefix(prefix.as_os_str().as_bytes());
-        if time.is_some_and(|time| time.iter().all(u8::is_ascii_digit)) {
-            found.push(path);
+        // What SQLite keeps beside one has a longer name.
+        let time = time.and_then(|time| std::str::from_utf8(time).ok()?.parse().ok());
+        if let Some(time) = time {
+            found.push((time, path));
         }
     }
     found.sort();
@@ -421,4 +430,27 @@ fn sessions(store: &Connection) -> rusqlite::Result<Vec<Known>> {
         });
     }
     Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_store_that_was_moved_by_half_is_not_taken_for_a_whole_one() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("events.sqlite");
+        drop(open(&path, "boot", 1).unwrap());
+        fs::write(wal(&path), "its newest events").unwrap();
+        // Its journal goes, and then it cannot be moved itself.
+        let in_the_way = home.path().join("events.sqlite.damaged-7");
+        fs::create_dir(&in_the_way).unwrap();
+        set_aside(&path, 7).unwrap_err();
+        assert!(path.exists() && !wal(&path).exists());
+        assert!(matches!(open(&path, "boot", 1), Err(OpenError::Damaged { .. })));
+        fs::remove_dir(&in_the_way).unwrap();
+        let aside = set_aside(&path, 8).unwrap();
+        assert_eq!(set_asides(&path).unwrap(), [(8, aside)]);
+        assert!(open(&path, "boot", 9).is_ok());
+    }
 }

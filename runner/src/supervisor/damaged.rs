@@ -10,6 +10,7 @@ use oqto_protocol::event::{AgentError, Event, SessionClosed};
 use super::again::FindError;
 use super::begin::shim_dir;
 use super::create::end;
+use super::farewell::put_aside;
 use super::fleet::Supervisor;
 use super::handle::cursor;
 use super::ledger::Ledger;
@@ -45,27 +46,22 @@ impl Supervisor {
         store: &Arc<EventLog>,
     ) -> Result<Option<SessionLog>, FindError> {
         let asides = event_log::set_asides(&record.store).map_err(FindError::Aside)?;
-        let Some(aside) = asides.last() else {
+        // One that is younger was never in it: it was being made, or deleted.
+        let Some((_, aside)) = asides.last().filter(|(at, _)| *at >= record.created_at) else {
             return Ok(None);
         };
         let log = match store.session(record.id.as_str()) {
             Some(log) => log,
             None => store.create_session(record.id.as_str(), Bytes::new()).await?,
         };
-        if is_whole(&shim_dir(dir, 0)) {
+        if tokio::task::block_in_place(|| is_whole(&shim_dir(dir, 0))) {
             tracing::warn!(session = %record.id, aside = %aside.display(), "told again from its tape, in a new epoch");
             return Ok(Some(log));
         }
-        let shims = dir.join("shim");
-        for start in std::fs::read_dir(&shims)
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-        {
+        let starts = std::fs::read_dir(dir.join("shim")).into_iter().flatten();
+        for start in starts.filter_map(Result::ok) {
             end(&start.path()).await;
-        }
-        if shims.exists() {
-            std::fs::rename(&shims, shims.with_extension("damaged")).map_err(FindError::Aside)?;
+            put_aside(dir, &start.path()).map_err(FindError::Aside)?;
         }
         tell_lost(&log, aside).await?;
         tracing::error!(session = %record.id, aside = %aside.display(), "session lost with its event log");
@@ -80,17 +76,20 @@ impl Supervisor {
         dirs.filter_map(Result::ok)
             .filter_map(|dir| event_log::set_asides(&dir.path().join("events.sqlite")).ok())
             .flatten()
+            .map(|(_, path)| path)
             .collect()
     }
 }
 
-/// Whether a tape still tells everything from its beginning: what was told and kept is given back to the file system.
+/// Whether a tape still tells everything from its beginning: what was told and kept is given back to the file system, but
+/// for the very first of it.
 fn is_whole(shim_dir: &Path) -> bool {
-    let first = TapeReader::open(shim_dir, 0).and_then(|mut tape| {
+    let read = TapeReader::open(shim_dir, 0).and_then(|mut tape| {
         let len = tape.file_len()?;
-        Ok(tape.next(len)?.is_some())
+        while tape.next(len)?.is_some() {}
+        Ok(tape.offset() > 0)
     });
-    first.unwrap_or(false)
+    read.unwrap_or(false)
 }
 
 async fn tell_lost(log: &SessionLog, aside: &Path) -> Result<(), FindError> {
@@ -116,4 +115,26 @@ async fn tell_lost(log: &SessionLog, aside: &Path) -> Result<(), FindError> {
         log.append(batch?).await?.committed().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shim::tape::{BURST_MAX, FILE_NAME, Kind, Writer};
+
+    #[test]
+    fn a_tape_is_whole_until_some_of_it_was_given_back() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(!is_whole(home.path()), "there is none");
+        let mut tape = Writer::create(&home.path().join(FILE_NAME)).unwrap();
+        assert!(!is_whole(home.path()), "it tells nothing");
+        tape.append(Kind::Start, 0, &[b"{}"]).unwrap();
+        assert!(is_whole(home.path()));
+        while tape.len() < 12 * 1024 * 1024 {
+            tape.append(Kind::Out, 0, &[&[b'x'; BURST_MAX]]).unwrap();
+        }
+        assert!(is_whole(home.path()));
+        tape.trim(tape.len()).unwrap();
+        assert!(!is_whole(home.path()));
+    }
 }

@@ -1,6 +1,7 @@
 //! How a driver parts with its shim: everything is told and committed, nothing of it runs, and its directory goes.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -85,11 +86,7 @@ impl Driver {
     fn put_away(&self, shim_dir: &Path, tape: Tape) {
         let put_away = match tape {
             Tape::Told => sys::remove_tree(shim_dir),
-            Tape::SetAside => {
-                let aside = self.dir.join(DAMAGED);
-                let name = shim_dir.file_name().unwrap_or_default();
-                fs::create_dir_all(&aside).and_then(|()| fs::rename(shim_dir, aside.join(name)))
-            }
+            Tape::SetAside => put_aside(&self.dir, shim_dir),
         };
         if let Err(error) = put_away {
             tracing::warn!(dir = %shim_dir.display(), %error, "cannot put the shim's directory away");
@@ -111,4 +108,11 @@ impl Driver {
             Err(error) => tracing::error!(session = self.log.id(), %error, "cannot see the shim's end"),
         }
     }
+}
+
+/// Keeps what a shim had on disk, in the session's directory `dir`, for whoever wants to know what became of it.
+pub(super) fn put_aside(dir: &Path, shim_dir: &Path) -> io::Result<()> {
+    let aside = dir.join(DAMAGED);
+    fs::create_dir_all(&aside)?;
+    fs::rename(shim_dir, aside.join(shim_dir.file_name().unwrap_or_default()))
 }
