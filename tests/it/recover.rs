@@ -160,3 +160,31 @@ async fn a_living_pi_that_is_started_again_on_request_goes_on() {
     bed.end(session, &mut watch).await;
     bed.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pi_that_dies_stays_down_where_it_would_come_back_less_confined_until_somebody_says_so() {
+    let bed = PiBed::new().await;
+    bed.home.directory("workspace/.oqto");
+    let narrower = "[limits]\nprocesses = 1000\n";
+    let narrower = bed.home.file("workspace/.oqto/sandbox.toml", narrower);
+    let (session, mut watch) = bed.session().await;
+    session.prompt("say hello").await.unwrap();
+    watch.rest().await;
+    std::fs::remove_file(narrower).unwrap();
+    Victim::Harness.kill(&bed);
+    let event = watch
+        .until("sleep", |event| matches!(event, Event::SessionDormant(_)))
+        .await;
+    let Event::SessionDormant(dormant) = event else {
+        panic!("{event:?}")
+    };
+    assert!(dormant.reason.contains("sandbox would be another"), "{dormant:?}");
+    wait_until("everything to end", || bed.home.agents().is_empty().then_some(()));
+    session.restart().await.unwrap();
+    assert!(recovered(&mut watch).await.sandbox.is_some());
+    // From here on it is held by that, and comes back under it.
+    Victim::Harness.kill(&bed);
+    recovered(&mut watch).await;
+    bed.end(session, &mut watch).await;
+    bed.close().await;
+}

@@ -31,6 +31,8 @@ pub struct Continuation {
     pub provider: Option<String>,
     /// The model that it used.
     pub model: Option<String>,
+    /// The command that asked for it; none where it comes back by itself.
+    pub asked_by: Option<CommandId>,
 }
 
 impl Session {
@@ -45,6 +47,10 @@ impl Session {
                 .clone()
                 .or_else(|| self.setup.provider.clone()),
             model: self.known.model.clone().or_else(|| self.setup.model.clone()),
+            asked_by: match &self.stage {
+                Stage::Down(down) => down.again.command,
+                _ => None,
+            },
         }
     }
 

@@ -127,6 +127,7 @@ impl Supervisor {
             record: record.clone(),
             dir: dir.clone(),
             env,
+            restart_envs: Vec::new(),
             log: log.clone(),
             shim: None,
             tape: None,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use oqto_protocol::codec::DecodeError;
 use oqto_protocol::command::Command;
 use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::id::CommandId;
 use oqto_protocol::reply::Reply;
 use oqto_protocol::session::{SessionInfo, SessionState};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,6 +30,9 @@ use crate::event_log::{AppendError, BadBatch, Batch, Health, Pending, SessionLog
 use crate::session::Fact;
 use crate::shim::tape::ReadError;
 use crate::shim::{Client, Hold, Notice, Refusal, TapeReader, WriteId};
+
+/// How many commands to start again may have brought variables that were not used yet: all but one of them are refused.
+const RESTART_ENVS_MAX: usize = 4;
 
 /// Why a session could not be driven to its end.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,8 @@ pub(super) struct Driver {
     pub(super) dir: PathBuf,
     /// The values of its variables, where they are known: they may be secrets, and stand nowhere else.
     pub(super) env: Option<BTreeMap<String, String>>,
+    /// What commands to start again brought of them, for when one is carried out; at most [`RESTART_ENVS_MAX`].
+    pub(super) restart_envs: Vec<(CommandId, BTreeMap<String, String>)>,
     /// The shim; `None` when it is gone already and only its tape is left, or nothing of the session runs.
     pub(super) shim: Option<Client>,
     /// The tape; `None` when nothing of the session runs.
@@ -378,7 +384,7 @@ impl Driver {
                 if let Command::SessionRestart(restart) = &mut envelope.command {
                     // Before it stands anywhere.
                     let env = std::mem::take(&mut restart.env);
-                    if let Err(fault) = self.may_restart(env) {
+                    if let Err(fault) = self.may_restart(envelope.id, env) {
                         let _ = waiter.send(Reply::refused(envelope.id, envelope.command.name(), fault));
                         return;
                     }
@@ -396,14 +402,17 @@ impl Driver {
     }
 
     /// Whether the session may be started again now, with these variables; none are those that it has.
-    fn may_restart(&mut self, env: BTreeMap<String, String>) -> Result<(), Fault> {
+    fn may_restart(&mut self, id: CommandId, env: BTreeMap<String, String>) -> Result<(), Fault> {
         let house = self.house.upgrade();
         let house = house.ok_or_else(|| Fault::new(FaultCode::Closing, "the runner is stopping"))?;
         if self.mind.is_down() && !self.lives.enter(house.sessions_max()) {
             return Err(house.full());
         }
         if !env.is_empty() {
-            self.env = Some(env);
+            if self.restart_envs.len() == RESTART_ENVS_MAX {
+                self.restart_envs.remove(0);
+            }
+            self.restart_envs.push((id, env));
         }
         Ok(())
     }
@@ -467,7 +476,10 @@ impl Driver {
                             let _ = waiter.send(reply);
                         }
                     }
-                    Ask::Stop(_) => *leaving = true,
+                    Ask::Stop(id) => {
+                        *leaving = true;
+                        mind.runner_stops(id, clock::unix_ms());
+                    }
                 },
             }
         }

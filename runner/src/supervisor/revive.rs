@@ -29,6 +29,11 @@ enum ReviveError {
     Variables { names: Vec<String> },
     #[error("its workspace is {found} now, and was {was}", found = found.display(), was = was.display())]
     Moved { was: PathBuf, found: PathBuf },
+    #[error(
+        "its sandbox would be another than the one that held it, since policy {policy} or what narrows it has changed; \
+         session.restart starts it in that"
+    )]
+    OtherSandbox { policy: String },
     #[error(transparent)]
     Create(Box<CreateError>),
 }
@@ -50,6 +55,7 @@ impl ReviveError {
         match &self {
             Self::Stopping => refused(FaultCode::Closing),
             Self::Variables { .. } | Self::Moved { .. } => refused(FaultCode::Invalid),
+            Self::OtherSandbox { .. } => refused(FaultCode::Policy),
             Self::Create(error) => match &**error {
                 CreateError::Prepare(error) => refused(error.fault().code),
                 _ => NotStarted::Failed(text),
@@ -69,6 +75,10 @@ impl Driver {
         };
         let generation = self.mind.generation() + 1;
         let continuation = self.mind.continuation();
+        let mut brought = std::mem::take(&mut self.restart_envs).into_iter();
+        if let Some((_, env)) = brought.find(|(id, _)| continuation.asked_by == Some(*id)) {
+            self.env = Some(env);
+        }
         match self.revive(&house, generation, continuation).await {
             Ok((record, body)) => {
                 self.mind.prepared(record.sandbox.clone());
@@ -80,6 +90,7 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(session = self.log.id(), error = %crate::cause::chain(&error), "not started again");
+                tokio::task::block_in_place(|| super::group::end(self.log.id()));
                 self.mind.not_started(&error.told(), clock::unix_ms());
                 self.flush().await
             }
@@ -99,6 +110,7 @@ impl Driver {
             own_session,
             provider,
             model,
+            asked_by,
         } = continuation;
         let config = SessionConfig {
             cwd: Some(self.record.workspace.display().to_string()),
@@ -119,6 +131,12 @@ impl Driver {
             return Err(ReviveError::Moved {
                 was: self.record.workspace.clone(),
                 found: prepared.workspace,
+            });
+        }
+        // What it could change from inside must not be a way out: it would only have to die.
+        if asked_by.is_none() && prepared.sandbox.digest != self.record.sandbox.digest {
+            return Err(ReviveError::OtherSandbox {
+                policy: prepared.sandbox.policy,
             });
         }
         let record = SessionRecord {
