@@ -8,7 +8,7 @@ use std::time::Duration;
 use oqto_control::{CommandError, Event, Runner, Session, SessionConfig};
 use oqto_protocol::command::{Command, GetStats, SessionClose, SessionCreate};
 use oqto_protocol::fault::FaultCode;
-use oqto_protocol::id::SessionId;
+use oqto_protocol::id::{CommandId, SessionId};
 use oqto_protocol::session::SessionState;
 use oqto_tests::{Home, wait_until};
 
@@ -328,5 +328,23 @@ async fn who_saw_events_that_the_host_lost_is_told_and_goes_on() {
     assert!(reset.seq < seen.seq, "{reset:?} {seen:?}");
     assert_eq!(events.cursor().seq, reset.seq);
     assert!(events.next().await.is_none());
+    control.close().await;
+}
+
+#[tokio::test]
+async fn a_session_that_one_command_asks_for_several_times_is_made_once_and_each_is_told_so() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let session: SessionId = "once".parse().unwrap();
+    // As when the link is lost while it is made and the command is sent again.
+    let ask = || runner.command_as(CommandId([7; 16]), &session, create(&home));
+    let (first, second, third) = tokio::join!(ask(), ask(), ask());
+    let made = first.unwrap();
+    assert!(made.is_some());
+    assert_eq!((&second.unwrap(), &third.unwrap()), (&made, &made));
+    let other = runner.command(&session, create(&home)).await.unwrap_err();
+    assert_eq!(code(&other), FaultCode::Exists, "{other:?}");
+    runner.session(session).close().await.unwrap();
     control.close().await;
 }

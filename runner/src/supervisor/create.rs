@@ -92,6 +92,16 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
     })
 }
 
+/// How a command that makes a session found its name.
+enum Place {
+    /// Free: it has it now.
+    Taken,
+    /// It has it already, and is at it.
+    Making,
+    /// It has made the session already.
+    Made(Box<SessionInfo>),
+}
+
 impl CreateError {
     fn fault(&self) -> Fault {
         match self {
@@ -120,8 +130,17 @@ impl Supervisor {
         command: CommandId,
         config: SessionConfig,
     ) -> Result<Created, Fault> {
-        if let Some(session) = self.reserve(&id, command)? {
-            return Ok(Created { session });
+        let mut made = self.made.subscribe();
+        loop {
+            made.mark_unchanged();
+            match self.reserve(&id, command)? {
+                Place::Taken => break,
+                Place::Made(session) => return Ok(Created { session: *session }),
+                // The same command, sent again by who lost the link: it is answered as the first one is.
+                Place::Making => {
+                    let _ = made.changed().await;
+                }
+            }
         }
         // On a task of its own: when the peer goes away in the middle, the work is still finished or undone.
         let supervisor = self.clone();
@@ -130,28 +149,24 @@ impl Supervisor {
             if made.is_err() {
                 supervisor.lock().remove(&id);
             }
+            supervisor.made.send_replace(());
             made
         });
         made.await
             .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?
     }
 
-    /// Takes the name; gives the session when this very command has made it already.
-    fn reserve(&self, id: &SessionId, command: CommandId) -> Result<Option<SessionInfo>, Fault> {
+    /// Takes the name, unless this very command has it already.
+    fn reserve(&self, id: &SessionId, command: CommandId) -> Result<Place, Fault> {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Fault::new(FaultCode::Closing, "the runner is stopping"));
         }
         let mut sessions = self.lock();
         match sessions.get(id) {
             Some(Entry::Made(handle)) if handle.record.created_by == command => {
-                return Ok(Some(handle.info()));
+                return Ok(Place::Made(Box::new(handle.info())));
             }
-            Some(Entry::Making(by, _)) if *by == command => {
-                return Err(Fault::new(
-                    FaultCode::Busy,
-                    format!("session {id} is still being made"),
-                ));
-            }
+            Some(Entry::Making(by, _)) if *by == command => return Ok(Place::Making),
             Some(_) => {
                 return Err(Fault::new(
                     FaultCode::Exists,
@@ -168,7 +183,7 @@ impl Supervisor {
             return Err(self.full());
         }
         sessions.insert(id.clone(), Entry::Making(command, None));
-        Ok(None)
+        Ok(Place::Taken)
     }
 
     async fn make(

@@ -52,6 +52,8 @@ pub struct Supervisor {
     pub(super) sessions: Mutex<BTreeMap<SessionId, Entry>>,
     pub(super) drivers: Mutex<JoinSet<()>>,
     pub(super) live: watch::Sender<u32>,
+    /// Sent whenever the making of a session has come to an end.
+    pub(super) made: watch::Sender<()>,
     /// Nothing new is begun.
     pub(super) stopping: AtomicBool,
     /// Who knows what the kernel says of sessions.
@@ -106,6 +108,7 @@ impl Supervisor {
             sessions: Mutex::default(),
             drivers: Mutex::default(),
             live: watch::Sender::new(0),
+            made: watch::Sender::new(()),
             stopping: AtomicBool::new(false),
             witness: Witness::begin(),
             vitals: Arc::default(),
@@ -420,14 +423,19 @@ impl Supervisor {
 
     /// Tells every session that the runner is stopping.
     async fn stop_all(&self) {
+        // All at once: one that is slow to hear must not take the others' time to end.
+        let mut telling = JoinSet::new();
         for handle in self.handles().filter(|handle| !*handle.ended.borrow()) {
             let Some(asks) = handle.asks else { continue };
             let Ok(id) = super::create::new_command_id() else {
                 continue;
             };
-            // A driver that is gone has closed its session already.
-            let _ = asks.send(Ask::Stop(id.0)).await;
+            telling.spawn(async move {
+                // A driver that is gone has closed its session already.
+                let _ = asks.send(Ask::Stop(id.0)).await;
+            });
         }
+        while telling.join_next().await.is_some() {}
     }
 
     /// Ends what runs of every session and commits what they said: those that can be started again are dormant then, the
