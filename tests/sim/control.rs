@@ -39,7 +39,6 @@ impl Follow {
     pub(crate) fn subscribe(&mut self) -> Cursor {
         self.buffer.clear();
         self.is_subscribed = false;
-        self.acks.again();
         self.order.cursor()
     }
 
@@ -77,6 +76,7 @@ impl Follow {
                     } else if subscribed.cursor.epoch == from.epoch && subscribed.cursor.seq > from.seq {
                         return Err(format!("events after {} are kept no longer", from.seq));
                     }
+                    self.acks.again(subscribed.cursor.seq);
                     self.is_subscribed = true;
                 }
                 Kind::EVENT if self.is_subscribed => {

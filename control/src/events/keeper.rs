@@ -51,10 +51,11 @@ impl Keeper {
         self.waiting.len() >= UNKEPT_MAX
     }
 
-    /// There is another subscription: half an acknowledgement of the old one, and all that was told last, is told anew.
-    pub(super) fn again(&mut self) {
+    /// There is another subscription, which goes on behind `from_seq`: half an acknowledgement of the old one, and all
+    /// that was told last, is told anew.
+    pub(super) fn again(&mut self, from_seq: u64) {
         self.unsent.clear();
-        self.acks.again();
+        self.acks.again(from_seq);
     }
 
     /// Moves keeping and acknowledging on as far as it goes without waiting. Without a link only keeping goes on.

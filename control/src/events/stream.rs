@@ -229,7 +229,7 @@ impl Events {
 
     fn poll_next_update(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Update>, EventsError>> {
         loop {
-            let epoch = self.order.cursor().epoch;
+            let epoch = self.epoch();
             if let Some(keeper) = &mut self.keeper {
                 let up = match &mut self.source {
                     Source::Live(subscription) => Some(&mut subscription.up),
@@ -365,7 +365,7 @@ impl Events {
 
     fn resumed(&mut self, subscription: Subscription, backoff: Backoff) {
         if let Some(keeper) = &mut self.keeper {
-            keeper.again();
+            keeper.again(subscription.from.seq);
         }
         self.backoff = backoff;
         if let Some(lost) = self.lost.take() {
@@ -374,6 +374,16 @@ impl Events {
             self.marks.extend(lagging(self.order.cursor(), &subscription));
         }
         self.source = Source::Live(subscription);
+    }
+
+    /// Whose numbers are acknowledged: on a subscription that begins with a reset those of the epoch that it is about,
+    /// also before it is read.
+    fn epoch(&self) -> u32 {
+        let read = self.order.cursor().epoch;
+        match &self.source {
+            Source::Live(subscription) => read.max(subscription.from.epoch),
+            Source::Resuming(_) | Source::Ended => read,
+        }
     }
 
     fn envelope(&self, numbered: Numbered) -> Envelope {

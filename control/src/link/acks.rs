@@ -29,8 +29,11 @@ impl Acks {
         })
     }
 
-    /// The subscription was made again: what the old one was told last may not have been heard.
-    pub fn again(&mut self) {
+    /// The subscription was made again and goes on behind `from_seq`: what the old one was told last may not have been
+    /// heard, and what lies further on was lost with the host's power. Its numbers mean other events by now, so they are
+    /// not acknowledged, also before the reset that says so is read.
+    pub fn again(&mut self, from_seq: u64) {
+        self.due = from_seq.min(self.due);
         self.sent = 0;
     }
 
@@ -72,8 +75,19 @@ mod tests {
         let mut acks = Acks::default();
         acks.kept(durable(1, 9), 1);
         assert_eq!(acks.take(), Some(Ack { seq: 9 }));
-        acks.again();
+        acks.again(9);
         assert_eq!(acks.take(), Some(Ack { seq: 9 }));
+        assert_eq!(acks.take(), None);
+    }
+
+    #[test]
+    fn what_the_other_side_has_lost_is_not_acknowledged_on_the_next_link() {
+        let mut acks = Acks::default();
+        acks.kept(durable(1, 9), 1);
+        acks.again(4);
+        assert_eq!(acks.take(), Some(Ack { seq: 4 }));
+        // Its store was at it when the link came back.
+        acks.kept(durable(1, 9), 2);
         assert_eq!(acks.take(), None);
     }
 
