@@ -728,3 +728,49 @@ fn a_session_that_is_down_goes_on_from_its_outline_alone() {
     assert_eq!(session.continuation(), bench.session.continuation());
     assert_eq!(out, [], "nobody is there to be asked");
 }
+
+#[test]
+fn a_harness_that_survives_its_kills_lies_down_where_it_can_come_back_unless_it_was_to_be_closed() {
+    let mut bench = returning();
+    let (id, _) = bench.tell(Command::SessionRestart(SessionRestart::default()));
+    for _ in 0..3 {
+        assert!(bench.wait().contains(&Action::Kill));
+    }
+    let actions = bench.wait();
+    assert_eq!(names(&actions), ["agent.error", "session.dormant"]);
+    assert!(
+        replies(&actions)
+            .iter()
+            .any(|reply| reply.id == id && !reply.success)
+    );
+    assert_eq!(bench.session.state(), SessionState::Dormant);
+    assert_eq!(bench.step(&Input::Exited(ExitStatus::Signal(9))), [Action::Rest]);
+    let (_, actions) = bench.tell(Command::SessionRestart(SessionRestart::default()));
+    assert_eq!(names(&actions), ["agent.working"]);
+    assert_eq!(
+        names(&comes_back(&mut bench)),
+        ["session.recovered", "agent.idle"]
+    );
+
+    bench.tell(Command::SessionClose(SessionClose {}));
+    for _ in 0..3 {
+        assert!(bench.wait().contains(&Action::Kill));
+    }
+    assert_eq!(names(&bench.wait()), ["session.closed"]);
+}
+
+#[test]
+fn a_harness_that_dies_before_it_says_anything_is_started_again_as_often_and_no_more() {
+    let mut bench = returning();
+    bench.step(&Input::Exited(ExitStatus::Signal(9)));
+    for _ in 0..4 {
+        assert!(bench.wait().contains(&Action::Start));
+        bench.step(&Input::Begun);
+        let actions = bench.step(&Input::Exited(ExitStatus::Code(1)));
+        assert_eq!(names(&actions), ["agent.error", "agent.working"]);
+    }
+    assert!(bench.wait().contains(&Action::Start));
+    bench.step(&Input::Begun);
+    let actions = bench.step(&Input::Exited(ExitStatus::Code(1)));
+    assert_eq!(names(&actions), ["agent.error", "session.dormant"]);
+}

@@ -168,7 +168,7 @@ impl Session {
         self.close(why.to_owned(), out);
     }
 
-    /// It is time to kill what does not go.
+    /// It is time to kill what does not go; or that was done often enough, and the session is over it or lies down.
     pub(super) fn overstayed(&mut self, out: &mut Vec<Action>) {
         let Stage::Stopping(stopping) = &mut self.stage else {
             return;
@@ -179,7 +179,17 @@ impl Session {
             out.push(Action::Kill);
             return;
         }
+        let why = stopping.why.clone();
         let reason = format!("{} did not end when it was killed", self.setup.harness);
+        if why != Why::Asked && self.can_return() {
+            // It hangs in the kernel and does nothing there, to its own session neither.
+            self.failed(reason.clone(), out);
+            if let Why::Restart(id) = why {
+                let fault = Fault::new(FaultCode::Harness, reason.clone());
+                self.reply(Reply::refused(id, "session.restart", fault), out);
+            }
+            return self.lies_down(StopReason::Error, DoneReason::Error, &reason, out);
+        }
         self.interrupted(StopReason::Error, DoneReason::Error, out);
         self.close(reason, out);
     }
