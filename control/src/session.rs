@@ -1,5 +1,6 @@
 //! A session's handle: one method a command.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oqto_protocol::command::{
@@ -123,8 +124,16 @@ impl Session {
     /// # Errors
     /// When the runner refuses, or no answer comes.
     pub async fn restart(&self) -> Result<(), CommandError> {
-        self.done(Command::SessionRestart(SessionRestart::default()))
-            .await
+        self.restart_with(BTreeMap::new()).await
+    }
+
+    /// As [`restart`](Self::restart), with the variables that it was made with: all of them, or none where its runner
+    /// knows them still. A runner keeps their values in its memory alone.
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart); and when a variable is missing.
+    pub async fn restart_with(&self, env: BTreeMap<String, String>) -> Result<(), CommandError> {
+        self.done(Command::SessionRestart(SessionRestart { env })).await
     }
 
     /// How it stands.

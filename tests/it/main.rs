@@ -31,4 +31,5 @@ mod stranger;
 mod survive;
 mod upgrade;
 mod violations;
+mod waking;
 mod watch;

@@ -63,11 +63,16 @@ pub(super) async fn abort(
 pub(super) async fn restart(
     control: &Control,
     options: &GlobalOptions,
-    args: &args::Which,
+    args: args::Restart,
     output: &mut Output,
 ) -> Result<(), CliError> {
+    let named = args.env.into_iter().map(|name| match std::env::var(&name) {
+        Ok(value) => Ok((name, value)),
+        Err(source) => Err(CliError::Variable { name, source }),
+    });
+    let env = named.collect::<Result<_, _>>()?;
     let session = session(control, options, &args.session).await?;
-    let told = session.restart().await;
+    let told = session.restart_with(env).await;
     done(
         options,
         &session,

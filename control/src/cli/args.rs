@@ -81,7 +81,10 @@ pub(super) enum Verb {
     /// Tell a session to stop the work at hand
     Abort(Which),
     /// Start the agent of a session again, with its own memory of it: one that is dormant, or one that hangs
-    Restart(Which),
+    #[command(
+        after_help = "Examples:\n  oqtoctl restart s-4f\n  API_KEY=… oqtoctl restart s-4f --env API_KEY"
+    )]
+    Restart(Restart),
     /// End a session; its history stays
     Close(Which),
     /// Show what was said in a session
@@ -140,6 +143,17 @@ pub(super) struct Exec {
 pub(super) struct Which {
     /// The session's id, or as much of its beginning as no other has
     pub(super) session: String,
+}
+
+/// A session whose agent is started again.
+#[derive(Debug, Args)]
+pub(super) struct Restart {
+    /// The session's id, or as much of its beginning as no other has
+    pub(super) session: String,
+    /// A variable that the session was made with, its value taken from oqtoctl's own environment; once for each, where
+    /// the runner does not know them any more
+    #[arg(long, value_name = "NAME")]
+    pub(super) env: Vec<String>,
 }
 
 /// A session to be watched.

@@ -117,7 +117,7 @@ async fn ask(
         Verb::Steer(args) => act::steer(control, options, &args, output).await,
         Verb::Answer(args) => act::answer(control, options, args, output).await,
         Verb::Abort(args) => act::abort(control, options, &args, output).await,
-        Verb::Restart(args) => act::restart(control, options, &args, output).await,
+        Verb::Restart(args) => act::restart(control, options, args, output).await,
         Verb::Close(args) => act::close(control, options, &args, output).await,
         Verb::Sessions => list::sessions(control, options, output).await,
         Verb::Messages(args) => list::messages(control, options, &args, output).await,

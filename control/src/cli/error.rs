@@ -1,5 +1,6 @@
 //! What can go wrong, and what the human can do about it.
 
+use std::env::VarError;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub(super) enum CliError {
     WorkspaceText { path: PathBuf },
     #[error("cannot use the workspace {}: for a runner elsewhere its path must be absolute", path.display())]
     WorkspaceElsewhere { path: PathBuf },
+    #[error("cannot take the variable {name} from the environment")]
+    Variable { name: String, source: VarError },
     #[error("cannot read standard input")]
     Stdin(#[source] io::Error),
     #[error("cannot write to standard output")]

@@ -54,6 +54,21 @@ impl Session {
         }
     }
 
+    /// By which session of its own its harness could go on; `None` when it cannot, or the session has ended.
+    #[must_use]
+    pub fn own_session(&self) -> Option<&str> {
+        let ended = matches!(self.stage, Stage::Closed);
+        self.known
+            .own_session
+            .as_deref()
+            .filter(|_| !ended && self.can_return())
+    }
+
+    /// Its harness said once by which session of its own it would go on.
+    pub fn remember(&mut self, own_session: Option<String>) {
+        self.known.own_session = own_session;
+    }
+
     /// Whether nothing of it runs and it may be started again.
     #[must_use]
     pub fn is_down(&self) -> bool {

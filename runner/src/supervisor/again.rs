@@ -80,10 +80,11 @@ impl Supervisor {
         let store = self.store(&record.store).await?;
         let harness: Harness = record.config.harness.parse()?;
         let mut log = store.session(record.id.as_str());
+        let mut mark = log.as_ref().and_then(SessionLog::mark);
         if log.as_ref().is_none_or(|log| log.last_seq() == 0)
-            && let Some(anew) = self.begin_anew(&record, dir, &store).await?
+            && let Some((anew, marked)) = self.begin_anew(&record, dir, &store).await?
         {
-            log = Some(anew);
+            (log, mark) = (Some(anew), marked);
         }
         let shims = dir.join("shim");
         let log = match log {
@@ -102,7 +103,7 @@ impl Supervisor {
             ..cursor(&log)
         };
         let setup = setup(&record, harness, before, 0);
-        let origin = Origin::new(log.mark().as_deref(), setup, record.created_at)?;
+        let origin = Origin::new(mark.as_deref(), setup, record.created_at)?;
         // Of a start that has ended and is told everything is known; only the one after it may be there.
         let generation = origin.generation() + u64::from(origin.is_down());
         end_others(&shims, generation).await;

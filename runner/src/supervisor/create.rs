@@ -261,6 +261,7 @@ impl Supervisor {
             store: store_path,
             sandbox: prepared.sandbox,
             watch: prepared.order.watch.clone(),
+            own_session: None,
         };
         // Before the log: what a runner that dies here leaves is known by it.
         record.keep(dir)?;

@@ -1,23 +1,23 @@
 //! What becomes of sessions whose event log cannot be read: it is set aside under a name that is said, and they go on in
-//! a new one where their tape still tells everything, or end and say where their events are.
+//! a new one where their tape still tells everything, lie down where their harness can go on by itself, or end; each says
+//! where its events are.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use oqto_protocol::event::{AgentError, Event, SessionClosed};
-
 use super::again::FindError;
-use super::begin::shim_dir;
+use super::begin::{setup, shim_dir};
 use super::create::end;
 use super::farewell::put_aside;
 use super::fleet::Supervisor;
 use super::handle::cursor;
-use super::ledger::Ledger;
+use super::mind::{Mind, Origin};
 use super::record::SessionRecord;
 use crate::event_log::{self, EventLog, OpenError, SessionLog};
 use crate::shim::TapeReader;
 use crate::{cause, clock};
+use bytes::Bytes;
 
 impl Supervisor {
     /// Opens an event log. A damaged one is set aside; the one in its place begins in an epoch that none before had.
@@ -38,13 +38,14 @@ impl Supervisor {
     }
 
     /// The log of a session that its event log does not know, or knows nothing of, when an earlier one was set aside;
-    /// `None` when none was. What is left of the session's shim is what can go on.
+    /// `None` when none was. With it the mark that it has now, if it has one. What is left of the session's shim is what
+    /// can go on.
     pub(super) async fn begin_anew(
         &self,
         record: &SessionRecord,
         dir: &Path,
         store: &Arc<EventLog>,
-    ) -> Result<Option<SessionLog>, FindError> {
+    ) -> Result<Option<(SessionLog, Option<Bytes>)>, FindError> {
         let asides = event_log::set_asides(&record.store).map_err(FindError::Aside)?;
         // One that is younger was never in it: it was being made, or deleted.
         let Some((_, aside)) = asides.last().filter(|(at, _)| *at >= record.created_at) else {
@@ -56,21 +57,26 @@ impl Supervisor {
         };
         if tokio::task::block_in_place(|| is_whole(&shim_dir(dir, 0))) {
             tracing::warn!(session = %record.id, aside = %aside.display(), "told again from its tape, in a new epoch");
-            return Ok(Some(log));
+            return Ok(Some((log, None)));
         }
-        let starts = std::fs::read_dir(dir.join("shim")).into_iter().flatten();
-        for start in starts.filter_map(Result::ok) {
+        let shims = dir.join("shim");
+        let mut generation = 0;
+        for start in fs::read_dir(&shims).into_iter().flatten().filter_map(Result::ok) {
             end(&start.path()).await;
+            let number = start.file_name().to_str().and_then(|name| name.parse().ok());
+            generation = generation.max(number.unwrap_or(0));
             put_aside(dir, &start.path()).map_err(FindError::Aside)?;
         }
-        tell_lost(&log, aside).await?;
-        tracing::error!(session = %record.id, aside = %aside.display(), "session lost with its event log");
-        Ok(Some(log))
+        let setup = setup(record, record.config.harness.parse()?, cursor(&log), 0);
+        let origin = Origin::lost(setup, record.own_session.clone(), generation, clock::unix_ms());
+        let mark = tell_lost(&log, origin, aside).await?;
+        tracing::error!(session = %record.id, aside = %aside.display(), "what was told of a session is lost with its event log");
+        Ok(Some((log, mark)))
     }
 
     /// Event logs that were set aside, of all workspaces.
     pub(super) fn set_asides(&self) -> Vec<PathBuf> {
-        let Ok(dirs) = std::fs::read_dir(self.settings.stores_dir()) else {
+        let Ok(dirs) = fs::read_dir(self.settings.stores_dir()) else {
             return Vec::new();
         };
         dirs.filter_map(Result::ok)
@@ -92,29 +98,21 @@ fn is_whole(shim_dir: &Path) -> bool {
     read.unwrap_or(false)
 }
 
-async fn tell_lost(log: &SessionLog, aside: &Path) -> Result<(), FindError> {
+/// Says what is lost, and gives back the mark that comes with it. Where the harness can go on by a session of its own
+/// the session is dormant, else it is over.
+async fn tell_lost(log: &SessionLog, origin: Origin, aside: &Path) -> Result<Option<Bytes>, FindError> {
     let error = format!(
         "the event log of this session was damaged and is set aside as {}; what was said before is only there",
         aside.display()
     );
-    let now_ms = clock::unix_ms();
-    let mut ledger = Ledger::new(cursor(log).epoch, 0, 0);
-    ledger.record(
-        now_ms,
-        Event::AgentError(AgentError {
-            error: error.clone(),
-            recoverable: false,
-            phase: None,
-        }),
-    );
-    ledger.record(
-        now_ms,
-        Event::SessionClosed(SessionClosed { reason: Some(error) }),
-    );
-    if let Some(batch) = ledger.take(None) {
-        log.append(batch?).await?.committed().await?;
-    }
-    Ok(())
+    let mut mind: Mind<()> = Mind::new(origin, 0, cursor(log), log.next_idx());
+    mind.lost(&error, clock::unix_ms());
+    let Some(batch) = mind.take()?.batch else {
+        return Ok(None);
+    };
+    let mark = batch.mark().cloned();
+    log.append(batch).await?.committed().await?;
+    Ok(mark)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::fleet::Supervisor;
 use super::handle::Ask;
 use super::mind::{Deed, Mind, Said};
 use super::record::SessionRecord;
+use super::revive::missing_variables;
 use crate::clock;
 use crate::event_log::{AppendError, BadBatch, Batch, Health, Pending, SessionLog};
 use crate::session::Fact;
@@ -163,6 +164,7 @@ impl Driver {
     async fn drive(&mut self) -> Result<Over, DriveError> {
         loop {
             let more = self.read_tape().await?;
+            self.record.keep_own_session(self.mind.own_session(), &self.dir);
             self.start_due &= self.mind.is_down();
             self.lives.is(!matches!(
                 self.mind.state(),
@@ -401,8 +403,14 @@ impl Driver {
         }
     }
 
-    /// Whether the session may be started again now, with these variables; none are those that it has.
+    /// Whether the session may be started again now, with these variables; none are those that it has. What lives is
+    /// not ended for a start that cannot be.
     fn may_restart(&mut self, id: CommandId, env: BTreeMap<String, String>) -> Result<(), Fault> {
+        if self.mind.own_session().is_some() {
+            let brought = Some(&env).filter(|env| !env.is_empty());
+            missing_variables(&self.record, brought.or(self.env.as_ref()))
+                .map_err(|error| Fault::new(FaultCode::Invalid, error.to_string()))?;
+        }
         let house = self.house.upgrade();
         let house = house.ok_or_else(|| Fault::new(FaultCode::Closing, "the runner is stopping"))?;
         if self.mind.is_down() && !self.lives.enter(house.sessions_max()) {

@@ -25,6 +25,29 @@ pub(super) enum Tape {
     SetAside,
 }
 
+/// How many tapes of one start are kept there: who does not look at the first ones needs no more.
+const ASIDES_MAX: u32 = 8;
+
+/// Puts the directory of one start where somebody may look at it, beside what is there already.
+pub(super) fn put_aside(session_dir: &Path, shim_dir: &Path) -> io::Result<()> {
+    let aside = session_dir.join(DAMAGED);
+    fs::create_dir_all(&aside)?;
+    let name = shim_dir.file_name().unwrap_or_default();
+    let names = (0..ASIDES_MAX).map(|n| {
+        let mut name = name.to_owned();
+        if n > 0 {
+            name.push(format!(".{n}"));
+        }
+        aside.join(name)
+    });
+    for path in names {
+        if path.symlink_metadata().is_err() {
+            return fs::rename(shim_dir, path);
+        }
+    }
+    sys::remove_tree(shim_dir)
+}
+
 impl Driver {
     /// Ends the session's part in this runner, once all that its tape told is committed.
     pub(super) async fn end(mut self, tape: Tape) {
@@ -32,6 +55,8 @@ impl Driver {
             tracing::warn!(session = self.log.id(), "left to the next runner");
             return;
         }
+        // What has ended stays so, whatever becomes of its log.
+        self.record.keep_own_session(None, &self.dir);
         self.info.send_replace(self.mind.info());
         // Who follows leaves when the session has ended and all that is committed was read.
         self.ended.send_replace(true);
@@ -108,11 +133,4 @@ impl Driver {
             Err(error) => tracing::error!(session = self.log.id(), %error, "cannot see the shim's end"),
         }
     }
-}
-
-/// Keeps what a shim had on disk, in the session's directory `dir`, for whoever wants to know what became of it.
-pub(super) fn put_aside(dir: &Path, shim_dir: &Path) -> io::Result<()> {
-    let aside = dir.join(DAMAGED);
-    fs::create_dir_all(&aside)?;
-    fs::rename(shim_dir, aside.join(shim_dir.file_name().unwrap_or_default()))
 }

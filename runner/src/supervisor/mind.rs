@@ -134,6 +134,22 @@ impl Origin {
         }
     }
 
+    /// Of a session of which everything is lost but by which session of its own its harness goes on, if it does, and
+    /// which start of it was the last. What became of it is still to be said.
+    #[must_use]
+    pub fn lost(setup: Setup, own_session: Option<String>, generation: u64, now: u64) -> Self {
+        let mut core = Session::new(setup, now);
+        core.remember(own_session);
+        Self {
+            core,
+            seq: 0,
+            generation,
+            tape: 0,
+            boot_id: String::new(),
+            actions: Vec::new(),
+        }
+    }
+
     /// From the newest mark that the log kept, or from the beginning. `setup` is that of the session.
     ///
     /// # Errors
@@ -259,6 +275,12 @@ impl<W> Mind<W> {
     #[must_use]
     pub fn continuation(&self) -> Continuation {
         self.core.continuation()
+    }
+
+    /// By which session of its own the harness could go on; `None` when it cannot, or the session has ended.
+    #[must_use]
+    pub fn own_session(&self) -> Option<&str> {
+        self.core.own_session()
     }
 
     /// What is to hold the harness when it is started again.

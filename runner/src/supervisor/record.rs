@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 /// The longest such file, bytes: a configuration comes in one frame, but nobody names that much.
 const FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
 
+/// How long the name of a harness's own session may be that is kept here, bytes: it is a path, or a short id. A longer
+/// one must not make the record one that cannot be read.
+const OWN_SESSION_LEN_MAX: usize = 4096;
+
 /// The file's name.
 const FILE: &str = "session.json";
 
@@ -37,6 +41,10 @@ pub(super) struct SessionRecord {
     /// What is looked at again when it has worked. Not there in those of before that was done.
     #[serde(default)]
     pub(super) watch: Option<String>,
+    /// By which session of its own its harness could go on: what is needed where the event log, which has it too, is
+    /// lost. Not there before the harness has said so, nor once the session has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) own_session: Option<String>,
 }
 
 /// A record that cannot be kept or read.
@@ -75,6 +83,19 @@ impl SessionRecord {
             File::open(dir)?.sync_all()
         })();
         written.map_err(|source| RecordError::Write { path, source })
+    }
+
+    /// Keeps by which session of its own the harness could go on, if that is news.
+    pub(super) fn keep_own_session(&mut self, own_session: Option<&str>, dir: &Path) {
+        let own_session = own_session.filter(|name| name.len() <= OWN_SESSION_LEN_MAX);
+        if self.own_session.as_deref() == own_session {
+            return;
+        }
+        self.own_session = own_session.map(str::to_owned);
+        // Only a session whose event log is lost misses it; this one goes on.
+        if let Err(error) = tokio::task::block_in_place(|| self.keep(dir)) {
+            tracing::warn!(session = %self.id, error = %crate::cause::chain(&error), "its harness's own session is not noted");
+        }
     }
 
     /// Reads the record of a session's directory.

@@ -22,11 +22,8 @@ use crate::session::{Continuation, NotStarted};
 enum ReviveError {
     #[error("the runner is stopping")]
     Stopping,
-    #[error(
-        "the values of its variables {} are not known any more; session.restart takes them",
-        names.join(", ")
-    )]
-    Variables { names: Vec<String> },
+    #[error(transparent)]
+    Variables(#[from] MissingVariables),
     #[error("its workspace is {found} now, and was {was}", found = found.display(), was = was.display())]
     Moved { was: PathBuf, found: PathBuf },
     #[error(
@@ -36,6 +33,17 @@ enum ReviveError {
     OtherSandbox { policy: String },
     #[error(transparent)]
     Create(Box<CreateError>),
+}
+
+/// Variables without which a session is not what it was made to be.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the values of its variables {} are not known any more, since no runner keeps them on disk; session.restart takes \
+     them",
+    names.join(", ")
+)]
+pub(super) struct MissingVariables {
+    names: Vec<String>,
 }
 
 impl<E: Into<CreateError>> From<E> for ReviveError {
@@ -54,7 +62,7 @@ impl ReviveError {
         let refused = |code| NotStarted::Refused(Fault::new(code, text.clone()));
         match &self {
             Self::Stopping => refused(FaultCode::Closing),
-            Self::Variables { .. } | Self::Moved { .. } => refused(FaultCode::Invalid),
+            Self::Variables(_) | Self::Moved { .. } => refused(FaultCode::Invalid),
             Self::OtherSandbox { .. } => refused(FaultCode::Policy),
             Self::Create(error) => match &**error {
                 CreateError::Prepare(error) => refused(error.fault().code),
@@ -112,12 +120,13 @@ impl Driver {
             model,
             asked_by,
         } = continuation;
+        missing_variables(&self.record, self.env.as_ref())?;
         let config = SessionConfig {
             cwd: Some(self.record.workspace.display().to_string()),
             continue_session: own_session,
             provider,
             model,
-            env: self.variables()?,
+            env: self.env.clone().unwrap_or_default(),
             ..self.record.config.clone()
         };
         let id = &self.record.id;
@@ -148,21 +157,19 @@ impl Driver {
         let body = start_shim(&self.dir, generation, &prepared.order).await?;
         Ok((record, body))
     }
+}
 
-    /// The variables that the session was made with, with their values.
-    fn variables(&self) -> Result<BTreeMap<String, String>, ReviveError> {
-        let wanted = self.record.config.env.keys();
-        let names: Vec<_> = match &self.env {
-            Some(values) => wanted
-                .filter(|name| !values.contains_key(*name))
-                .cloned()
-                .collect(),
-            None => wanted.cloned().collect(),
-        };
-        if names.is_empty() {
-            Ok(self.env.clone().unwrap_or_default())
-        } else {
-            Err(ReviveError::Variables { names })
-        }
+/// Whether these are all the variables that the session was made with.
+pub(super) fn missing_variables(
+    record: &SessionRecord,
+    known: Option<&BTreeMap<String, String>>,
+) -> Result<(), MissingVariables> {
+    let is_known = |name: &String| known.is_some_and(|known| known.contains_key(name));
+    let wanted = record.config.env.keys();
+    let names: Vec<_> = wanted.filter(|name| !is_known(name)).cloned().collect();
+    if names.is_empty() {
+        Ok(())
+    } else {
+        Err(MissingVariables { names })
     }
 }
