@@ -14,7 +14,7 @@ use super::begin::{Arrival, Body, Subject, setup, shim_dir};
 use super::create::{end, remove};
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Handle, cursor};
-use super::mind::{BadMark, Origin};
+use super::origin::{BadMark, Origin};
 use super::record::{RecordError, SessionRecord};
 use crate::event_log::{self, SessionLog};
 use crate::harness::{Harness, UnknownHarness};

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::begin::{Arrival, Body, Subject, setup, shim_dir};
 use super::fleet::{Entry, Supervisor};
 use super::handle::cursor;
-use super::mind::Origin;
+use super::origin::Origin;
 use super::prepare::{Home, PrepareError, prepare};
 use super::record::{RecordError, SessionRecord};
 use super::settings::Settings;

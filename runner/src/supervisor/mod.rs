@@ -30,12 +30,18 @@ mod group;
 mod handle;
 mod health;
 mod installed;
+mod keeping;
 mod ledger;
 #[cfg_attr(
     not(feature = "simulation"),
     expect(unreachable_pub, reason = "seen by simulations")
 )]
 mod mind;
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(unreachable_pub, reason = "seen by simulations")
+)]
+mod origin;
 mod prepare;
 #[cfg_attr(
     not(feature = "simulation"),
@@ -63,7 +69,8 @@ pub use settings::{HarnessSettings, HealthSettings, Settings};
 #[cfg(feature = "simulation")]
 pub mod simulation {
     pub use super::asking::Unkept;
-    pub use super::mind::{Deed, Mind, Origin, Said};
+    pub use super::mind::{Deed, Mind, Said};
+    pub use super::origin::Origin;
     pub use super::reading::Reading;
     pub use super::writes::Write;
 }
