@@ -271,6 +271,30 @@ async fn what_memory_gave_up_is_read_from_the_disk_without_a_gap() {
 }
 
 #[tokio::test]
+async fn a_store_whose_journal_was_taken_away_is_damaged() {
+    let home = tempfile::tempdir().unwrap();
+    let path = store(&home);
+    let log = open(&path).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    append(&session, 3, Sync::Process).await;
+    // What a killed runner leaves, with and without it.
+    let left = tempfile::tempdir().unwrap();
+    let copy = store(&left);
+    std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    let beside = |path: &Path, suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
+    for suffix in ["", "-shm", "-wal"] {
+        std::fs::copy(beside(&path, suffix), beside(&copy, suffix)).unwrap();
+    }
+    let journal = beside(&copy, "-wal");
+    let taken = beside(&copy, "-taken");
+    std::fs::rename(&journal, &taken).unwrap();
+    assert!(matches!(open(&copy), Err(OpenError::Damaged { .. })));
+    std::fs::rename(&taken, &journal).unwrap();
+    assert_eq!(open(&copy).unwrap().session("one").unwrap().last_seq(), 3);
+    log.close().await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_store_is_named_and_left_alone() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("events.db");

@@ -100,7 +100,7 @@ pub enum OpenError {
     Damaged {
         /// The store.
         path: PathBuf,
-        /// What SQLite found; none when the file is missing beside its own journal, or was found damaged before.
+        /// What SQLite found; none when the file or its journal is missing, or it was found damaged before.
         source: Option<rusqlite::Error>,
     },
     /// The file is something else.
@@ -171,6 +171,11 @@ pub(super) fn open(path: &Path, boot_id: &str, first_epoch: u64) -> Result<Opene
     }
     if !path.try_exists().map_err(io)? {
         create(path, first_epoch)?;
+    }
+    // SQLite makes the journal before its index, and removes it after it.
+    if beside(path, "-shm").try_exists().map_err(io)? && !wal(path).try_exists().map_err(io)? {
+        let path = path.to_owned();
+        return Err(OpenError::Damaged { path, source: None });
     }
     let mut writer = connect(path)?;
     check(&writer, path)?;
