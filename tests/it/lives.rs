@@ -122,6 +122,12 @@ async fn what_a_runner_left_half_made_is_removed_and_what_cannot_be_read_is_kept
     let refused = runner.command(&damaged, create(&home)).await.unwrap_err();
     assert_eq!(code(&refused), FaultCode::Exists, "{refused:?}");
     assert!(session_dir(&home, &damaged).join("session.json").exists());
+    // It is in no list, so a human is told, and the log of a runner in the background begins with its start.
+    let notes = runner.status().await.unwrap().notes;
+    let said = |text: &str| text.contains("session damaged is left alone") && text.contains("session.json");
+    assert!(notes.iter().any(|note| said(note)), "{notes:?}");
+    let log = fs::read_to_string(home.state().join("runner.log")).unwrap();
+    assert!(log.contains("session left alone"), "{log}");
     control.close().await;
 }
 

@@ -73,7 +73,7 @@ pub(super) fn note(event: &Event) -> Option<(Style, String)> {
             (Style::Yellow, line(format!("recovered: {}{lost}", recovered.how)))
         }
         Event::SessionDormant(dormant) => {
-            let text = format!("session sleeps: {}; oqtoctl restart wakes it", dormant.reason);
+            let text = format!("session sleeps, oqtoctl restart wakes it: {}", dormant.reason);
             (Style::Yellow, line(text))
         }
         Event::AgentError(error) => (Style::Red, format!("✗ {}", clean(error.error.trim_end()))),

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -175,7 +175,16 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
             .map(|dirs| vec![dirs.data_dir().join("oqto"), dirs.config_dir().join("oqto")])
             .unwrap_or_default(),
     };
-    runtime.block_on(serve(listen, identity, settings, options))
+    let starter = options
+        .bootstrap
+        .then(|| log_to(&settings.state_dir.join("runner.log")));
+    let mut starter = starter.transpose().map_err(RunError::Announce)?;
+    let served = runtime.block_on(serve(listen, identity, settings, options, &mut starter));
+    if let (Err(_), Some(starter)) = (&served, starter) {
+        // Why it did not start is theirs to hear; without them it is only in the exit code.
+        let _ = nix::unistd::dup2_stderr(starter);
+    }
+    served
 }
 
 fn harness_settings(HarnessConfig { program, config_dir }: HarnessConfig) -> HarnessSettings {
@@ -187,6 +196,7 @@ async fn serve(
     identity: Identity,
     settings: Settings,
     options: Options,
+    starter: &mut Option<OwnedFd>,
 ) -> Result<(), RunError> {
     let tls = identity::server_config(&identity)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
@@ -209,7 +219,8 @@ async fn serve(
     tracing::info!(runner = %daemon.runner_id, address = %listener.address(), "listening");
     if options.bootstrap {
         identity::announce(io::stdout().lock(), listener.address()).map_err(RunError::Announce)?;
-        detach(&state_dir.join("runner.log")).map_err(RunError::Announce)?;
+        detach().map_err(RunError::Announce)?;
+        *starter = None;
     }
     ready::say(Stage::Ready).map_err(RunError::Announce)?;
     let mut connections = JoinSet::new();
@@ -358,14 +369,19 @@ fn say_where(path: &Path, runner_id: &RunnerId, address: SocketAddr) -> Result<(
     said.map_err(RunError::Announce)
 }
 
-/// Lets go of who started this: their terminal, their pipes, their session. From here on the log is a file.
-fn detach(log: &Path) -> io::Result<()> {
+/// Lets go of who started this: their terminal, their pipes, their session.
+fn detach() -> io::Result<()> {
     // A process that leads its session already has nothing to leave.
     let _ = nix::unistd::setsid();
     let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let nothing = nothing.as_fd();
     nix::unistd::dup2_stdin(nothing)?;
-    nix::unistd::dup2_stdout(nothing)?;
+    Ok(nix::unistd::dup2_stdout(nothing)?)
+}
+
+/// From here on the log is a file, since who started this reads no further than its start. Gives the standard error that
+/// they read.
+fn log_to(log: &Path) -> io::Result<OwnedFd> {
     if fs::metadata(log).is_ok_and(|found| found.len() > LOG_LEN_MAX) {
         fs::rename(log, log.with_extension("log.old"))?;
     }
@@ -374,6 +390,7 @@ fn detach(log: &Path) -> io::Result<()> {
         .create(true)
         .mode(0o600)
         .open(log)?;
+    let starter = io::stderr().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stderr(log)?;
-    Ok(())
+    Ok(starter)
 }

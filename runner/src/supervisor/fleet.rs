@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use oqto_protocol::codec::decode_all;
 use oqto_protocol::command::{Command, CommandEnvelope, GetMessages};
+use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::Transient;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::hello::HarnessInfo;
@@ -23,13 +24,13 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::group;
-use super::handle::{Ask, Followed, Handle};
+use super::handle::{Ask, Followed, Handle, cursor};
 use super::installed;
 use super::settings::Settings;
 use super::vitals::Vitals;
 use super::witness::Witness;
 use crate::cause;
-use crate::event_log::EventLog;
+use crate::event_log::{EventLog, Health};
 use crate::harness::{Harness, Program, Start};
 use crate::sandbox;
 
@@ -50,6 +51,8 @@ pub struct Supervisor {
     pub(super) settings: Settings,
     pub(super) stores: tokio::sync::Mutex<BTreeMap<PathBuf, Arc<EventLog>>>,
     pub(super) sessions: Mutex<BTreeMap<SessionId, Entry>>,
+    /// What could not be found again, as a human is told it.
+    left_alone: Mutex<Vec<String>>,
     pub(super) drivers: Mutex<JoinSet<()>>,
     pub(super) live: watch::Sender<u32>,
     /// Sent whenever the making of a session has come to an end.
@@ -106,6 +109,7 @@ impl Supervisor {
             settings,
             stores: tokio::sync::Mutex::default(),
             sessions: Mutex::default(),
+            left_alone: Mutex::default(),
             drivers: Mutex::default(),
             live: watch::Sender::new(0),
             made: watch::Sender::new(()),
@@ -134,7 +138,9 @@ impl Supervisor {
             let supervisor = supervisor.clone();
             finding.spawn(async move {
                 if let Err(error) = supervisor.find_again(&path).await {
-                    tracing::error!(dir = %path.display(), error = %cause::chain(&error), "session left alone");
+                    let error = cause::chain(&error);
+                    tracing::error!(dir = %path.display(), error, "session left alone");
+                    supervisor.leave_alone(&path, &error);
                 }
             });
         }
@@ -215,6 +221,14 @@ impl Supervisor {
                 open.join(", ")
             ));
         }
+        notes.extend(
+            self.left_alone
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .cloned(),
+        );
+        notes.extend(self.failing_stores());
         notes.extend(self.set_asides().into_iter().map(|path| {
             format!(
                 "an event log was damaged and is set aside as {}; keep it or delete it",
@@ -222,6 +236,38 @@ impl Supervisor {
             )
         }));
         notes
+    }
+
+    /// A session that cannot be used is in no list; whoever misses it must still learn why.
+    fn leave_alone(&self, dir: &Path, error: &str) {
+        let name = dir.file_name().unwrap_or_default().display();
+        let note = format!(
+            "session {name} is left alone, with what may still run of it: {error}; the runner tries again when it is \
+             started again"
+        );
+        self.left_alone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(note);
+    }
+
+    /// Event logs that cannot be written now.
+    fn failing_stores(&self) -> Vec<String> {
+        // One that is being opened is not asked: that waits for the disk.
+        let Ok(stores) = self.stores.try_lock() else {
+            return Vec::new();
+        };
+        let failing = stores.iter().filter_map(|(path, store)| {
+            let health = store.health();
+            let Health::Failing { text } = &*health.borrow() else {
+                return None;
+            };
+            Some(format!(
+                "the event log {} cannot be written: {text}; its sessions wait until it can",
+                path.display()
+            ))
+        });
+        failing.collect()
     }
 
     /// The sessions, alive and ended, the oldest first.
@@ -344,8 +390,9 @@ impl Supervisor {
         if let Some(asks) = &handle.asks {
             let (reply, replied) = oneshot::channel();
             if asks.send(Ask::State(reply)).await.is_ok()
-                && let Ok(status) = replied.await
+                && let Ok(mut status) = replied.await
             {
+                status.info.cursor = told(&handle, status.info.cursor).await;
                 return Ok(status);
             }
         }
@@ -470,6 +517,24 @@ impl Supervisor {
         for store in stores.into_values() {
             store.close().await;
         }
+    }
+}
+
+/// How far of what was decided may be told: a reader who asks for what comes after an event that is not committed would be
+/// refused. While nothing can be committed that is what was.
+async fn told(handle: &Handle, decided: Cursor) -> Cursor {
+    if decided.seq > handle.log.last_seq() {
+        let mut health = handle.log.health();
+        tokio::select! {
+            // Of one that is over what is committed is all there will be.
+            _ = handle.log.wait_past(decided.seq - 1) => {}
+            _ = health.wait_for(|health| *health != Health::Fine) => {}
+        }
+    }
+    let committed = cursor(&handle.log);
+    Cursor {
+        seq: decided.seq.min(committed.seq),
+        ..committed
     }
 }
 
