@@ -312,6 +312,23 @@ async fn a_shim_that_hangs_is_ended_with_all_it_runs_by_the_next_runner() {
 }
 
 #[tokio::test]
+async fn a_shim_that_hangs_is_ended_with_all_it_runs_when_it_does_not_answer() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let (session, traces) = busy(&home, &runner).await;
+    let shim = Victim::Shim.find(&home);
+    signal(shim.pid, Signal::SIGSTOP);
+    let refused = session.abort().await.unwrap_err();
+    assert!(refused.to_string().contains("refused"), "{refused}");
+    traces.are_gone(&home);
+    assert!(!shim.lives());
+    let told = session.state().await.unwrap();
+    assert_eq!(told.info.state, SessionState::Closed);
+    control.close().await;
+}
+
+#[tokio::test]
 async fn a_shim_that_hangs_over_a_damaged_tape_is_ended_too() {
     let home = Home::new();
     let control = home.control();
@@ -411,15 +428,32 @@ async fn inside_a_small_file_system() {
     let control = home.control();
     let runner = control.local().await.unwrap();
     let (session, traces) = busy(&home, &runner).await;
+    let talking = runner.create(config(&home)).await.unwrap();
+    talking
+        .prompt("while :; do echo word; sleep 0.01; done")
+        .await
+        .unwrap();
     // Until nothing goes in any more.
     let full = fs::write(small.join("ballast"), vec![1; 64 << 20]).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    wait_until("a human to be told", || {
+        home.run(&["status"])
+            .ok()
+            .contains("cannot be written")
+            .then_some(())
+    });
+    // What it says of itself is kept, so that a reader can go on from there.
+    let told = talking.state().await.unwrap().info.cursor;
+    let mut events = talking.events_from(told).await.unwrap();
     // It is refused where it cannot be recorded, which a few bytes of room decide; the agent goes either way.
     let _refused = session.close().await;
     wait_until("everything in the sandbox to end", || {
         traces.processes().is_empty().then_some(())
     });
     fs::remove_file(small.join("ballast")).unwrap();
+    let next = events.next().await.unwrap().unwrap();
+    assert_eq!(next.seq, Some(told.seq + 1));
+    talking.close().await.unwrap();
     traces.are_gone(&home);
     control.close().await;
 }

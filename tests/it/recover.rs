@@ -124,6 +124,12 @@ async fn a_death_in_the_middle(victim: Victim) {
     watch.rest().await;
     session.close().await.unwrap();
     watch.closed().await;
+    // Not the death that it came back from.
+    let refused = session.prompt("too late").await.unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("closed on request"),
+        "{refused:?}"
+    );
     watch.is_sound();
     let indexes: Vec<u64> = watch.messages().iter().map(|message| message.idx).collect();
     assert_eq!(indexes, (0..indexes.len() as u64).collect::<Vec<_>>());

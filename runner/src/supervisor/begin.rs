@@ -16,6 +16,7 @@ use super::handle::{Handle, cursor};
 use super::health::Watchdog;
 use super::mind::Mind;
 use super::origin::Origin;
+use super::patience::Patience;
 use super::record::SessionRecord;
 use crate::event_log::SessionLog;
 use crate::harness::Harness;
@@ -138,6 +139,7 @@ impl Supervisor {
             ended,
             shim_dir,
             hold: None,
+            patience: Patience::new(),
             facts: self.facts(&record, None),
             appended: 0,
             lone_mark: None,

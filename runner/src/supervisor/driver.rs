@@ -23,6 +23,7 @@ use super::farewell::Tape;
 use super::fleet::Supervisor;
 use super::handle::Ask;
 use super::mind::{Deed, Mind};
+use super::patience::Patience;
 use super::record::SessionRecord;
 use super::revive::missing_variables;
 use crate::clock;
@@ -73,6 +74,8 @@ pub(super) struct Driver {
     pub(super) shim_dir: watch::Sender<Option<PathBuf>>,
     /// By which the shim is ended when it does not listen.
     pub(super) hold: Option<Hold>,
+    /// How much longer the shim is waited for.
+    pub(super) patience: Patience,
     /// What is seen of the session from outside.
     pub(super) facts: Facts,
     /// The last event that the log accepted, which is not to say that it is committed; 0 for none since the start.
@@ -158,6 +161,7 @@ impl Driver {
         self.tape = Some(tape);
         self.shim_dir.send_replace(Some(dir));
         self.hold = hold;
+        self.patience.heard();
     }
 
     async fn drive(&mut self) -> Result<Over, DriveError> {
@@ -271,6 +275,7 @@ impl Driver {
         let wake_at = self.mind.wake_at();
         let wait_ms = wake_at.map_or(u64::MAX, |at| at.saturating_sub(clock::unix_ms()));
         self.facts.watchdog.observe(self.mind.silent_since(), !more);
+        let awaits_answer = self.mind.awaits_answer();
         let Some(shim) = &mut self.shim else {
             return self.wait_alone(wake_at, wait_ms).await;
         };
@@ -290,6 +295,7 @@ impl Driver {
                 }
             }
             notice = shim.next() => self.notice(notice).await,
+            () = self.patience.end(), if awaits_answer => self.end_hung().await,
             fact = self.facts.hear() => self.note_facts(vec![fact]),
             () = std::future::ready(()), if more => {}
             () = tokio::time::sleep(Duration::from_millis(wait_ms)), if wake_at.is_some() => {
@@ -319,7 +325,23 @@ impl Driver {
         Ok(())
     }
 
+    /// Ends a shim that does not answer, and with it what it runs: that is told like any other death.
+    async fn end_hung(&mut self) {
+        let session = self.log.id();
+        tracing::error!(session, "killing a shim that does not answer");
+        let ended = match &self.hold {
+            Some(hold) => hold.kill().await,
+            None => Ok(false),
+        };
+        match ended {
+            Ok(true) => {}
+            Ok(false) => tracing::error!(session, "the shim does not die; it hangs in the kernel"),
+            Err(error) => tracing::error!(session, %error, "the shim cannot be ended"),
+        }
+    }
+
     async fn notice(&mut self, notice: Notice) {
+        self.patience.heard();
         match notice {
             Notice::Grown { len } => self.mind.reading().grown(len),
             Notice::Wrote { id } => self.mind.wrote(id),
@@ -407,7 +429,14 @@ impl Driver {
     async fn send(&mut self) {
         let Some(shim) = &mut self.shim else { return };
         while let Some(write) = self.mind.next_write(clock::unix_ms()) {
-            shim.write(write.id, write.to, &write.bytes).await;
+            let is_taken = tokio::select! {
+                biased;
+                () = shim.write(write.id, write.to, &write.bytes) => true,
+                () = self.patience.end() => false,
+            };
+            if !is_taken {
+                return self.end_hung().await;
+            }
         }
     }
 

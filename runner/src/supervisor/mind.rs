@@ -350,6 +350,8 @@ impl<W> Mind<W> {
         match event {
             Event::SessionCreated(_) => self.outcome = Some(Ok(())),
             Event::AgentError(error) => self.last_error = Some(error.error.clone()),
+            // It went on: whatever ends it later is another reason.
+            Event::AgentIdle(_) | Event::Recovered(_) => self.last_error = None,
             Event::SessionClosed(closed) => {
                 let why = self
                     .last_error
@@ -462,6 +464,12 @@ impl<W> Mind<W> {
             return None;
         }
         self.writes.next()
+    }
+
+    /// Whether the shim was sent something that it has not answered.
+    #[must_use]
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.writes.awaits_answer()
     }
 
     /// Whether so much waits for the log that it is to be appended before more is read.

@@ -42,6 +42,7 @@ mod mind;
     expect(unreachable_pub, reason = "seen by simulations")
 )]
 mod origin;
+mod patience;
 mod prepare;
 #[cfg_attr(
     not(feature = "simulation"),

@@ -49,6 +49,11 @@ impl Writes {
         });
     }
 
+    /// Whether the shim was sent one that it has not answered.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.waiting.iter().any(|write| write.stage == Stage::Sent)
+    }
+
     /// The next write to be sent, which then counts as sent.
     pub(super) fn next(&mut self) -> Option<&Write> {
         let mut first_to_harness = true;
