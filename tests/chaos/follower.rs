@@ -240,6 +240,8 @@ impl Role {
                         let restart = Command::SessionRestart(SessionRestart::default());
                         let woken = runner.command(&place.session(), restart).await;
                         eprintln!("{place:?} was woken: {woken:?}");
+                        // The same command is answered the same for ever: this one has no effect.
+                        return Err(format!("{:?}", source.0));
                     }
                     _ => {
                         // Who is refused for good does not ask as fast as it can.

@@ -178,14 +178,15 @@ async fn send(outbox: &mut Outbox, followed: &Followed, sent: &AtomicU64) -> Res
             }
             Ok(None) if over => return Ok(()),
             Ok(None) => {
-                tokio::select! {
-                    past = followed.log.wait_past(seq) => {
-                        if past.is_err() {
-                            return Ok(());
-                        }
-                    }
-                    // An end that nobody can tell any more is an end.
-                    _ = ended.changed() => {}
+                let is_left = tokio::select! {
+                    past = followed.log.wait_past(seq) => past.is_err(),
+                    changed = ended.changed() => changed.is_err(),
+                };
+                if is_left && !*ended.borrow() {
+                    // Not the session's end: a stream that just ended would say so.
+                    let message = "this runner lets go of the session; follow it again at the next one";
+                    outbox.send(&Fault::new(FaultCode::Closing, message)).await?;
+                    return Ok(());
                 }
             }
             Err(ReadError::Expired { from, oldest }) => {
