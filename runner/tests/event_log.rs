@@ -92,7 +92,7 @@ async fn what_was_appended_is_there_after_it_was_opened_again() {
     let log = open(&store(&home)).unwrap();
     let session = log.session("one").unwrap();
     assert_eq!((session.last_seq(), session.epoch()), (5, 1));
-    assert_eq!(session.mark().unwrap(), "offset 77");
+    assert_eq!(*session.mark().await.unwrap().unwrap(), "offset 77");
     assert_eq!(read_all(&session, 0, usize::MAX).await, 5);
     let messages = |after, limit| {
         let session = session.clone();
@@ -425,12 +425,82 @@ async fn fills_its_disk() {
     println!("filled");
 }
 
-#[test]
-fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+/// Takes all the room that there is, but for this much.
+fn fill(path: &Path, left: u64) {
+    let found = nix::sys::statvfs::statvfs(path.parent().unwrap()).unwrap();
+    let len = room(path) - left.div_ceil(found.fragment_size()) * found.fragment_size();
+    std::fs::write(path, vec![1; usize::try_from(len).unwrap()]).unwrap();
+}
+
+/// How much room there is beside this file, bytes.
+fn room(path: &Path) -> u64 {
+    let found = nix::sys::statvfs::statvfs(path.parent().unwrap()).unwrap();
+    found.blocks_available() * found.fragment_size()
+}
+
+#[tokio::test]
+#[ignore = "a part of the test below, which runs it on a small disk"]
+async fn fills_its_disk_while_nothing_is_said() {
+    let Some(path) = std::env::var_os(STORE) else {
+        return;
+    };
+    let path = PathBuf::from(path);
+    let filler = path.with_file_name("filler");
+    let log = open(&path).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    let append = async |session: &SessionLog, count: u64| {
+        let first = session.last_seq() + 1;
+        let frames: Vec<u8> = (first..first + count)
+            .flat_map(|seq| frame("one", seq, 16 * 1024))
+            .collect();
+        let batch = Batch::new(first, frames.into(), Sync::Power).unwrap();
+        session.append(batch).await.unwrap()
+    };
+    append(&session, 300).await.committed().await.unwrap();
+    // What was committed is moved into the file when nothing is said for a while. It takes the room that is left.
+    fill(&filler, 1 << 20);
+    while room(&filler) > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(read_all(&session, 0, usize::MAX).await, 300);
+    let waits = append(&session, 60).await;
+    let mut health = log.health();
+    health
+        .wait_for(|health| matches!(health, Health::Failing { .. }))
+        .await
+        .unwrap();
+    std::fs::remove_file(&filler).unwrap();
+    waits.committed().await.unwrap();
+    assert_eq!(*log.health().borrow(), Health::Fine);
+    assert_eq!(read_all(&session, 0, usize::MAX).await, 360);
+
+    // Closed while nothing can be moved, it is opened and read all the same.
+    fill(&filler, 0);
+    log.close().await;
+    let log = open(&path).unwrap();
+    assert_eq!(read_all(&log.session("one").unwrap(), 0, usize::MAX).await, 360);
+    std::fs::remove_file(&filler).unwrap();
+    log.close().await;
+    // One that cannot be opened for want of room is no damaged one.
+    fill(&filler, 0);
+    let error = open(&path).unwrap_err();
+    assert!(!matches!(error, OpenError::Damaged { .. }), "{error:?}");
+    std::fs::remove_file(&filler).unwrap();
+    let log = open(&path).unwrap();
+    let session = log.session("one").unwrap();
+    assert_eq!(read_all(&session, 0, usize::MAX).await, 360);
+    assert_eq!(session.epoch(), 1);
+    append(&session, 1).await.committed().await.unwrap();
+    log.close().await;
+    println!("filled");
+}
+
+/// Runs a part on a disk of its own that holds 20 MiB.
+fn on_a_small_disk(name: &str) {
     let home = tempfile::tempdir().unwrap();
     let disk = home.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
-    let inner = again("fills_its_disk", &disk.join("events.db"));
+    let inner = again(name, &disk.join("events.db"));
     let mut outer = Command::new("unshare");
     outer.args(["--user", "--map-root-user", "--mount", "--"]);
     outer.args([
@@ -453,6 +523,16 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         output.status.success() && text.contains("filled"),
         "{text}{output:?}"
     );
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    on_a_small_disk("fills_its_disk");
+}
+
+#[test]
+fn a_disk_that_is_full_when_a_store_is_moved_closed_or_opened_loses_nothing() {
+    on_a_small_disk("fills_its_disk_while_nothing_is_said");
 }
 
 proptest! {

@@ -366,7 +366,8 @@ async fn a_session_has_one_mark_however_often_it_rests() {
     log.close().await;
     assert_eq!(number(&store(&home), "SELECT sum(length(mark)) FROM marks"), 1000);
     let log = EventLog::open(&store(&home), Retention::DEFAULT).unwrap();
-    assert_eq!(log.session("one").unwrap().mark().unwrap(), vec![50; 1000]);
+    let mark = log.session("one").unwrap().mark().await.unwrap().unwrap();
+    assert_eq!(*mark, vec![50; 1000]);
     log.close().await;
 }
 
@@ -401,7 +402,8 @@ async fn a_mark_that_comes_by_itself_is_not_replaced_by_an_older_one_of_the_same
     newer.await.unwrap();
     log.close().await;
     let log = EventLog::open(&store(&home), bounded(2 * MIB)).unwrap();
-    assert_eq!(log.session("two").unwrap().mark().unwrap(), "newer");
+    let mark = log.session("two").unwrap().mark().await.unwrap().unwrap();
+    assert_eq!(*mark, "newer");
     log.close().await;
 }
 

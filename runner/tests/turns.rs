@@ -299,7 +299,8 @@ impl Bench {
         self.store.close().await;
         let store = EventLog::open(&self.dir.path().join(STORE), Retention::DEFAULT).unwrap();
         let log = store.session("s").unwrap();
-        let origin = Origin::new(log.mark().as_deref(), setup(), T0).unwrap();
+        let mark = log.mark().await.unwrap();
+        let origin = Origin::new(mark.as_deref().map(|mark| &mark[..]), setup(), T0).unwrap();
         let mut tape = TapeReader::open(self.dir.path(), origin.tape()).unwrap();
         let at = Cursor {
             epoch: u32::try_from(log.epoch()).unwrap(),

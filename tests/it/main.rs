@@ -27,6 +27,7 @@ mod restart;
 mod retention;
 mod said;
 mod sandboxed;
+mod stores;
 mod stranger;
 mod survive;
 mod upgrade;

@@ -98,6 +98,8 @@ pub(super) struct Shared {
     oldest: Mutex<BTreeMap<i64, u64>>,
     path: PathBuf,
     health: watch::Sender<Health>,
+    /// Something in it goes little by little, and is not gone yet.
+    pub(super) letting_go: AtomicBool,
     pub(super) closing: AtomicBool,
 }
 
@@ -165,6 +167,7 @@ impl EventLog {
             oldest: Mutex::new(oldest),
             path: path.to_owned(),
             health: watch::Sender::new(Health::Fine),
+            letting_go: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });
         let writer = Writer::new(writer, schema::wal(path), shared.clone(), retention, ordered);
@@ -214,7 +217,6 @@ impl EventLog {
                 epochs: vec![(self.first_epoch, 0)],
                 last_seq: 0,
                 last_idx: None,
-                mark: None,
                 acked_seq: 0,
                 oldest_seq: 1,
             }));
@@ -270,6 +272,18 @@ impl EventLog {
             done
         };
         Ok(done.await.map_err(|_| Closed)?)
+    }
+
+    /// Whether somebody has a handle on one of its sessions, or it has something to do by itself: to keep what was
+    /// acknowledged, to let go of what was deleted, to try again what cannot be written.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        // This and the writing thread have one each.
+        let is_held = Arc::strong_count(&self.shared) > 2;
+        is_held
+            || self.shared.letting_go.load(Ordering::Acquire)
+            || !lock(&self.shared.acked).is_empty()
+            || *self.shared.health.borrow() != Health::Fine
     }
 
     /// Whether the store takes what it is given, now and whenever that changes.

@@ -2,7 +2,7 @@
 //! the file, beside the writer, which so does not wait for the disk.
 
 use bytes::Bytes;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{self, Chunk};
@@ -39,6 +39,10 @@ pub(super) enum Ask {
         after_idx: Option<u64>,
         limit: usize,
         reply: Reply<Page>,
+    },
+    Mark {
+        session: i64,
+        reply: Reply<Option<Bytes>>,
     },
     Sessions {
         reply: Reply<Vec<SessionRow>>,
@@ -95,6 +99,9 @@ pub(super) fn run(store: &Connection, mut asks: mpsc::Receiver<Ask>) {
                 reply,
             } => {
                 let _gone = reply.send(messages(store, session, after_idx, limit));
+            }
+            Ask::Mark { session, reply } => {
+                let _gone = reply.send(mark(store, session));
             }
             Ask::Sessions { reply } => {
                 let _gone = reply.send(sessions(store));
@@ -197,6 +204,12 @@ fn messages(
         frames.push(Bytes::copy_from_slice(frame));
     }
     Ok(Page { frames, more: false })
+}
+
+fn mark(store: &Connection, session: i64) -> rusqlite::Result<Option<Bytes>> {
+    let mut select = store.prepare("SELECT mark FROM marks WHERE session = ?1")?;
+    let found = select.query_row([session], |row| row.get::<_, Vec<u8>>(0));
+    found.optional().map(|found| found.map(Bytes::from))
 }
 
 fn sessions(store: &Connection) -> rusqlite::Result<Vec<SessionRow>> {

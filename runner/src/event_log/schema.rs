@@ -412,7 +412,6 @@ fn sessions(store: &Connection) -> rusqlite::Result<Vec<Known>> {
         "SELECT key, id, created_ms,
                 (SELECT coalesce(max(last_seq), 0) FROM batches WHERE session = key),
                 (SELECT max(idx) FROM messages WHERE session = key),
-                (SELECT mark FROM marks WHERE session = key),
                 acked_seq,
                 (SELECT first_seq FROM batches WHERE session = key ORDER BY last_seq LIMIT 1)
          FROM sessions",
@@ -429,9 +428,8 @@ fn sessions(store: &Connection) -> rusqlite::Result<Vec<Known>> {
             epochs: begun.collect::<Result<_, _>>()?,
             last_seq: row.get(3)?,
             last_idx: row.get(4)?,
-            mark: row.get::<_, Option<Vec<u8>>>(5)?.map(Into::into),
-            acked_seq: row.get(6)?,
-            oldest_seq: row.get::<_, Option<u64>>(7)?.unwrap_or(1),
+            acked_seq: row.get(5)?,
+            oldest_seq: row.get::<_, Option<u64>>(6)?.unwrap_or(1),
         });
     }
     Ok(known)

@@ -22,7 +22,6 @@ pub(super) struct Known {
     pub(super) epochs: Vec<(u64, u64)>,
     pub(super) last_seq: u64,
     pub(super) last_idx: Option<u64>,
-    pub(super) mark: Option<Bytes>,
     /// The greatest number that somebody acknowledged.
     pub(super) acked_seq: u64,
     /// The oldest number that is kept.
@@ -36,7 +35,6 @@ pub(super) struct Session {
     pub(super) id: String,
     pub(super) created_ms: u64,
     pub(super) epochs: Vec<(u64, u64)>,
-    mark: Option<Bytes>,
     progress: watch::Sender<Progress>,
     accepted: Mutex<Accepted>,
     acked_seq: AtomicU64,
@@ -67,7 +65,6 @@ impl Session {
             epochs,
             last_seq,
             last_idx,
-            mark,
             acked_seq,
             oldest_seq: _,
         } = known;
@@ -85,7 +82,6 @@ impl Session {
             id,
             created_ms,
             epochs,
-            mark,
             progress,
             accepted,
             acked_seq: AtomicU64::new(acked_seq),
@@ -213,10 +209,14 @@ impl SessionLog {
         lock(&self.session.accepted).last_idx.map_or(0, |last| last + 1)
     }
 
-    /// The newest mark that was kept when the store was opened.
-    #[must_use]
-    pub fn mark(&self) -> Option<Bytes> {
-        self.session.mark.clone()
+    /// The newest mark that is committed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn mark(&self) -> Result<Option<Durable<Bytes>>, ReadError> {
+        let session = self.session.key;
+        let found = self.shared.ask(|reply| Ask::Mark { session, reply }).await?;
+        Ok(found.map(Durable::new))
     }
 
     /// Waits for room, then takes the batch. It is committed in its turn, together with what else is ready.

@@ -303,6 +303,7 @@ impl Writer {
                 return;
             }
         }
+        self.shared.letting_go.store(false, Ordering::Release);
     }
 
     /// One step of forgetting; whether there was something to forget.
@@ -540,6 +541,7 @@ impl Writer {
             for job in &group {
                 if let Change::Delete = job.change {
                     self.trimming = true;
+                    self.shared.letting_go.store(true, Ordering::Release);
                     tail.remove(job.session.key);
                     self.shared.set_oldest_seq(job.session.key, 1);
                 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::session::SessionState;
-use tokio::sync::watch;
 
 use super::begin::{Arrival, Body, Subject, setup, shim_dir};
 use super::create::{end, remove};
@@ -50,6 +49,8 @@ pub(super) enum FindError {
     Hangs,
     #[error("where it is to be gone on with cannot be told")]
     Mark(#[from] BadMark),
+    #[error("its event log cannot be read")]
+    Read(#[from] event_log::ReadError),
     #[error("its tape cannot be read")]
     Tape(#[from] ReadError),
     #[error("what is left beside its damaged event log cannot be used")]
@@ -68,7 +69,7 @@ impl Supervisor {
     /// Finds a session that an earlier runner left: it goes on when its shim lives; else what its tape still says is
     /// told, and it is over.
     pub(super) async fn find_again(self: &Arc<Self>, dir: &Path) -> Result<(), FindError> {
-        let record = match SessionRecord::open(dir) {
+        let mut record = match SessionRecord::open(dir) {
             Ok(record) => record,
             Err(RecordError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(dir = %dir.display(), "removed what was never a session");
@@ -77,14 +78,31 @@ impl Supervisor {
             }
             Err(error) => return Err(error.into()),
         };
+        if let Some(info) = &record.unloaded
+            && matches!(info.state, SessionState::Closed | SessionState::Dormant)
+            && !dir.join("shim").exists()
+        {
+            let handle = Handle::unloaded(record.clone(), dir.to_owned(), info.clone());
+            self.lock().insert(record.id, Entry::Made(Box::new(handle)));
+            return Ok(());
+        }
+        record.end_unloaded(dir)?;
+        self.look_again(record, dir).await
+    }
+
+    /// As [`Supervisor::find_again`], of one of which more may be said.
+    pub(super) async fn look_again(
+        self: &Arc<Self>,
+        record: SessionRecord,
+        dir: &Path,
+    ) -> Result<(), FindError> {
         let store = self.store(&record.store).await?;
         let harness: Harness = record.config.harness.parse()?;
         let mut log = store.session(record.id.as_str());
-        let mut mark = log.as_ref().and_then(SessionLog::mark);
         if log.as_ref().is_none_or(|log| log.last_seq() == 0)
-            && let Some((anew, marked)) = self.begin_anew(&record, dir, &store).await?
+            && let Some(anew) = self.begin_anew(&record, dir, &store).await?
         {
-            (log, mark) = (Some(anew), marked);
+            log = Some(anew);
         }
         let shims = dir.join("shim");
         let log = match log {
@@ -103,7 +121,8 @@ impl Supervisor {
             ..cursor(&log)
         };
         let setup = setup(&record, harness, before, 0);
-        let origin = Origin::new(mark.as_deref(), setup, record.created_at)?;
+        let mark = log.mark().await?;
+        let origin = Origin::new(mark.as_deref().map(|mark| &mark[..]), setup, record.created_at)?;
         // Of a start that has ended and is told everything is known; only the one after it may be there.
         let generation = origin.generation() + u64::from(origin.is_down());
         end_others(&shims, generation).await;
@@ -119,7 +138,7 @@ impl Supervisor {
                 tracing::info!(session = %record.id, "found again with nothing running");
                 self.take_over(record, dir, log, origin, None);
             } else if log.last_seq() > 0 {
-                self.remember(record, harness, dir, log);
+                self.remember(record, harness, dir, &log);
             } else {
                 store.delete_session(record.id.as_str()).await?;
                 remove(dir);
@@ -154,26 +173,17 @@ impl Supervisor {
     }
 
     /// Holds a session that is over.
-    fn remember(&self, record: SessionRecord, harness: Harness, dir: &Path, log: SessionLog) {
-        let setup = setup(&record, harness, cursor(&log), log.next_idx());
-        let core = Session::new(setup, record.created_at);
-        let mut info = core.info();
+    fn remember(&self, mut record: SessionRecord, harness: Harness, dir: &Path, log: &SessionLog) {
+        let setup = setup(&record, harness, cursor(log), log.next_idx());
+        let mut info = Session::new(setup, record.created_at).info();
         info.state = SessionState::Closed;
-        let (_, info) = watch::channel(info);
-        let (_, ended) = watch::channel(true);
-        let (_, shim_dir) = watch::channel(None);
-        let handle = Handle {
-            record,
-            dir: dir.to_owned(),
-            log,
-            shim_dir,
-            asks: None,
-            info,
-            ended,
-            reason: Arc::default(),
-        };
-        self.lock()
-            .insert(handle.record.id.clone(), Entry::Made(Box::new(handle)));
+        info.cursor = cursor(log);
+        if let Err(error) = record.keep_unloaded(dir, info.clone()) {
+            tracing::warn!(session = %record.id, error = %cause::chain(&error), "the next runner has to look");
+        }
+        let handle = Handle::unloaded(record, dir.to_owned(), info);
+        let id = handle.record.id.clone();
+        self.lock().insert(id, Entry::Made(Box::new(handle)));
     }
 }
 

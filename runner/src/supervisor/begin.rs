@@ -112,6 +112,7 @@ impl Supervisor {
             Arrival::New { born, env } => (true, Some(born), Some(env)),
             Arrival::Found => (false, None, None),
         };
+        let log = Arc::new(log);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (ended, end) = watch::channel(false);
         let (shim_dir, shims) = watch::channel(None);
@@ -155,7 +156,7 @@ impl Supervisor {
         let handle = Handle {
             record,
             dir,
-            log,
+            log: Arc::downgrade(&log),
             shim_dir: shims,
             asks: Some(asks),
             info: watched,

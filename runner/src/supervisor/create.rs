@@ -262,6 +262,7 @@ impl Supervisor {
             sandbox: prepared.sandbox,
             watch: prepared.order.watch.clone(),
             own_session: None,
+            unloaded: None,
         };
         // Before the log: what a runner that dies here leaves is known by it.
         record.keep(dir)?;

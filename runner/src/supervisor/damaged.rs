@@ -39,14 +39,13 @@ impl Supervisor {
     }
 
     /// The log of a session that its event log does not know, or knows nothing of, when an earlier one was set aside;
-    /// `None` when none was. With it the mark that it has now, if it has one. What is left of the session's shim is what
-    /// can go on.
+    /// `None` when none was. What is left of the session's shim is what can go on.
     pub(super) async fn begin_anew(
         &self,
         record: &SessionRecord,
         dir: &Path,
         store: &Arc<EventLog>,
-    ) -> Result<Option<(SessionLog, Option<Bytes>)>, FindError> {
+    ) -> Result<Option<SessionLog>, FindError> {
         let asides = event_log::set_asides(&record.store).map_err(FindError::Aside)?;
         // One that is younger was never in it: it was being made, or deleted.
         let Some((_, aside)) = asides.last().filter(|(at, _)| *at >= record.created_at) else {
@@ -58,7 +57,7 @@ impl Supervisor {
         };
         if tokio::task::block_in_place(|| is_whole(&shim_dir(dir, 0))) {
             tracing::warn!(session = %record.id, aside = %aside.display(), "told again from its tape, in a new epoch");
-            return Ok(Some((log, None)));
+            return Ok(Some(log));
         }
         let shims = dir.join("shim");
         let mut generation = 0;
@@ -70,9 +69,9 @@ impl Supervisor {
         }
         let setup = setup(record, record.config.harness.parse()?, cursor(&log), 0);
         let origin = Origin::lost(setup, record.own_session.clone(), generation, clock::unix_ms());
-        let mark = tell_lost(&log, origin, aside).await?;
+        tell_lost(&log, origin, aside).await?;
         tracing::error!(session = %record.id, aside = %aside.display(), "what was told of a session is lost with its event log");
-        Ok(Some((log, mark)))
+        Ok(Some(log))
     }
 
     /// Event logs that were set aside, of all workspaces.
@@ -99,21 +98,19 @@ fn is_whole(shim_dir: &Path) -> bool {
     read.unwrap_or(false)
 }
 
-/// Says what is lost, and gives back the mark that comes with it. Where the harness can go on by a session of its own
+/// Says what is lost. Where the harness can go on by a session of its own
 /// the session is dormant, else it is over.
-async fn tell_lost(log: &SessionLog, origin: Origin, aside: &Path) -> Result<Option<Bytes>, FindError> {
+async fn tell_lost(log: &SessionLog, origin: Origin, aside: &Path) -> Result<(), FindError> {
     let error = format!(
         "the event log of this session was damaged and is set aside as {}; what was said before is only there",
         aside.display()
     );
     let mut mind: Mind<()> = Mind::new(origin, 0, cursor(log), log.next_idx());
     mind.lost(&error, clock::unix_ms());
-    let Some(batch) = mind.take()?.batch else {
-        return Ok(None);
-    };
-    let mark = batch.mark().cloned();
-    log.append(batch).await?.committed().await?;
-    Ok(mark)
+    if let Some(batch) = mind.take()?.batch {
+        log.append(batch).await?.committed().await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use oqto_protocol::codec::DecodeError;
@@ -51,7 +51,7 @@ pub(super) enum DriveError {
 /// One session, while it lives. What is decided, its mind decides.
 pub(super) struct Driver {
     pub(super) mind: Mind<oneshot::Sender<Reply>>,
-    pub(super) log: SessionLog,
+    pub(super) log: Arc<SessionLog>,
     /// Who has the harness started again.
     pub(super) house: Weak<Supervisor>,
     pub(super) record: SessionRecord,
@@ -95,7 +95,7 @@ pub(super) struct Driver {
 enum Over {
     /// The session has ended.
     Closed,
-    /// Nothing of it runs, and the runner is stopping.
+    /// Nothing of it runs, and it is unloaded or the runner is stopping.
     Dormant,
 }
 
@@ -219,10 +219,15 @@ impl Driver {
             self.mind.runner_stops([0; 16], clock::unix_ms());
             self.flush().await?;
             self.committed().await?;
+            if let Err(error) = self.keep_unloaded() {
+                tracing::warn!(session = self.log.id(), error = %crate::cause::chain(&error), "the next runner has to look");
+            }
             return Ok(Some(Over::Dormant));
         }
         if self.start_due {
             self.start_again().await?;
+        } else if self.may_unload() {
+            return Ok(self.doze().await?.then_some(Over::Dormant));
         } else {
             self.wait(false).await?;
         }
@@ -376,7 +381,7 @@ impl Driver {
         }
     }
 
-    fn ask(&mut self, ask: Ask) {
+    pub(super) fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::State(reply) => {
                 // Who asked may be gone.

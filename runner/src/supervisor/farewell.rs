@@ -56,8 +56,14 @@ impl Driver {
             return;
         }
         // What has ended stays so, whatever becomes of its log.
-        self.record.keep_own_session(None, &self.dir);
-        self.info.send_replace(self.mind.info());
+        self.record.own_session = None;
+        if !self.log.is_abandoned()
+            && let Err(error) = self.keep_unloaded()
+        {
+            tracing::warn!(session = self.log.id(), error = %crate::cause::chain(&error), "the next runner has to look");
+        }
+        let info = self.record.unloaded.take();
+        self.info.send_replace(info.unwrap_or_else(|| self.mind.info()));
         // Who follows leaves when the session has ended and all that is committed was read.
         self.ended.send_replace(true);
         tracing::info!(session = self.log.id(), "session ended");

@@ -27,6 +27,7 @@ use super::group;
 use super::handle::{Ask, Followed, Handle, cursor};
 use super::installed;
 use super::settings::Settings;
+use super::stores::Stores;
 use super::vitals::Vitals;
 use super::witness::Witness;
 use crate::cause;
@@ -49,7 +50,9 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 /// All sessions of this runner.
 pub struct Supervisor {
     pub(super) settings: Settings,
-    pub(super) stores: tokio::sync::Mutex<BTreeMap<PathBuf, Arc<EventLog>>>,
+    pub(super) stores: Stores,
+    /// Held while an unloaded session is found again, or its name leaves.
+    pub(super) loading: tokio::sync::Mutex<()>,
     pub(super) sessions: Mutex<BTreeMap<SessionId, Entry>>,
     /// What could not be found again, as a human is told it.
     left_alone: Mutex<Vec<String>>,
@@ -107,7 +110,8 @@ impl Supervisor {
         }
         let supervisor = Arc::new(Self {
             settings,
-            stores: tokio::sync::Mutex::default(),
+            stores: Stores::default(),
+            loading: tokio::sync::Mutex::default(),
             sessions: Mutex::default(),
             left_alone: Mutex::default(),
             drivers: Mutex::default(),
@@ -148,6 +152,7 @@ impl Supervisor {
         while finding.join_next().await.is_some() {}
         // Whatever may still live has its shim's directory, also when it could not be found again.
         group::sweep(|id| dir.join(id).join("shim").exists());
+        supervisor.close_unused_stores();
         Ok(supervisor)
     }
 
@@ -253,19 +258,11 @@ impl Supervisor {
 
     /// Event logs that cannot be written now.
     fn failing_stores(&self) -> Vec<String> {
-        // One that is being opened is not asked: that waits for the disk.
-        let Ok(stores) = self.stores.try_lock() else {
-            return Vec::new();
-        };
-        let failing = stores.iter().filter_map(|(path, store)| {
-            let health = store.health();
-            let Health::Failing { text } = &*health.borrow() else {
-                return None;
-            };
-            Some(format!(
+        let failing = self.stores.failing().into_iter().map(|(path, text)| {
+            format!(
                 "the event log {} cannot be written: {text}; its sessions wait until it can",
                 path.display()
-            ))
+            )
         });
         failing.collect()
     }
@@ -314,10 +311,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// A fault for the peer when there is no such session.
-    pub async fn follow(&self, id: &SessionId) -> Result<Followed, Fault> {
-        let handle = self.handle(id)?;
+    pub async fn follow(self: &Arc<Self>, id: &SessionId) -> Result<Followed, Fault> {
+        let handle = self.load(id).await?;
         Ok(Followed {
-            log: handle.log,
+            log: self.log_of(&handle).await?,
             ended: handle.ended,
         })
     }
@@ -368,8 +365,8 @@ impl Supervisor {
     }
 
     /// Leaves a command to the session's driver.
-    async fn ask(&self, session: &SessionId, envelope: CommandEnvelope) -> Result<Reply, Fault> {
-        let handle = self.handle(session)?;
+    async fn ask(self: &Arc<Self>, session: &SessionId, envelope: CommandEnvelope) -> Result<Reply, Fault> {
+        let handle = self.load(session).await?;
         let over = || match handle.reason.get() {
             Some(reason) => Fault::new(
                 FaultCode::WrongState,
@@ -385,8 +382,11 @@ impl Supervisor {
         replied.await.map_err(|_| over())
     }
 
-    async fn status(&self, id: &SessionId) -> Result<oqto_protocol::session::SessionStatus, Fault> {
-        let handle = self.handle(id)?;
+    async fn status(
+        self: &Arc<Self>,
+        id: &SessionId,
+    ) -> Result<oqto_protocol::session::SessionStatus, Fault> {
+        let handle = self.load(id).await?;
         if let Some(asks) = &handle.asks {
             let (reply, replied) = oneshot::channel();
             if asks.send(Ask::State(reply)).await.is_ok()
@@ -400,10 +400,11 @@ impl Supervisor {
     }
 
     /// What was said, from the log: it is there whatever became of the harness.
-    async fn messages(&self, id: &SessionId, asked: &GetMessages) -> Result<Messages, Fault> {
-        let handle = self.handle(id)?;
+    async fn messages(self: &Arc<Self>, id: &SessionId, asked: &GetMessages) -> Result<Messages, Fault> {
+        let handle = self.load(id).await?;
+        let log = self.log_of(&handle).await?;
         let limit = asked.limit.unwrap_or(MESSAGES_MAX).min(MESSAGES_MAX) as usize;
-        let found = handle.log.messages(asked.after_idx, limit).await;
+        let found = log.messages(asked.after_idx, limit).await;
         let failed = |error: &dyn std::error::Error| Fault::new(FaultCode::Storage, cause::chain(error));
         let (rows, more) = found.map_err(|error| failed(&error))?;
         let messages = rows
@@ -457,15 +458,9 @@ impl Supervisor {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The event log of a workspace, opened at its first use.
+    /// The event log of a workspace, opened when somebody needs it.
     pub(super) async fn store(&self, path: &Path) -> Result<Arc<EventLog>, crate::event_log::OpenError> {
-        let mut stores = self.stores.lock().await;
-        if let Some(store) = stores.get(path) {
-            return Ok(store.clone());
-        }
-        let store = tokio::task::block_in_place(|| self.open_store(path)).map(Arc::new)?;
-        stores.insert(path.to_owned(), store.clone());
-        Ok(store)
+        self.stores.open(path, || self.open_store(path)).await
     }
 
     /// Tells every session that the runner is stopping.
@@ -488,7 +483,7 @@ impl Supervisor {
     /// Ends what runs of every session and commits what they said: those that can be started again are dormant then, the
     /// others closed.
     pub async fn stop(self: Arc<Self>) {
-        self.stopping.store(true, Ordering::Release);
+        self.begin_to_stop().await;
         let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
         let ended = async {
             self.stop_all().await;
@@ -504,34 +499,41 @@ impl Supervisor {
 
     /// Lets go of every session as it stands: shims, harnesses and tapes go on, and the next runner finds them.
     pub async fn hand_over(self: Arc<Self>) {
-        self.stopping.store(true, Ordering::Release);
+        self.begin_to_stop().await;
         let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
         // A driver may be left at any point: what it did not finish stands on the tape.
         drivers.shutdown().await;
         self.close_stores().await;
     }
 
+    /// Nothing is begun any more, nor is it on its way.
+    async fn begin_to_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        drop(self.loading.lock().await);
+    }
+
     async fn close_stores(&self) {
-        let stores = std::mem::take(&mut *self.stores.lock().await);
         self.lock().clear();
-        for store in stores.into_values() {
-            store.close().await;
-        }
+        self.stores.close().await;
     }
 }
 
 /// How far of what was decided may be told: a reader who asks for what comes after an event that is not committed would be
 /// refused. While nothing can be committed that is what was.
 async fn told(handle: &Handle, decided: Cursor) -> Cursor {
-    if decided.seq > handle.log.last_seq() {
-        let mut health = handle.log.health();
+    let Some(log) = handle.log.upgrade() else {
+        // It has ended meanwhile, and all that it said is committed.
+        return handle.info().cursor;
+    };
+    if decided.seq > log.last_seq() {
+        let mut health = log.health();
         tokio::select! {
             // Of one that is over what is committed is all there will be.
-            _ = handle.log.wait_past(decided.seq - 1) => {}
+            _ = log.wait_past(decided.seq - 1) => {}
             _ = health.wait_for(|health| *health != Health::Fine) => {}
         }
     }
-    let committed = cursor(&handle.log);
+    let committed = cursor(&log);
     Cursor {
         seq: decided.seq.min(committed.seq),
         ..committed

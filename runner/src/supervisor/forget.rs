@@ -17,6 +17,7 @@ impl Supervisor {
     /// Ends a session and forgets it.
     pub(super) async fn delete(self: &Arc<Self>, id: &SessionId, command: CommandId) -> Result<(), Fault> {
         let handle = {
+            let _loading = self.loading.lock().await;
             let mut sessions = self.lock();
             match sessions.get_mut(id) {
                 Some(entry @ Entry::Made(_)) => std::mem::replace(entry, Entry::Leaving),
@@ -60,16 +61,19 @@ impl Supervisor {
             let (reply, _unheard) = oneshot::channel();
             // A driver that is gone has ended its session.
             let _ = asks.send(Ask::Command(Box::new(envelope), reply)).await;
-            let mut health = handle.log.health();
-            let is_stuck = tokio::select! {
-                _ = ended.wait_for(|ended| *ended) => false,
-                _ = health.wait_for(|health| *health != Health::Fine) => true,
-            };
-            if is_stuck {
-                // Its last events wait for room in vain, and to forget it makes some.
-                handle.log.abandon();
-                let _ = ended.wait_for(|ended| *ended).await;
+            if let Some(log) = handle.log.upgrade() {
+                let mut health = log.health();
+                let is_stuck = tokio::select! {
+                    _ = ended.wait_for(|ended| *ended) => false,
+                    _ = health.wait_for(|health| *health != Health::Fine) => true,
+                };
+                if is_stuck {
+                    // Its last events wait for room in vain, and to forget it makes some.
+                    log.abandon();
+                }
             }
+            // A driver that is gone has said so, or has nothing more to say.
+            let _ = ended.wait_for(|ended| *ended).await;
         }
         let storage = |error: &dyn std::error::Error| Fault::new(FaultCode::Storage, cause::chain(error));
         let store = self

@@ -1,7 +1,7 @@
 //! A session as the rest of the runner holds it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use oqto_protocol::command::CommandEnvelope;
 use oqto_protocol::cursor::Cursor;
@@ -29,12 +29,13 @@ pub(super) enum Ask {
 pub(super) struct Handle {
     pub(super) record: SessionRecord,
     pub(super) dir: PathBuf,
-    pub(super) log: SessionLog,
+    /// Its events, held by its driver; with no driver they are where the record says.
+    pub(super) log: Weak<SessionLog>,
     /// Where the shim of its harness is, while something of it runs.
     pub(super) shim_dir: watch::Receiver<Option<PathBuf>>,
-    /// Its driver; `None` when it ended before this runner began.
+    /// Its driver; `None` when it is unloaded, or ended before this runner began.
     pub(super) asks: Option<mpsc::Sender<Ask>>,
-    /// What a list says of it, but for the newest event.
+    /// What a list says of it; while it is driven but for the newest event.
     pub(super) info: watch::Receiver<SessionInfo>,
     /// Whether it has recorded its last event.
     pub(super) ended: watch::Receiver<bool>,
@@ -73,7 +74,9 @@ impl Handle {
     /// What a list says of it.
     pub(super) fn info(&self) -> SessionInfo {
         let mut info = self.info.borrow().clone();
-        info.cursor = cursor(&self.log);
+        if let Some(log) = self.log.upgrade() {
+            info.cursor = cursor(&log);
+        }
         if *self.ended.borrow() {
             info.state = SessionState::Closed;
         }

@@ -6,7 +6,7 @@
 //!
 //! | below `sessions/ID/` | whose | what |
 //! |---|---|---|
-//! | `session.json` | the runner's | what it was asked to be |
+//! | `session.json` | the runner's | what it was asked to be; while it is unloaded, what a list says of it |
 //! | `home/` | the principal's | the harness's home: its configuration and its own session files |
 //! | `shim/N/` | the principal's | the tape and the shim's socket of the harness's Nth start, from 0, while it lives |
 //!
@@ -53,6 +53,8 @@ mod record;
 mod revive;
 mod seed;
 mod settings;
+mod stores;
+mod unload;
 mod vitals;
 mod witness;
 #[cfg_attr(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use oqto_protocol::id::{CommandId, SessionId};
 use oqto_protocol::policy::SandboxReport;
-use oqto_protocol::session::SessionConfig;
+use oqto_protocol::session::{SessionConfig, SessionInfo};
 use serde::{Deserialize, Serialize};
 
 /// The longest such file, bytes: a configuration comes in one frame, but nobody names that much.
@@ -45,6 +45,9 @@ pub(super) struct SessionRecord {
     /// lost. Not there before the harness has said so, nor once the session has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) own_session: Option<String>,
+    /// What a list says of it while it is unloaded; none while more may be said of it.
+    #[serde(default)]
+    pub(super) unloaded: Option<SessionInfo>,
 }
 
 /// A record that cannot be kept or read.
