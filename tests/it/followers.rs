@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use oqto_control::{Control, Envelope, Event, Events, Runner, Session, SessionConfig};
 use oqto_protocol::cursor::Cursor;
-use oqto_protocol::event::Numbered;
+use oqto_protocol::event::{Numbered, Transient};
 use oqto_protocol::fault::FaultCode;
 use oqto_protocol::frame::{Frame, Kind};
 use oqto_protocol::query::{Query, RunnerStatus};
@@ -29,7 +29,12 @@ struct House {
 
 impl House {
     async fn new() -> Self {
+        Self::configured("").await
+    }
+
+    async fn configured(runner: &str) -> Self {
         let home = Home::new();
+        home.configure(runner);
         let control = home.control();
         let runner = control.local().await.unwrap();
         Self {
@@ -39,14 +44,18 @@ impl House {
         }
     }
 
-    /// A program that waits until it is told to go on, and then says so much.
-    async fn talker(&self, lines: usize) -> Session {
+    async fn session(&self) -> Session {
         let config = SessionConfig {
             harness: "exec".to_owned(),
             cwd: Some(self.home.workspace().to_str().unwrap().to_owned()),
             ..SessionConfig::default()
         };
-        let session = self.runner.create(config).await.unwrap();
+        self.runner.create(config).await.unwrap()
+    }
+
+    /// A program that waits until it is told to go on, and then says so much.
+    async fn talker(&self, lines: usize) -> Session {
+        let session = self.session().await;
         let script = format!(
             "while ! test -e go; do sleep 0.01; done; for n in $(seq {lines}); do echo line $n of the talk; done"
         );
@@ -54,13 +63,18 @@ impl House {
         session
     }
 
-    /// One with good papers who was welcomed, and lets little come that it does not read.
-    async fn stranger(&self) -> quinn::Connection {
+    /// One with good papers who lets little come that it does not read.
+    async fn acquaintance(&self, window: u32) -> quinn::Connection {
         let authority = self.control.authority().id().to_string();
         let papers = control_papers(&self.home.path("data/oqto/authority"), &authority);
         let mut stranger = Stranger::of(&self.control, self.runner.addr()).with(papers);
-        stranger.window = Some(16 * 1024);
-        let connection = stranger.connect().await.unwrap();
+        stranger.window = Some(window);
+        stranger.connect().await.unwrap()
+    }
+
+    /// As [`House::acquaintance`], and was welcomed.
+    async fn stranger(&self) -> quinn::Connection {
+        let connection = self.acquaintance(16 * 1024).await;
         let (kind, _) = first_answer(&connection, &hello(1, 1)).await.unwrap();
         assert_eq!(kind, Kind::WELCOME);
         connection
@@ -119,6 +133,18 @@ fn said(events: &[Envelope]) -> (String, u64) {
     (pieces.collect(), events.last().unwrap().seq.unwrap())
 }
 
+/// The last number of a subscription's frames; each event goes on right behind the one before.
+fn numbers(told: &[u8]) -> u64 {
+    let (_, mut rest) = Frame::split(told, usize::MAX).unwrap().unwrap();
+    let mut last = 0;
+    while let Some((frame, behind)) = Frame::split(rest, usize::MAX).unwrap() {
+        let event: Numbered = frame.body().unwrap();
+        assert_eq!(event.first_seq.unwrap_or(event.seq), last + 1);
+        (last, rest) = (event.seq, behind);
+    }
+    last
+}
+
 async fn followers(session: &Session, count: usize) -> Vec<Events> {
     let mut followers = Vec::new();
     for _ in 0..count {
@@ -167,18 +193,98 @@ async fn one_who_does_not_read_costs_a_hundred_others_nothing() {
         .await
         .unwrap()
         .unwrap();
-    let (_, mut rest) = Frame::split(&told, usize::MAX).unwrap().unwrap();
-    let mut last = 0;
-    while let Some((frame, behind)) = Frame::split(rest, usize::MAX).unwrap() {
-        let event: Numbered = frame.body().unwrap();
-        assert_eq!(event.first_seq.unwrap_or(event.seq), last + 1);
-        (last, rest) = (event.seq, behind);
-    }
-    assert_eq!(last, said(&seen[0]).1);
+    assert_eq!(numbers(&told), said(&seen[0]).1);
     eprintln!(
         "{} followers: {alone:?} alone, {beside:?} beside one who does not read",
         FOLLOWERS - 1
     );
+    house.end().await;
+}
+
+/// How many sessions tell every second how they do.
+const TELLING: usize = 32;
+
+/// How much of what is told a peer lets come that does not read it, bytes: some twenty heartbeats.
+const TELEMETRY_WINDOW: u32 = 1024;
+
+/// How many heartbeats may be on their way to one who does not read: what a runner keeps for it, and what is less than
+/// one in every twenty bytes of the window.
+const BEATS_MAX: usize = 256 + TELEMETRY_WINDOW as usize / 20;
+
+/// Reads heartbeats up to one of this time or a later, and what of a frame came behind it; when each was sent.
+async fn beats(down: &mut quinn::RecvStream, got: &mut Vec<u8>, until: u64) -> Vec<u64> {
+    let mut beats = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let len = tokio::time::timeout(PATIENCE, down.read(&mut piece))
+            .await
+            .unwrap();
+        got.extend_from_slice(&piece[..len.unwrap().unwrap()]);
+        while let Some((frame, rest)) = Frame::split(got, usize::MAX).unwrap() {
+            if frame.kind != Kind::WELCOME {
+                let beat: Transient = frame.body().unwrap();
+                beats.push(beat.ts);
+            }
+            *got = rest.to_vec();
+        }
+        if beats.last().is_some_and(|at| *at >= until) {
+            return beats;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn telemetry_that_is_not_read_is_dropped_and_events_beside_it_are_whole() {
+    let house = House::configured("[health]\nheartbeat_s = 1\n").await;
+    let session = house.talker(500).await;
+    for _ in 1..TELLING {
+        house.session().await;
+    }
+    let mut told = house.runner.telemetry().await.unwrap();
+    let stranger = house.acquaintance(TELEMETRY_WINDOW).await;
+    let (mut hello_up, mut telemetry) = open(&stranger).await.unwrap();
+    hello_up.write_all(&hello(1, 1)).await.unwrap();
+    let mut got = Vec::new();
+    let first = *beats(&mut telemetry, &mut got, 0).await.last().unwrap();
+    // From here on it does not read, while another hears more than can wait for it.
+    let mut heard = Vec::new();
+    while heard.len() < 2 * BEATS_MAX {
+        let beat = tokio::time::timeout(PATIENCE, told.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        if beat.ts > first {
+            heard.push(beat);
+        }
+    }
+    let (mut up, mut down) = open(&stranger).await.unwrap();
+    let subscribe = frame(&Subscribe {
+        session_id: session.id().clone(),
+        cursor: Cursor::default(),
+        max_frame: 0,
+    });
+    up.write_all(&subscribe).await.unwrap();
+    let following = tokio::spawn(async move { down.read_to_end(16 << 20).await });
+    let (seen, _) = {
+        let following = followers(&session, 1).await;
+        house.follow(&session, following).await
+    };
+    let told = tokio::time::timeout(PATIENCE, following).await.unwrap();
+    assert_eq!(
+        numbers(&told.unwrap().unwrap()),
+        said(&seen[0]).1,
+        "no event is dropped"
+    );
+    // What is read at last is what was kept for it, the newest among it.
+    let last = heard.last().unwrap().ts;
+    let late = beats(&mut telemetry, &mut got, last).await;
+    let kept = late.iter().filter(|at| **at > first && **at <= last).count();
+    assert!(
+        kept < BEATS_MAX && kept < heard.len(),
+        "{kept} of {}",
+        heard.len()
+    );
+    assert!(late.is_sorted(), "{late:?}");
     house.end().await;
 }
 

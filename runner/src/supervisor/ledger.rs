@@ -138,9 +138,51 @@ fn must_survive_power_loss(event: &Event) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use oqto_protocol::event::AgentIdle;
 
     use super::*;
+
+    /// One of each kind at least, as JSON.
+    const EVENTS: &str = include_str!("../../../protocol/tests/golden/v1/event.txt");
+
+    #[test]
+    fn only_pieces_of_what_is_still_to_come_may_be_lost_with_the_hosts_power() {
+        let (mut kept, mut lost) = (BTreeSet::new(), BTreeSet::new());
+        for line in EVENTS.lines().filter(|line| line.starts_with('{')) {
+            let event: Event = serde_json::from_str(line).unwrap();
+            let name = event.name();
+            let mut ledger = Ledger::new(1, 0, 0);
+            ledger.record(1, event);
+            match ledger.sync {
+                Sync::Power => kept.insert(name.to_owned()),
+                Sync::Process => lost.insert(name.to_owned()),
+            };
+        }
+        let pieces = [
+            "agent.working",
+            "status",
+            "stream.message_start",
+            "stream.text_delta",
+            "stream.thinking_delta",
+            "stream.tool_call_delta",
+            "stream.tool_call_start",
+            "tool.progress",
+        ];
+        assert_eq!(lost, pieces.map(str::to_owned).into());
+        kept.retain(|name| !name.starts_with("x-"));
+        let all: BTreeSet<_> = Event::NAMES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(kept, &all - &lost);
+        // One that must not be lost takes along what is kept with it.
+        let mut ledger = Ledger::new(1, 0, 0);
+        ledger.record(1, Event::AgentIdle(AgentIdle {}));
+        ledger.record(
+            1,
+            serde_json::from_str(r#"{"event":"status","key":"k"}"#).unwrap(),
+        );
+        assert_eq!(ledger.sync, Sync::Power);
+    }
 
     #[test]
     fn behind_a_tape_that_is_shorter_than_the_log_comes_a_new_number() {
