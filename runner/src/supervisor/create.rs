@@ -208,6 +208,13 @@ impl Supervisor {
             },
             Err(error) => (error.fault(), None),
         };
+        if self.leaving.load(Ordering::Acquire) {
+            // What was begun is on disk and may run: the next runner finds it, and tells whoever asks for it again.
+            return Err(Fault::new(
+                FaultCode::Closing,
+                "the runner makes room for the next one",
+            ));
+        }
         // Nothing is left half done: whoever reads the answer finds no trace of the session.
         let ended = match self.lock().get(id) {
             Some(Entry::Making(_, Some(handle))) => Some(handle.ended.clone()),

@@ -62,6 +62,8 @@ pub struct Supervisor {
     pub(super) made: watch::Sender<()>,
     /// Nothing new is begun.
     pub(super) stopping: AtomicBool,
+    /// It makes room for the next runner: what is under way is left as it stands.
+    pub(super) leaving: AtomicBool,
     /// Who knows what the kernel says of sessions.
     pub(super) witness: Arc<Witness>,
     /// How their processes do.
@@ -118,6 +120,7 @@ impl Supervisor {
             live: watch::Sender::new(0),
             made: watch::Sender::new(()),
             stopping: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             witness: Witness::begin(),
             vitals: Arc::default(),
             transients: broadcast::Sender::new(TRANSIENTS_MAX),
@@ -508,6 +511,7 @@ impl Supervisor {
 
     /// Nothing is begun any more, nor is it on its way.
     async fn begin_to_stop(&self) {
+        self.leaving.store(true, Ordering::Release);
         self.stopping.store(true, Ordering::Release);
         drop(self.loading.lock().await);
     }
