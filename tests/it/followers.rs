@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use oqto_control::{Control, Envelope, Event, Events, Runner, Session, SessionConfig};
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::{Numbered, Transient};
@@ -10,7 +11,7 @@ use oqto_protocol::fault::FaultCode;
 use oqto_protocol::frame::{Frame, Kind};
 use oqto_protocol::query::{Query, RunnerStatus};
 use oqto_protocol::stream::Subscribe;
-use oqto_tests::Home;
+use oqto_tests::{Home, signal, wait_until};
 
 use crate::stranger::{Stranger, control_papers, fault, first_answer, frame, hello, open};
 use crate::watch::Watch;
@@ -285,6 +286,38 @@ async fn telemetry_that_is_not_read_is_dropped_and_events_beside_it_are_whole() 
         heard.len()
     );
     assert!(late.is_sorted(), "{late:?}");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_that_make_room_one_after_the_other_end_no_stream_of_a_session_that_says_nothing() {
+    let house = House::new().await;
+    let session = house.talker(5).await;
+    let mut watch = Watch::new(session.events_from(Cursor::default()).await.unwrap());
+    watch
+        .until("work", |event| matches!(event, Event::AgentWorking(_)))
+        .await;
+    let following = tokio::spawn(async move {
+        watch
+            .until("end of the talk", |event| matches!(event, Event::StreamDone(_)))
+            .await;
+        watch
+    });
+    for _ in 0..8 {
+        let runner = house.home.runner_pid().expect("a runner");
+        signal(runner, Signal::SIGUSR2);
+        // The follower brings the next one.
+        wait_until("the next runner", || {
+            house.home.runner_pid().filter(|next| *next != runner)
+        });
+        house.runner.status().await.unwrap();
+        session.state().await.unwrap();
+    }
+    house.home.file("workspace/go", "");
+    let mut watch = following.await.unwrap();
+    session.close().await.unwrap();
+    watch.closed().await;
+    watch.is_sound();
     house.end().await;
 }
 

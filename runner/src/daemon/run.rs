@@ -254,7 +254,9 @@ async fn serve(
     match leave {
         Leave::Ended => supervisor.stop().await,
         Leave::Running => {
-            // Whoever is in the middle of something finds a link that is gone, and the next runner.
+            // Whoever is in the middle of something finds a link that is gone, and the next runner. Before what serves it:
+            // a stream that is let go of ends in good order, and so ends a session's.
+            listener.close().await;
             connections.shutdown().await;
             supervisor.hand_over().await;
         }
