@@ -140,7 +140,10 @@ run_as_somebody() {
   mkdir -p "$there/target/deps" "$there/target/examples" "$there/home" "$there/tests"
   cp -r tests/tools "$there/tests/"
   cp target/debug/oqto-runner target/debug/oqtoctl target/debug/oqto-weak-sandbox "$there/target/"
-  cp target/debug/examples/embed "$there/target/examples/"
+  for name in control/examples/*.rs; do
+    name=${name##*/}
+    cp "target/debug/examples/${name%.rs}" "$there/target/examples/"
+  done
   for name in sandbox it; do
     cp "$(test_program "$name")" "$there/target/deps/$name"
   done

@@ -179,8 +179,12 @@ async fn through_everything(plan: Plan, session: &Session) -> Vec<f64> {
     let mut events = session.events_from(from).await.expect("a session is followed");
     while let Some(event) = events.next().await {
         match event.expect("events in order").event {
+            // Who is behind for a moment gets several as one.
             Event::TextDelta(text) => {
-                samples.push(us_since(stamp_of_delta(&text.delta).expect("our own delta")));
+                for delta in (0..text.delta.len()).step_by(plan.delta_len) {
+                    let stamp = stamp_of_delta(&text.delta[delta..]).expect("our own delta");
+                    samples.push(us_since(stamp));
+                }
             }
             Event::StreamDone(_) => break,
             _ => {}
