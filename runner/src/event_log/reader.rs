@@ -2,7 +2,7 @@
 //! the file, beside the writer, which so does not wait for the disk.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{self, Chunk};
@@ -135,19 +135,23 @@ fn events(
     through_seq: u64,
     max_bytes: usize,
 ) -> rusqlite::Result<Option<Chunk>> {
+    // A row's bytes are read when it is known that they are wanted: it may be long.
     let mut select = store.prepare_cached(
-        "SELECT first_seq, last_seq, bytes FROM batches
+        "SELECT rowid, first_seq, last_seq, length(bytes) FROM batches
          WHERE session = ?1 AND last_seq > ?2 AND first_seq <= ?3 ORDER BY last_seq",
     )?;
     let mut rows = select.query(params![session, after_seq, through_seq])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
-    let row_last_seq = row.get(1)?;
+    let mut blob = store.blob_open(MAIN_DB, "batches", "bytes", row.get(0)?, true)?;
+    let mut bytes = vec![0; row.get(3)?];
+    blob.read_at_exact(&mut bytes, 0)?;
+    let row_last_seq = row.get(2)?;
     let row = Chunk {
-        first_seq: row.get(0)?,
+        first_seq: row.get(1)?,
         last_seq: row_last_seq,
-        bytes: Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?),
+        bytes: bytes.into(),
     };
     let Some(Chunk {
         first_seq,
@@ -158,23 +162,24 @@ fn events(
         return Ok(None);
     };
     drop(row);
-    let mut joined = bytes
-        .try_into_mut()
-        .unwrap_or_else(|shared| shared.as_ref().into());
+    let mut joined = Vec::from(bytes);
     while last_seq >= row_last_seq
         && let Some(row) = rows.next()?
     {
-        let bytes = row.get_ref(2)?.as_blob()?;
-        let row_first_seq = row.get(0)?;
+        let (row_first_seq, len): (u64, usize) = (row.get(1)?, row.get(3)?);
         // A row out of order is left to the next read, which starts behind the last good one.
-        if joined.len() + bytes.len() > max_bytes || row_first_seq != last_seq + 1 {
+        if joined.len() + len > max_bytes || row_first_seq != last_seq + 1 {
             break;
         }
-        match batch::from(row_first_seq, bytes) {
-            Some(bytes) => joined.extend_from_slice(&bytes),
-            None => joined.extend_from_slice(bytes),
+        let at = joined.len();
+        joined.resize(at + len, 0);
+        blob.reopen(row.get(0)?)?;
+        blob.read_at_exact(&mut joined[at..], 0)?;
+        if let Some(bytes) = batch::from(row_first_seq, &joined[at..]) {
+            joined.truncate(at);
+            joined.extend_from_slice(&bytes);
         }
-        last_seq = row.get(1)?;
+        last_seq = row.get(2)?;
     }
     Ok(Some(Chunk {
         first_seq,

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use oqto_protocol::event::splice;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::session::Known;
@@ -15,11 +16,13 @@ use super::session::Known;
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"oqtE");
 
 /// The version of the tables. A store of another one is refused, never guessed at.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// A batch is a row, keyed by its last number so that the one with a given event is found by one seek. An epoch's
 /// `after_seq` is the last number that was kept of the epochs before it. A message's `seq` is at most the last number of
-/// the row with its end, so both go together. What is `leaving` has rows left of a session that was deleted. Rows up to `thinned_seq` have lost the deltas of finished messages.
+/// the row with its end, so both go together. What is `leaving` has rows left of a session that was deleted. Rows up to
+/// `thinned_seq` have lost the deltas of finished messages. Long rows are found through an index of their numbers: a
+/// table without rowids reads whole rows to compare them with what is looked for.
 const TABLES: &str = "
     CREATE TABLE store (
         one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -53,16 +56,16 @@ const TABLES: &str = "
         epoch INTEGER NOT NULL,
         committed_ms INTEGER NOT NULL,
         bytes BLOB NOT NULL,
-        PRIMARY KEY (session, last_seq)
-    ) STRICT, WITHOUT ROWID;
+        UNIQUE (session, last_seq)
+    ) STRICT;
     CREATE TABLE messages (
         session INTEGER NOT NULL,
         idx INTEGER NOT NULL,
         seq INTEGER NOT NULL,
         id TEXT NOT NULL,
         frame BLOB NOT NULL,
-        PRIMARY KEY (session, idx)
-    ) STRICT, WITHOUT ROWID;
+        UNIQUE (session, idx)
+    ) STRICT;
     CREATE INDEX messages_by_id ON messages (session, id);
 ";
 
@@ -318,6 +321,10 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     let sqlite = |source| OpenError::of(path, source);
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.execute_batch(CONNECTION).map_err(sqlite)?;
+    // Statements stay as they were prepared, whatever is bound to them.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(sqlite)?;
     Ok(connection)
 }
 

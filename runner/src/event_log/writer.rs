@@ -24,7 +24,7 @@ const GROUP_MAX: usize = 1024 * 1024;
 /// The longest row that is put together from several batches, in bytes. A reader reads a row as a whole.
 const ROW_MAX: usize = 128 * 1024;
 
-/// What a commit puts into the write-ahead log beside its bytes: a leaf and its parent.
+/// What a commit puts into the write-ahead log beside its bytes: a leaf of the rows and one of their index.
 const COMMIT_COST: u64 = 8 * 1024;
 
 /// What a step of forgetting puts there at most.
