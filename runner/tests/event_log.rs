@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,6 +13,9 @@ use oqto_runner::event_log::{
     Retention, SessionLog, Sync,
 };
 use proptest::prelude::*;
+
+/// What SQLite reads and writes at once.
+const PAGE: u64 = 4096;
 
 /// Where a test that runs itself again as a child finds its store.
 const STORE: &str = "OQTO_TEST_STORE";
@@ -718,4 +721,56 @@ fn what_must_survive_power_loss_is_on_the_disk_before_it_is_said_to_be_kept() {
         (0..20).any(|round| !synced("Process", round)),
         "a delta waits for the disk: {trace}"
     );
+}
+
+#[tokio::test]
+async fn damage_that_only_a_reader_meets_is_noted_for_the_next_runner() {
+    let home = tempfile::tempdir().unwrap();
+    let path = store(&home);
+    let log = open(&path).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    for _ in 0..64 {
+        append_long(&session, 256 * 1024).await;
+    }
+    log.close().await;
+    let log = open(&path).unwrap();
+    let session = log.session("one").unwrap();
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let middle = u32::try_from(file.metadata().unwrap().len() / 2 / PAGE).unwrap();
+    // A long row's pages each begin with the number of the next: one of them says what cannot be.
+    let at = (middle..)
+        .map(|page| u64::from(page - 1) * PAGE)
+        .zip(middle + 1..);
+    let (at, _) = { at }
+        .find(|(at, next)| {
+            let mut begins = [0; 4];
+            file.read_exact_at(&mut begins, *at).unwrap();
+            begins == next.to_be_bytes()
+        })
+        .unwrap();
+    file.write_all_at(&[0xff; 4], at).unwrap();
+    let mut after = 0;
+    let error = loop {
+        match session.read(after, 1024 * 1024).await {
+            Ok(chunk) => after = chunk.expect("damage before the end").last_seq,
+            Err(error) => break error,
+        }
+    };
+    log.close().await;
+    let again = open(&path).unwrap_err();
+    assert!(
+        matches!(again, OpenError::Damaged { .. }),
+        "{error:?}, then {again:?}"
+    );
+}
+
+/// One event of that length, synced.
+async fn append_long(session: &SessionLog, len: usize) {
+    let seq = session.last_seq() + 1;
+    let batch = Batch::new(seq, frame(session.id(), seq, len).into(), Sync::Power).unwrap();
+    session.append(batch).await.unwrap().committed().await.unwrap();
 }

@@ -1,47 +1,24 @@
 //! The session core: which command is allowed when, how sessions end, and what a bad harness cannot do.
 
 use oqto_protocol::command::*;
-use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::{DoneReason, Event, NotifyLevel};
 use oqto_protocol::fault::FaultCode;
-use oqto_protocol::id::{CommandId, Digest};
-use oqto_protocol::policy::{NetworkAccess, SandboxReport};
+use oqto_protocol::id::CommandId;
 use oqto_protocol::reply::{Reply, ReplyData};
 use oqto_protocol::session::{SessionConfig, SessionState};
 use oqto_runner::bounds::HARNESS_LINE_MAX;
 use oqto_runner::harness::Harness;
-use oqto_runner::session::{Action, ExitStatus, Input, Report, Session, Setup};
+use oqto_runner::session::{Action, ExitStatus, Input, Report, Session};
 
-const T0: u64 = 1_000_000;
+mod support;
+
+use support::{T0, setup};
 
 /// A session with what it wanted done, and a clock of its own.
 struct Bench {
     session: Session,
     now: u64,
     ids: u8,
-}
-
-/// What a session is made of.
-fn setup(harness: Harness) -> Setup {
-    Setup {
-        session_id: "s".parse().expect("a name"),
-        harness,
-        cwd: "/workspace".to_owned(),
-        sandbox: SandboxReport {
-            policy: "workspace".to_owned(),
-            digest: Digest([0; 32]),
-            network: NetworkAccess::None,
-            layers: Vec::new(),
-        },
-        resumed: false,
-        title: None,
-        provider: None,
-        model: None,
-        labels: Default::default(),
-        created_at: T0,
-        cursor: Cursor { epoch: 1, seq: 0 },
-        next_idx: 0,
-    }
 }
 
 impl Bench {

@@ -1,37 +1,18 @@
 //! What a session does about a harness that works and says nothing.
 
 use oqto_protocol::command::{Command, CommandEnvelope, Prompt};
-use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::{ConfirmRequest, Event, InputRequest};
-use oqto_protocol::id::{CommandId, Digest};
-use oqto_protocol::policy::{NetworkAccess, SandboxReport};
+use oqto_protocol::id::CommandId;
 use oqto_protocol::session::SessionState;
 use oqto_runner::harness::Harness;
-use oqto_runner::session::{Action, Fact, Input, Report, Session, Setup, Silence, SilentAct};
+use oqto_runner::session::{Action, Fact, Input, Report, Session, Silence, SilentAct};
 
-const T0: u64 = 1_000_000;
+mod support;
+
+use support::{T0, setup};
 
 fn session(harness: Harness) -> Session {
-    let setup = Setup {
-        session_id: "s".parse().expect("a name"),
-        harness,
-        cwd: "/workspace".to_owned(),
-        sandbox: SandboxReport {
-            policy: "workspace".to_owned(),
-            digest: Digest([0; 32]),
-            network: NetworkAccess::None,
-            layers: Vec::new(),
-        },
-        resumed: false,
-        title: None,
-        provider: None,
-        model: None,
-        labels: Default::default(),
-        created_at: T0,
-        cursor: Cursor { epoch: 1, seq: 0 },
-        next_idx: 0,
-    };
-    let mut session = Session::new(setup, T0);
+    let mut session = Session::new(setup(harness), T0);
     step(
         &mut session,
         &Input::Report(&Report::Confined { layers: Vec::new() }),

@@ -11,20 +11,19 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use oqto_protocol::command::{Command, CommandEnvelope, GetStats, Prompt};
 use oqto_protocol::cursor::Cursor;
-use oqto_protocol::id::{CommandId, Digest};
-use oqto_protocol::policy::{NetworkAccess, SandboxReport};
+use oqto_protocol::id::CommandId;
 use oqto_protocol::reply::Reply;
 use oqto_protocol::session::SessionState;
 use oqto_runner::event_log::{EventLog, Retention, SessionLog};
 use oqto_runner::harness::Harness;
-use oqto_runner::session::Setup;
 use oqto_runner::shim::tape::{FILE_NAME, Writer};
 use oqto_runner::shim::{Kind, TapeReader, Target};
 use oqto_runner::supervisor::simulation::{Mind, Origin};
 use serde_json::{Value, json};
 
-/// When the session began.
-const T0: u64 = 1_000_000;
+mod support;
+
+use support::{T0, setup};
 
 /// Where its event log is.
 const STORE: &str = "log/events.sqlite";
@@ -73,28 +72,6 @@ struct Bench {
     said: u64,
 }
 
-fn setup() -> Setup {
-    Setup {
-        session_id: "s".parse().unwrap(),
-        harness: Harness::Pi,
-        cwd: "/workspace".to_owned(),
-        sandbox: SandboxReport {
-            policy: "workspace".to_owned(),
-            digest: Digest([0; 32]),
-            network: NetworkAccess::None,
-            layers: Vec::new(),
-        },
-        resumed: false,
-        title: None,
-        provider: None,
-        model: None,
-        labels: std::collections::BTreeMap::default(),
-        created_at: T0,
-        cursor: Cursor { epoch: 1, seq: 0 },
-        next_idx: 0,
-    }
-}
-
 /// Processor time that this thread has had, nanoseconds.
 fn thread_ns() -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
@@ -113,7 +90,7 @@ impl Bench {
             seq: 0,
         };
         let mut bench = Self {
-            mind: Mind::new(Origin::begin(setup(), T0), 0, at, 0),
+            mind: Mind::new(Origin::begin(setup(Harness::Pi), T0), 0, at, 0),
             dir,
             store,
             log,
@@ -300,7 +277,7 @@ impl Bench {
         let store = EventLog::open(&self.dir.path().join(STORE), Retention::DEFAULT).unwrap();
         let log = store.session("s").unwrap();
         let mark = log.mark().await.unwrap();
-        let origin = Origin::new(mark.as_deref().map(|mark| &mark[..]), setup(), T0).unwrap();
+        let origin = Origin::new(mark.as_deref().map(|mark| &mark[..]), setup(Harness::Pi), T0).unwrap();
         let mut tape = TapeReader::open(self.dir.path(), origin.tape()).unwrap();
         let at = Cursor {
             epoch: u32::try_from(log.epoch()).unwrap(),

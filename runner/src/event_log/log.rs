@@ -355,7 +355,8 @@ impl Shared {
     pub(super) async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, ReadError> {
         let (reply, answer) = oneshot::channel();
         self.asks.send(ask(reply)).await.map_err(|_| ReadError::Closed)?;
-        Ok(answer.await.map_err(|_| ReadError::Closed)??)
+        let answer = answer.await.map_err(|_| ReadError::Closed)?;
+        Ok(answer.inspect_err(|error| self.note_damage(error))?)
     }
 
     /// The oldest number that is kept of a session.

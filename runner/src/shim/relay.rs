@@ -251,6 +251,8 @@ impl Relay {
             let _asked = sys::terminate_descendants();
         }
         if is_due(self.kill_at) {
+            // One that hangs in the kernel dies later or never: a deadline that is over must not keep this awake.
+            self.kill_at = Some(clock::instant() + GRACE);
             self.parts.child.kill()?;
         }
         Ok(())

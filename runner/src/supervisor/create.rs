@@ -208,7 +208,7 @@ impl Supervisor {
             },
             Err(error) => (error.fault(), None),
         };
-        if self.leaving.load(Ordering::Acquire) {
+        if self.handing_over.load(Ordering::Acquire) {
             // What was begun is on disk and may run: the next runner finds it, and tells whoever asks for it again.
             return Err(Fault::new(
                 FaultCode::Closing,

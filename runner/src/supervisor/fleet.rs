@@ -63,7 +63,7 @@ pub struct Supervisor {
     /// Nothing new is begun.
     pub(super) stopping: AtomicBool,
     /// It makes room for the next runner: what is under way is left as it stands.
-    pub(super) leaving: AtomicBool,
+    pub(super) handing_over: AtomicBool,
     /// Who knows what the kernel says of sessions.
     pub(super) witness: Arc<Witness>,
     /// How their processes do.
@@ -120,7 +120,7 @@ impl Supervisor {
             live: watch::Sender::new(0),
             made: watch::Sender::new(()),
             stopping: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
+            handing_over: AtomicBool::new(false),
             witness: Witness::begin(),
             vitals: Arc::default(),
             transients: broadcast::Sender::new(TRANSIENTS_MAX),
@@ -502,6 +502,7 @@ impl Supervisor {
 
     /// Lets go of every session as it stands: shims, harnesses and tapes go on, and the next runner finds them.
     pub async fn hand_over(self: Arc<Self>) {
+        self.handing_over.store(true, Ordering::Release);
         self.begin_to_stop().await;
         let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
         // A driver may be left at any point: what it did not finish stands on the tape.
@@ -511,7 +512,6 @@ impl Supervisor {
 
     /// Nothing is begun any more, nor is it on its way.
     async fn begin_to_stop(&self) {
-        self.leaving.store(true, Ordering::Release);
         self.stopping.store(true, Ordering::Release);
         drop(self.loading.lock().await);
     }
