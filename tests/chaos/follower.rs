@@ -60,11 +60,7 @@ pub(crate) fn kept(history: &Path, place: Place) -> Vec<Envelope> {
     let text = runners.filter_map(|runner| fs::read_to_string(runner.path().join(&name)).ok());
     let text: String = text.collect();
     // What a crash cut off is written again.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    oqto_tests::events(text.rfind('\n').map_or("", |end| &text[..end]))
 }
 
 /// What the prompts of a session were answered.

@@ -4,13 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use oqto_protocol::event::{Envelope, Event};
-use oqto_tests::{Home, end, is_root};
-
-fn events(text: &str) -> Vec<Envelope> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
+use oqto_tests::{Home, end, events, is_root};
 
 #[test]
 fn an_unknown_harness_is_named_with_those_that_there_are() {

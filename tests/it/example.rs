@@ -1,6 +1,5 @@
 //! The program that embeds the library.
 
-use oqto_control::Envelope;
 use oqto_protocol::event::Event;
 use oqto_tests::{Home, end, example};
 
@@ -11,10 +10,7 @@ fn the_example_embeds_a_runner_and_prints_what_its_session_says() {
         .environment(&example("embed"))
         .arg("echo embedded > made; cat made"));
     let out = ended.ok();
-    let events: Vec<Envelope> = out
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let events = oqto_tests::events(&out);
     let said = events.iter().filter_map(|envelope| match &envelope.event {
         Event::ToolProgress(progress) => Some(progress.partial_output.value()["stdout"].clone()),
         _ => None,

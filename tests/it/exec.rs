@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use oqto_protocol::event::{Envelope, Event};
+use oqto_protocol::event::Event;
 use oqto_tests::{Home, end, signal, wait_until};
 
 #[test]
@@ -95,11 +95,7 @@ fn as_json_nothing_but_canonical_events_is_printed() {
     ]);
     assert_eq!(ended.code, 3, "{ended:?}");
     assert_eq!(ended.err, "");
-    let events: Vec<Envelope> = ended
-        .text()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let events = oqto_tests::events(ended.text());
     let numbers: Vec<u64> = events.iter().map(|event| event.seq.unwrap()).collect();
     let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
     assert_eq!(numbers, expected);

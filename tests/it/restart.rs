@@ -50,10 +50,7 @@ fn a_runner_that_makes_room_leaves_its_agents_to_the_next_one() {
     let session = created.session_id.to_string();
     assert_eq!(home.run(&["close", &session]).code, 0);
     let text = home.run(&["attach", &session, "--json"]).ok();
-    let told: Vec<Envelope> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let told = oqto_tests::events(&text);
     let cursors: Vec<_> = told
         .iter()
         .map(|event| (event.epoch, event.seq.unwrap()))

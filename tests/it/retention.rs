@@ -7,13 +7,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use oqto_protocol::event::{Envelope, Event};
-use oqto_tests::{Home, signal, wait_until};
-
-fn events(text: &str) -> Vec<Envelope> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
+use oqto_tests::{Home, events, signal, wait_until};
 
 /// The one event log that there is.
 fn store(home: &Home) -> PathBuf {

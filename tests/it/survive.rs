@@ -6,13 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use oqto_protocol::event::{Envelope, Event};
-use oqto_tests::{Home, end, wait_until};
-
-fn events(text: &str) -> Vec<Envelope> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
+use oqto_tests::{Home, end, events, wait_until};
 
 /// What a program wrote, in the order of the events.
 fn output(events: &[Envelope]) -> String {

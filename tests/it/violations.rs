@@ -157,11 +157,7 @@ async fn a_session_in_which_nothing_happens_has_no_violations() {
 fn killed(home: &Home) -> Vec<SandboxViolation> {
     let ended = home.run(&["exec", "--json", "--", "/usr/bin/python3", "-c", X32]);
     assert_eq!(ended.code, 128 + 31, "{ended:?}");
-    let told: Vec<Envelope> = ended
-        .text()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let told = oqto_tests::events(ended.text());
     let found = violations(&told);
     assert!(found.iter().all(|violation| {
         (violation.layer.as_str(), violation.decision) == ("seccomp", ViolationDecision::Killed)

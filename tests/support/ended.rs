@@ -3,6 +3,8 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, Stdio};
 
+use oqto_protocol::event::Envelope;
+
 /// What a program that has ended left.
 #[derive(Debug)]
 pub struct Ended {
@@ -68,4 +70,15 @@ impl From<Output> for Ended {
 /// When it cannot be run.
 pub fn end(command: &mut Command) -> Ended {
     command.stdin(Stdio::null()).output().unwrap().into()
+}
+
+/// The events that a program printed with `--json`, in their order.
+///
+/// # Panics
+/// When a line is no event.
+#[must_use]
+pub fn events(text: &str) -> Vec<Envelope> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }

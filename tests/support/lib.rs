@@ -19,7 +19,7 @@ mod programs;
 mod wait;
 
 pub use agents::{Agents, agents};
-pub use ended::{Ended, end};
+pub use ended::{Ended, end, events};
 pub use home::{Home, Owner};
 pub use model::Model;
 pub use not_run::not_run;
