@@ -158,7 +158,7 @@ impl EventLog {
         let (orders, ordered) = mpsc::channel();
         let (asks, asked) = tokio::sync::mpsc::channel(reader::QUEUE_MAX);
         let shared = Arc::new(Shared {
-            orders,
+            orders: orders.clone(),
             room: Arc::new(Semaphore::new(QUEUE_MAX)),
             room_to_delete: Arc::new(Semaphore::new(DELETIONS_MAX)),
             asks,
@@ -177,7 +177,7 @@ impl EventLog {
         };
         let threads = vec![
             spawn("log-write", move || writer.run()).map_err(io)?,
-            spawn("log-read", move || reader::run(&reader, asked)).map_err(io)?,
+            spawn("log-read", move || reader::run(&reader, asked, &orders)).map_err(io)?,
         ];
         let by_id = sessions
             .into_iter()

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{self, Chunk};
 use super::log::SessionRow;
+use super::writer::Order;
 
 /// How many questions may wait. Subscribers past that wait to ask.
 pub(super) const QUEUE_MAX: usize = 64;
@@ -79,7 +80,11 @@ pub enum ReadError {
 }
 
 /// Answers until it is told to close.
-pub(super) fn run(store: &Connection, mut asks: mpsc::Receiver<Ask>) {
+pub(super) fn run(
+    store: &Connection,
+    mut asks: mpsc::Receiver<Ask>,
+    writer: &std::sync::mpsc::Sender<Order>,
+) {
     // A dropped reply is a reader that went away.
     while let Some(ask) = asks.blocking_recv() {
         match ask {
@@ -110,6 +115,7 @@ pub(super) fn run(store: &Connection, mut asks: mpsc::Receiver<Ask>) {
             Ask::Checkpoint => {
                 drop(checkpoint(store));
                 shrink(store);
+                let _gone = writer.send(Order::Moved);
             }
             Ask::Close => return,
         }

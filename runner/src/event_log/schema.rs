@@ -71,13 +71,13 @@ const TABLES: &str = "
 
 /// What every connection of a store is set to. The cache is small because rows are written once and read in order;
 /// when the write-ahead log is put into the file is decided by the writer, not by a commit that happens to be the
-/// thousandth.
+/// thousandth. It is made shorter only when it was longer than it may get: the commit that does so waits for that.
 const CONNECTION: &str = "
     PRAGMA cache_size = -512;
     PRAGMA mmap_size = 0;
     PRAGMA temp_store = MEMORY;
     PRAGMA wal_autocheckpoint = 0;
-    PRAGMA journal_size_limit = 16777216;
+    PRAGMA journal_size_limit = 67108864;
     PRAGMA synchronous = FULL;
 ";
 

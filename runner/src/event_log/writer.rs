@@ -35,8 +35,12 @@ const STEP_COST: u64 = 2 * 1024 * 1024;
 /// every other second.
 const CHECKPOINT_STEP: u64 = 16 * 1024 * 1024;
 
-/// How long the write-ahead log may get before the writer itself waits for it to be moved, in bytes. While commits
-/// come without a pause nobody else can empty it.
+/// How long the write-ahead log may get before the writer moves what the reading thread left, in bytes: only then can
+/// it begin anew, and only the writer can see to it while commits come without a pause. It waits for the disk then, but
+/// for little of it.
+const WAL_LONG: u64 = 48 * 1024 * 1024;
+
+/// How long it may get before the writer moves all of it, in bytes.
 const WAL_MAX: u64 = 64 * 1024 * 1024;
 
 /// After this long without a commit what is left is moved into the file, and what memory holds of it is let go.
@@ -113,6 +117,8 @@ pub(super) enum Order {
     Do(Job),
     /// There is something else to look at: an acknowledgement, or room.
     Look,
+    /// The reading thread has moved the write-ahead log into the file, but for what was committed meanwhile.
+    Moved,
     Close,
 }
 
@@ -256,6 +262,7 @@ impl Writer {
                 .recv_timeout(until.saturating_duration_since(clock::instant()))
             {
                 Ok(Order::Look) => {}
+                Ok(Order::Moved) => self.bound_wal(WAL_LONG),
                 next => return next,
             }
         }
@@ -265,6 +272,7 @@ impl Writer {
         match order {
             Order::Do(job) => self.waiting.push_back(job),
             Order::Look => {}
+            Order::Moved => self.bound_wal(WAL_LONG),
             Order::Close => self.closing = true,
         }
     }
@@ -564,17 +572,16 @@ impl Writer {
         self.unmoved += len;
         if self.unmoved > CHECKPOINT_STEP {
             self.unmoved = 0;
-            self.bound_wal();
+            self.bound_wal(WAL_MAX);
+            self.shared.ask_checkpoint();
         }
     }
 
-    fn bound_wal(&self) {
-        let len = self.wal.metadata().map_or(0, |found| found.len());
-        if len > WAL_MAX {
+    /// Moves the write-ahead log into the file if it is longer than that.
+    fn bound_wal(&self, len_max: u64) {
+        if self.wal.metadata().is_ok_and(|found| found.len() > len_max) {
             // It fails when the disk does, and then the next commit says so.
             drop(checkpoint(&self.store));
-        } else {
-            self.shared.ask_checkpoint();
         }
     }
 
