@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use oqto_protocol::event::{Envelope, Event};
+use oqto_runner::event_log::{EventLog, Retention};
 use oqto_tests::{Home, events, signal, wait_until};
 
 /// The one event log that there is.
@@ -113,4 +114,20 @@ fn a_damaged_event_log_is_set_aside_and_said_and_what_lives_is_told_again_in_a_n
     assert_eq!(home.stop(), []);
     assert_eq!(events(&home.run(&["attach", &over[0], "--json"]).ok()), told);
     assert_eq!(home.sh("echo on").ok(), "on\n");
+}
+
+#[test]
+fn a_deletion_that_was_cut_off_is_finished_by_the_next_runner() {
+    let home = Home::new();
+    home.sh("echo over").ok();
+    let session = sessions(&home).remove(0);
+    let dir = home.state().join("sessions").join(&session);
+    home.kill_runner();
+    // What a kill leaves between the note that it is to go and its removal.
+    fs::rename(dir.join("session.json"), dir.join("session.json.leaving")).unwrap();
+    assert_eq!(sessions(&home), Vec::<String>::new());
+    home.no_sessions();
+    assert!(home.stop().is_empty());
+    let log = EventLog::open(&store(&home), Retention::DEFAULT).unwrap();
+    assert!(log.session(&session).is_none(), "its events are left");
 }

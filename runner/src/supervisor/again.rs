@@ -72,9 +72,7 @@ impl Supervisor {
         let mut record = match SessionRecord::open(dir) {
             Ok(record) => record,
             Err(RecordError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                tracing::info!(dir = %dir.display(), "removed what was never a session");
-                remove(dir);
-                return Ok(());
+                return self.finish_leaving(dir).await;
             }
             Err(error) => return Err(error.into()),
         };
@@ -88,6 +86,18 @@ impl Supervisor {
         }
         record.end_unloaded(dir)?;
         self.look_again(record, dir).await
+    }
+
+    /// Removes what is left of a session that was being deleted, or was never quite made.
+    async fn finish_leaving(self: &Arc<Self>, dir: &Path) -> Result<(), FindError> {
+        let Some(record) = SessionRecord::open_leaving(dir)? else {
+            tracing::info!(dir = %dir.display(), "removed what was never a session");
+            remove(dir);
+            return Ok(());
+        };
+        self.forget_record(&record, dir).await?;
+        tracing::info!(session = %record.id, "removed what was being deleted");
+        Ok(())
     }
 
     /// As [`Supervisor::find_again`], of one of which more may be said.

@@ -1,5 +1,6 @@
 //! How a session is ended and forgotten.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use oqto_protocol::command::{Command, CommandEnvelope, SessionClose};
@@ -7,9 +8,11 @@ use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::{CommandId, SessionId};
 use tokio::sync::oneshot;
 
+use super::again::FindError;
 use super::create::remove;
 use super::fleet::{Entry, Supervisor};
 use super::handle::{Ask, Handle};
+use super::record::SessionRecord;
 use crate::event_log::Health;
 use crate::{cause, event_log};
 
@@ -45,7 +48,7 @@ impl Supervisor {
             .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?
     }
 
-    async fn forget(&self, handle: &Handle, command: CommandId) -> Result<(), Fault> {
+    async fn forget(self: &Arc<Self>, handle: &Handle, command: CommandId) -> Result<(), Fault> {
         let id = &handle.record.id;
         let mut ended = handle.ended.clone();
         if let Some(asks) = &handle.asks
@@ -75,18 +78,25 @@ impl Supervisor {
             // A driver that is gone has said so, or has nothing more to say.
             let _ = ended.wait_for(|ended| *ended).await;
         }
-        let storage = |error: &dyn std::error::Error| Fault::new(FaultCode::Storage, cause::chain(error));
-        let store = self
-            .store(&handle.record.store)
-            .await
-            .map_err(|error| storage(&error))?;
-        match store.delete_session(id.as_str()).await {
+        let forgotten = self.forget_record(&handle.record, &handle.dir).await;
+        forgotten.map_err(|error| Fault::new(FaultCode::Storage, cause::chain(&error)))
+    }
+
+    /// Removes what is kept of a session that has ended. Whatever cuts this off, the next runner finishes it.
+    pub(super) async fn forget_record(
+        self: &Arc<Self>,
+        record: &SessionRecord,
+        dir: &Path,
+    ) -> Result<(), FindError> {
+        tokio::task::block_in_place(|| SessionRecord::begin_to_leave(dir))?;
+        let store = self.store(&record.store).await?;
+        match store.delete_session(record.id.as_str()).await {
             // A deletion that was cut off left only directories.
             Ok(()) | Err(event_log::ChangeError::Unknown) => {}
-            Err(error) => return Err(storage(&error)),
+            Err(error) => return Err(error.into()),
         }
-        remove(&handle.dir);
-        remove(&self.settings.workspace_dir(id));
+        remove(dir);
+        remove(&self.settings.workspace_dir(&record.id));
         Ok(())
     }
 }

@@ -20,6 +20,9 @@ const OWN_SESSION_LEN_MAX: usize = 4096;
 /// The file's name.
 const FILE: &str = "session.json";
 
+/// Its name once the session is being deleted.
+const LEAVING: &str = "session.json.leaving";
+
 /// What a session was asked to be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,17 +104,39 @@ impl SessionRecord {
         }
     }
 
+    /// Notes that the session is being deleted, which the next runner finishes. A disk without room has enough for that.
+    pub(super) fn begin_to_leave(dir: &Path) -> Result<(), RecordError> {
+        let path = dir.join(FILE);
+        let noted = match fs::rename(&path, dir.join(LEAVING)) {
+            // It is noted already.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed.and_then(|()| File::open(dir)?.sync_all()),
+        };
+        noted.map_err(|source| RecordError::Write { path, source })
+    }
+
     /// Reads the record of a session's directory.
     pub(super) fn open(dir: &Path) -> Result<Self, RecordError> {
-        let path = dir.join(FILE);
+        Self::read(&dir.join(FILE))
+    }
+
+    /// Reads the record of one that was being deleted; `None` when it was not.
+    pub(super) fn open_leaving(dir: &Path) -> Result<Option<Self>, RecordError> {
+        match Self::read(&dir.join(LEAVING)) {
+            Err(RecordError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, RecordError> {
         let read_error = |source| RecordError::Read {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         };
-        let bytes = crate::sys::read_bounded(&path, FILE_LEN_MAX).map_err(read_error)?;
+        let bytes = crate::sys::read_bounded(path, FILE_LEN_MAX).map_err(read_error)?;
         let bytes = bytes.ok_or_else(|| read_error(io::Error::other("it is too long")))?;
         serde_json::from_slice(&bytes).map_err(|source| RecordError::Malformed {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         })
     }
