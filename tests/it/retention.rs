@@ -119,7 +119,7 @@ fn a_damaged_event_log_is_set_aside_and_said_and_what_lives_is_told_again_in_a_n
 #[test]
 fn a_deletion_that_was_cut_off_is_finished_by_the_next_runner() {
     let home = Home::new();
-    home.sh("echo over").ok();
+    assert_eq!(home.sh("echo over").ok(), "over\n");
     let session = sessions(&home).remove(0);
     let dir = home.state().join("sessions").join(&session);
     home.kill_runner();
