@@ -93,11 +93,14 @@ impl Traces {
         let shim = session.join("shim");
         wait_until("the shim's directory to go", || (!shim.exists()).then_some(()));
         if session.exists() {
-            let names: BTreeSet<_> = fs::read_dir(&session)
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            assert_eq!(names, STAYS.map(str::to_owned).into());
+            // Its record may just be written anew, which is a file beside it until it is synced.
+            wait_until("nothing but what stays", || {
+                let names: BTreeSet<_> = fs::read_dir(&session)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                    .collect();
+                (names == STAYS.map(str::to_owned).into()).then_some(())
+            });
         }
         let sockets = below(&home.state(), |path| {
             path.symlink_metadata()
