@@ -774,3 +774,28 @@ async fn append_long(session: &SessionLog, len: usize) {
     let batch = Batch::new(seq, frame(session.id(), seq, len).into(), Sync::Power).unwrap();
     session.append(batch).await.unwrap().committed().await.unwrap();
 }
+
+#[tokio::test]
+async fn while_commits_come_without_a_pause_the_write_ahead_log_begins_anew_before_it_is_long() {
+    let home = tempfile::tempdir().unwrap();
+    let path = store(&home);
+    let log = open(&path).unwrap();
+    let session = log.create_session("one", Bytes::new()).await.unwrap();
+    let wal = path.with_extension("db-wal");
+    let mut under_way = std::collections::VecDeque::new();
+    let mut longest = 0;
+    for seq in 1..=3000 {
+        let batch = Batch::new(seq, frame("one", seq, 64 * 1024).into(), Sync::Process).unwrap();
+        under_way.push_back(session.append(batch).await.unwrap());
+        if under_way.len() > 16 {
+            under_way.pop_front().unwrap().committed().await.unwrap();
+        }
+        longest = longest.max(wal.metadata().unwrap().len());
+    }
+    for appended in under_way {
+        appended.committed().await.unwrap();
+    }
+    // 190 MiB went through it. It is looked at every 16 MiB whether it is longer than 64.
+    assert!(longest < 84 * 1024 * 1024, "{longest} bytes");
+    log.close().await;
+}

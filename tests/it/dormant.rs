@@ -20,16 +20,6 @@ for path in glob.glob(sys.argv[1] + "/events/*/events.sqlite"):
     log.commit()
 "#;
 
-async fn asleep(watch: &mut Watch) -> String {
-    let event = watch
-        .until("sleep", |event| matches!(event, Event::SessionDormant(_)))
-        .await;
-    let Event::SessionDormant(dormant) = event else {
-        panic!("{event:?}")
-    };
-    dormant.reason
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_is_told_to_stop_leaves_sessions_that_wake_with_all_they_knew() {
     let mut bed = PiBed::new().await;
@@ -47,7 +37,7 @@ async fn a_runner_that_is_told_to_stop_leaves_sessions_that_wake_with_all_they_k
     assert_eq!(listed[0].state, SessionState::Dormant);
     assert_eq!(bed.runner.status().await.unwrap().sessions, 0);
     let mut watch = Watch::new(session.events().await.unwrap());
-    assert!(asleep(&mut watch).await.contains("stopped"));
+    assert!(watch.asleep().await.contains("stopped"));
     let count = session.messages(None, None).await.unwrap().messages.len();
     assert!(count >= 2, "{count}");
     match session.prompt("say hello").await {
@@ -88,7 +78,7 @@ async fn after_a_boot_of_the_host_a_session_sleeps_until_it_is_woken_or_closed()
     bed.runner = bed.control.local().await.unwrap();
     let session = bed.runner.session(session.id().clone());
     let mut watch = Watch::new(session.events().await.unwrap());
-    assert!(asleep(&mut watch).await.contains("host was started again"));
+    assert!(watch.asleep().await.contains("host was started again"));
     // It sleeps on, whoever looks after it.
     bed.home.kill_runner();
     bed.runner = bed.control.local().await.unwrap();

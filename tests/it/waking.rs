@@ -122,16 +122,6 @@ impl Bed {
     }
 }
 
-async fn asleep(watch: &mut Watch) -> String {
-    let event = watch
-        .until("sleep", |event| matches!(event, Event::SessionDormant(_)))
-        .await;
-    let Event::SessionDormant(dormant) = event else {
-        panic!("{event:?}")
-    };
-    dormant.reason
-}
-
 async fn refused(session: &Session) -> Fault {
     match session.restart().await {
         Err(CommandError::Refused { source, .. }) => source.0,
@@ -165,7 +155,7 @@ async fn a_harness_that_dies_at_once_every_time_sleeps_in_the_end_and_wakes_when
             "{event:?}"
         );
     }
-    let reason = asleep(&mut watch).await;
+    let reason = watch.asleep().await;
     assert!(
         reason.contains("it is broken") && reason.contains("5 times"),
         "{reason}"
@@ -187,7 +177,7 @@ async fn a_session_whose_sandbox_or_program_is_gone_sleeps_and_says_so_rather_th
     let (session, mut watch) = bed.session(&[]).await;
     fs::remove_file(bed.policy()).unwrap();
     bed.kill_pi();
-    let reason = asleep(&mut watch).await;
+    let reason = watch.asleep().await;
     assert!(reason.contains("no policy mine"), "{reason}");
     let fault = refused(&session).await;
     assert!(fault.message.contains("no policy mine"), "{fault:?}");
@@ -227,7 +217,7 @@ async fn a_session_with_variables_that_the_next_runner_does_not_know_asks_for_th
     assert_eq!(state(&session).await, SessionState::Idle);
 
     bed.kill_pi();
-    let reason = asleep(&mut watch).await;
+    let reason = watch.asleep().await;
     assert!(
         reason.contains("GREETING") && reason.contains("session.restart"),
         "{reason}"
@@ -296,7 +286,7 @@ async fn a_session_whose_event_log_is_lost_goes_on_with_its_harnesss_own_memory(
     bed.runner = bed.control.local().await.unwrap();
     let session = bed.runner.session(session.id().clone());
     let mut watch = Watch::new(session.events().await.unwrap());
-    let reason = asleep(&mut watch).await;
+    let reason = watch.asleep().await;
     assert!(
         reason.contains("damaged") && reason.contains("set aside as"),
         "{reason}"

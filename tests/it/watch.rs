@@ -54,6 +54,15 @@ impl Watch {
             .await;
     }
 
+    /// Reads on until the session sleeps, and says why it does.
+    pub(crate) async fn asleep(&mut self) -> String {
+        let is_sleep = |event: &Event| matches!(event, Event::SessionDormant(_));
+        match self.until("sleep", is_sleep).await {
+            Event::SessionDormant(dormant) => dormant.reason,
+            event => panic!("{event:?}"),
+        }
+    }
+
     /// Reads on to the end of the stream, which the end of the session is.
     pub(crate) async fn closed(&mut self) {
         self.until("end of the session", |event| {

@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::session::Known;
+use super::writer::WAL_MAX;
 
 /// Says in the file's header whose it is.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"oqtE");
@@ -71,13 +72,12 @@ const TABLES: &str = "
 
 /// What every connection of a store is set to. The cache is small because rows are written once and read in order;
 /// when the write-ahead log is put into the file is decided by the writer, not by a commit that happens to be the
-/// thousandth. It is made shorter only when it was longer than it may get: the commit that does so waits for that.
+/// thousandth.
 const CONNECTION: &str = "
     PRAGMA cache_size = -512;
     PRAGMA mmap_size = 0;
     PRAGMA temp_store = MEMORY;
     PRAGMA wal_autocheckpoint = 0;
-    PRAGMA journal_size_limit = 67108864;
     PRAGMA synchronous = FULL;
 ";
 
@@ -321,6 +321,10 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     let sqlite = |source| OpenError::of(path, source);
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.execute_batch(CONNECTION).map_err(sqlite)?;
+    // It is made shorter only when it was longer than it may get: the commit that does so waits for that.
+    connection
+        .pragma_update(None, "journal_size_limit", WAL_MAX)
+        .map_err(sqlite)?;
     // Statements stay as they were prepared, whatever is bound to them.
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)

@@ -41,7 +41,7 @@ const CHECKPOINT_STEP: u64 = 16 * 1024 * 1024;
 const WAL_LONG: u64 = 48 * 1024 * 1024;
 
 /// How long it may get before the writer moves all of it, in bytes.
-const WAL_MAX: u64 = 64 * 1024 * 1024;
+pub(super) const WAL_MAX: u64 = 64 * 1024 * 1024;
 
 /// After this long without a commit what is left is moved into the file, and what memory holds of it is let go.
 const IDLE: Duration = Duration::from_secs(1);

@@ -69,10 +69,18 @@ impl Supervisor {
     /// Finds a session that an earlier runner left: it goes on when its shim lives; else what its tape still says is
     /// told, and it is over.
     pub(super) async fn find_again(self: &Arc<Self>, dir: &Path) -> Result<(), FindError> {
+        // First: whatever else is there, it is to go.
+        if let Some(record) = SessionRecord::open_leaving(dir)? {
+            self.forget_record(&record, dir).await?;
+            tracing::info!(session = %record.id, "removed what was being deleted");
+            return Ok(());
+        }
         let mut record = match SessionRecord::open(dir) {
             Ok(record) => record,
             Err(RecordError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return self.finish_leaving(dir).await;
+                tracing::info!(dir = %dir.display(), "removed what was never a session");
+                remove(dir);
+                return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
@@ -86,18 +94,6 @@ impl Supervisor {
         }
         record.end_unloaded(dir)?;
         self.look_again(record, dir).await
-    }
-
-    /// Removes what is left of a session that was being deleted, or was never quite made.
-    async fn finish_leaving(self: &Arc<Self>, dir: &Path) -> Result<(), FindError> {
-        let Some(record) = SessionRecord::open_leaving(dir)? else {
-            tracing::info!(dir = %dir.display(), "removed what was never a session");
-            remove(dir);
-            return Ok(());
-        };
-        self.forget_record(&record, dir).await?;
-        tracing::info!(session = %record.id, "removed what was being deleted");
-        Ok(())
     }
 
     /// As [`Supervisor::find_again`], of one of which more may be said.

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::again::FindError;
 use super::begin::{setup, shim_dir};
 use super::create::end;
@@ -18,7 +20,6 @@ use super::record::SessionRecord;
 use crate::event_log::{self, EventLog, OpenError, SessionLog};
 use crate::shim::TapeReader;
 use crate::{cause, clock};
-use bytes::Bytes;
 
 impl Supervisor {
     /// Opens an event log. A damaged one is set aside; the one in its place begins in an epoch that none before had.
@@ -98,8 +99,7 @@ fn is_whole(shim_dir: &Path) -> bool {
     read.unwrap_or(false)
 }
 
-/// Says what is lost. Where the harness can go on by a session of its own
-/// the session is dormant, else it is over.
+/// Says what is lost. Where the harness can go on by a session of its own the session is dormant, else it is over.
 async fn tell_lost(log: &SessionLog, origin: Origin, aside: &Path) -> Result<(), FindError> {
     let error = format!(
         "the event log of this session was damaged and is set aside as {}; what was said before is only there",
