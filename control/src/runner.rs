@@ -272,6 +272,7 @@ impl Runner {
             session_id: session.clone(),
             runner_id: None,
             command,
+            on_behalf_of: None,
         };
         let bytes = encode(&envelope).map_err(|error| CommandError::Exchange {
             cmd,

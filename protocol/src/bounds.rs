@@ -15,5 +15,8 @@ pub const ELEMENTS_MAX: u32 = 262_144;
 /// The longest name of a session, runner, authority or control, in bytes: it becomes a file name and a DNS label.
 pub const NAME_LEN_MAX: usize = 63;
 
+/// The longest name of whom a control asks for, in bytes: it stands in every record of the audit log.
+pub const BEHALF_LEN_MAX: usize = 256;
+
 /// The longest id of a message, in bytes: it stands in every delta, so it is kept inline.
 pub const MESSAGE_ID_LEN_MAX: usize = 31;

@@ -23,13 +23,18 @@ pub struct CommandEnvelope {
     /// What to do. Flattened, since the protocol has one object a command and every field of it is known.
     #[serde(flatten)]
     pub command: Command,
+    /// For whom the control asks, in its own words, 1 to [`BEHALF_LEN_MAX`](crate::bounds::BEHALF_LEN_MAX) bytes. The runner writes it down and
+    /// believes nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
 }
 
 grows!(CommandEnvelope {
     id,
     session_id,
     runner_id,
-    command
+    command,
+    on_behalf_of
 });
 
 kinds! {

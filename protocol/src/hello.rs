@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::grows;
 use crate::id::RunnerId;
+use crate::role::ControlRole;
 use crate::session::Capability;
 
 /// What a control says first.
@@ -44,6 +45,9 @@ pub struct Welcome {
     pub limits: Limits,
     /// Its software, for people.
     pub build: BuildInfo,
+    /// What this control may do in every workspace; without it nothing but in those that it has a role in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<ControlRole>,
 }
 
 grows!(Welcome {
@@ -52,7 +56,8 @@ grows!(Welcome {
     runner_id,
     harnesses,
     limits,
-    build
+    build,
+    role
 });
 
 /// A harness of a runner.

@@ -14,6 +14,7 @@ use crate::id::RunnerId;
 use crate::policy::{PolicyInfo, PolicyText};
 use crate::session::SessionInfo;
 use crate::terminal::{TerminalOpen, TerminalOpened};
+use crate::trust::Trust;
 
 kinds! {
     /// What a runner can be asked.
@@ -50,6 +51,8 @@ kinds! {
         80 "enrol" since 1 => Enrol(Enrol),
         /// A new certificate for a live one.
         81 "renew" since 1 => Renew(Renew),
+        /// Whom to trust from now on.
+        82 "trust" since 1 => Trust(Trust),
     }
 }
 

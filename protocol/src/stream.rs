@@ -15,12 +15,16 @@ pub struct Subscribe {
     pub cursor: Cursor,
     /// The longest frame that the reader takes, bytes; 0 for the protocol's own bound.
     pub max_frame: u32,
+    /// For whom the control asks, in its own words; as in [`CommandEnvelope`](crate::command::CommandEnvelope).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
 }
 
 grows!(Subscribe {
     session_id,
     cursor,
-    max_frame
+    max_frame,
+    on_behalf_of
 });
 
 /// The subscription stands; events follow.

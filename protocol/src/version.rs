@@ -6,6 +6,9 @@
 /// The major version, as TLS names it.
 pub const ALPN: &[u8] = b"oqto/1";
 
+/// The name of the only other talk: a runner without a certificate asks a control for its first.
+pub const ALPN_ENROL: &[u8] = b"oqto-enrol/1";
+
 /// The newest minor version that this crate speaks.
 pub const MINOR: u16 = 1;
 

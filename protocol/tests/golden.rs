@@ -28,6 +28,7 @@ use oqto_protocol::query::{Answer, Query};
 use oqto_protocol::reply::{Reply, ReplyData};
 use oqto_protocol::stream::{Ack, Subscribe, Subscribed};
 use oqto_protocol::terminal::{TerminalExit, TerminalInput, TerminalOutput, TerminalResize};
+use oqto_protocol::trust::TrustStatement;
 use oqto_protocol::version::MINOR;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,6 +66,7 @@ fn families() -> Vec<Family> {
         variants::<Answer>("answer"),
         whole::<Message>("message"),
         whole::<Statement>("statement"),
+        whole::<TrustStatement>("trust_statement"),
         frames(),
     ]
 }

@@ -57,6 +57,7 @@ impl Bench {
             session_id: "s".parse().expect("a name"),
             runner_id: None,
             command,
+            on_behalf_of: None,
         };
         self.step(&Input::Command(&envelope))
     }

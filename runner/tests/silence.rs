@@ -49,6 +49,7 @@ fn streaming() -> Session {
             images: Vec::new(),
             client_id: None,
         }),
+        on_behalf_of: None,
     };
     step(&mut session, &Input::Command(&envelope), T0 + 1);
     assert_eq!(session.silent_since(), Some(T0 + 1));

@@ -224,6 +224,7 @@ impl Bench {
             session_id: "s".parse().unwrap(),
             runner_id: None,
             command,
+            on_behalf_of: None,
         };
         assert!(self.mind.ask(&envelope, (), self.now).is_none());
         self.settle().await;

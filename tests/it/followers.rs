@@ -175,6 +175,7 @@ async fn one_who_does_not_read_costs_a_hundred_others_nothing() {
         session_id: session.id().clone(),
         cursor: Cursor::default(),
         max_frame: 0,
+        on_behalf_of: None,
     });
     up.write_all(&subscribe).await.unwrap();
     let (seen, beside) = {
@@ -263,6 +264,7 @@ async fn telemetry_that_is_not_read_is_dropped_and_events_beside_it_are_whole() 
         session_id: session.id().clone(),
         cursor: Cursor::default(),
         max_frame: 0,
+        on_behalf_of: None,
     });
     up.write_all(&subscribe).await.unwrap();
     let following = tokio::spawn(async move { down.read_to_end(16 << 20).await });

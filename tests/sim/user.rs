@@ -250,6 +250,7 @@ fn envelope(session: usize, number: u32, command: Command) -> CommandEnvelope {
         session_id: session_id(session),
         runner_id: None,
         command,
+        on_behalf_of: None,
     }
 }
 

@@ -141,6 +141,7 @@ fn envelope(name: &str, command: Command) -> CommandEnvelope {
         session_id: "tape".parse().expect("a name"),
         runner_id: None,
         command,
+        on_behalf_of: None,
     }
 }
 

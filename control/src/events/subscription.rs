@@ -114,6 +114,7 @@ async fn subscribe_once(
         session_id: session.clone(),
         cursor: from,
         max_frame: 0,
+        on_behalf_of: None,
     };
     let (subscribed, up, reader) =
         connection

@@ -262,6 +262,7 @@ pub(crate) fn welcome(name: &str) -> Vec<u8> {
             name: "test".to_owned(),
             version: "0".to_owned(),
         },
+        role: None,
     }])
 }
 

@@ -3,7 +3,7 @@
 use oqto_protocol::codec::{Blob, Unknown};
 use oqto_protocol::{
     attest, command, cursor, delegation, enrol, event, fault, file, hello, message, policy, query, reply,
-    session, stream, terminal,
+    role, session, stream, terminal, trust,
 };
 
 use super::{Sample, Source};
@@ -101,7 +101,7 @@ structs! {
     session::SessionStatus { info, capabilities, thinking_level, provider, pending_request, sandbox, harness_state };
     session::SessionStats { user_messages, assistant_messages, tool_calls, input_tokens, output_tokens, cost_usd };
     hello::Hello { minor, minor_min, features, build };
-    hello::Welcome { minor, features, runner_id, harnesses, limits, build };
+    hello::Welcome { minor, features, runner_id, harnesses, limits, build, role };
     hello::HarnessInfo { name, program, problem, capabilities };
     hello::Limits { frame_len_max, sessions_max, streams_max };
     hello::BuildInfo { name, version };
@@ -170,7 +170,7 @@ structs! {
     event::ToolStart { tool_call_id, name, input };
     event::ToolProgress { tool_call_id, name, partial_output, mode };
     event::ToolEnd { tool_call_id, name, output, is_error, duration_ms };
-    command::CommandEnvelope { id, session_id, runner_id, command };
+    command::CommandEnvelope { id, session_id, runner_id, command, on_behalf_of };
     command::SessionCreate { config };
     command::SessionClose {};
     command::SessionDelete {};
@@ -213,6 +213,8 @@ structs! {
     enrol::Enrol { token, request };
     enrol::Renew { request };
     enrol::Grant { authority_id, runner_id, certificate, trust, not_after };
+    trust::Trust { statement, signature };
+    trust::TrustStatement { authority_id, number, issued_at, roots, revoked_runners, revoked_controls, revoked_serials };
     attest::Attest { nonce };
     attest::Attestation { statement, signature };
     attest::Statement { nonce, channel, runner_id, taken_at, version, binary, kernel, sandbox_check, policies };
@@ -233,7 +235,7 @@ structs! {
     terminal::TerminalOutput { offset, data };
     terminal::TerminalResize { rows, cols };
     terminal::TerminalExit { code, signal };
-    stream::Subscribe { session_id, cursor, max_frame };
+    stream::Subscribe { session_id, cursor, max_frame, on_behalf_of };
     stream::Subscribed { cursor, oldest, newest };
     stream::Ack { seq };
     query::RunnerStatus {};
@@ -255,7 +257,7 @@ variants! {
     event::Event { SessionCreated, SessionClosed, TitleChanged, Heartbeat, Recovered, SessionDormant, AgentIdle, AgentWorking, AgentError, InputNeeded, InputResolved, MessageStart, TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta, ToolCallEnd, MessageEnd, StreamDone, StreamReset, ToolStart, ToolProgress, ToolEnd, RetryStart, RetryEnd, CompactStart, CompactEnd, ModelChanged, ThinkingLevelChanged, Notify, Status, Persisted, SandboxViolation, SandboxLimit, DelegateStart, DelegateDelta, DelegateEnd, DelegateError };
     command::Command { SessionCreate, SessionClose, SessionDelete, SessionRestart, SessionNew, SessionSwitch, ListSessions, Prompt, Steer, FollowUp, Abort, InputResponse, GetState, GetMessages, GetStats, GetModels, GetCommands, GetForkPoints, SetModel, CycleModel, SetThinkingLevel, CycleThinkingLevel, SetAutoCompaction, SetAutoRetry, Compact, AbortRetry, SetSessionName, Fork, Delegate, DelegateCancel };
     reply::ReplyData { Created, Accepted, State, Messages, Stats, Models, HarnessAnswer, Sessions };
-    query::Query { RunnerStatus, RunnerAttest, RunnerSessions, PolicyList, PolicyShow, FilesList, FilesStat, FilesRead, FilesWrite, FilesRemove, FilesRename, FilesMakeDir, TerminalOpen, AuditTail, Enrol, Renew };
+    query::Query { RunnerStatus, RunnerAttest, RunnerSessions, PolicyList, PolicyShow, FilesList, FilesStat, FilesRead, FilesWrite, FilesRemove, FilesRename, FilesMakeDir, TerminalOpen, AuditTail, Enrol, Renew, Trust };
     query::Answer { Status, Attested, SessionList, Policies, Policy, FileEntries, File, Done, Terminal, AuditRecord, Grant, Fault };
 }
 
@@ -282,4 +284,5 @@ words! {
     enrol::KeyAlgorithm,
     file::WriteMode,
     file::FileKind,
+    role::ControlRole,
 }

@@ -8,6 +8,7 @@ use oqto_protocol::event::Transient;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::frame::Kind;
 use oqto_protocol::hello::{Hello, Limits, Welcome};
+use oqto_protocol::role::ControlRole;
 use oqto_protocol::{reply::Reply, version};
 use tokio::task::JoinSet;
 
@@ -141,6 +142,7 @@ fn welcome(minor: u16, daemon: &Daemon) -> Welcome {
             streams_max: STREAMS_MAX,
         },
         build: super::build_info(),
+        role: Some(ControlRole::Owner),
     }
 }
 

@@ -47,6 +47,7 @@ async fn serve(query: Query, daemon: &Daemon) -> Result<Answer, Fault> {
         | Query::AuditTail(_)
         | Query::Enrol(_)
         | Query::Renew(_)
+        | Query::Trust(_)
         | Query::Unknown(_) => {
             let message = format!("this runner does not serve {}", query.name());
             Err(Fault::new(FaultCode::Unsupported, message))

@@ -104,6 +104,7 @@ async fn open(
         session_id,
         cursor,
         max_frame,
+        on_behalf_of: _,
     } = subscribe;
     if max_frame != 0 && (max_frame as usize) < oqto_protocol::bounds::FRAME_LEN_MAX {
         // A finished message cannot be cut, so a shorter bound would be a promise that cannot be kept.

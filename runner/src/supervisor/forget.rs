@@ -60,6 +60,7 @@ impl Supervisor {
                 session_id: id.clone(),
                 runner_id: None,
                 command: close,
+                on_behalf_of: None,
             };
             let (reply, _unheard) = oneshot::channel();
             // A driver that is gone has ended its session.

@@ -176,6 +176,7 @@ fn welcome(runner_id: RunnerId) -> Welcome {
             name: "bench".to_owned(),
             version: "0".to_owned(),
         },
+        role: None,
     }
 }
 
@@ -293,6 +294,7 @@ impl Raw {
             session_id: session_of(plan),
             cursor: Cursor::default(),
             max_frame: 0,
+            on_behalf_of: None,
         };
         frame::append(&subscribe, &mut asked).expect("a short frame");
         send.write_all(&asked).await.expect("a live link");
