@@ -47,7 +47,8 @@ async fn pi_says_hello() {
     let watch = bed.talk(&["say hello"]).await;
     assert!(answer(&watch).starts_with("Hello! I am a scripted model"));
     assert!(answer(&watch).contains("日本語"));
-    assert!(watch.count(|event| matches!(event, Event::TextDelta(_))) > 1);
+    // Who is behind gets neighbouring deltas as one.
+    assert!(watch.count(|event| matches!(event, Event::TextDelta(_))) > 0);
     assert_eq!(done(&watch), DoneReason::Stop);
     bed.close().await;
 }
@@ -73,7 +74,7 @@ async fn pi_is_spoken_to_again_and_again() {
 async fn pi_thinks_aloud() {
     let bed = PiBed::new().await;
     let watch = bed.talk(&["think"]).await;
-    assert!(watch.count(|event| matches!(event, Event::ThinkingDelta(_))) > 1);
+    assert!(watch.count(|event| matches!(event, Event::ThinkingDelta(_))) > 0);
     assert!(
         watch
             .count(|event| matches!(event, Event::AgentWorking(working) if working.phase == Phase::Thinking))
