@@ -1,6 +1,6 @@
 //! The runner's own decoders. Not for libFuzzer: its program is built without the runner.
 
-use oqto_runner::audit::Record;
+use oqto_runner::kernel_audit::Record;
 use oqto_runner::session::Fact;
 
 use super::targets::Target;
@@ -20,7 +20,7 @@ pub(crate) const TARGETS: &[Target] = &[
 
 /// Texts of a record are no longer than the record.
 fn audit_record(bytes: &[u8]) {
-    let (text, other) = match oqto_runner::audit::parse(bytes) {
+    let (text, other) = match oqto_runner::kernel_audit::parse(bytes) {
         Ok(Some(Record::Seccomp { program, .. })) => (program, None),
         Ok(Some(Record::Landlock { rights, target, .. })) => (target, Some(rights)),
         Ok(_) | Err(_) => (None, None),

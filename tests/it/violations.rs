@@ -187,7 +187,7 @@ fn a_program_that_dies_of_a_foreign_call_is_told() {
 
 /// Why the kernel's records do not reach a runner of this test, if they do not.
 fn no_records() -> Option<String> {
-    oqto_runner::audit::socket::probe()
+    oqto_runner::kernel_audit::socket::probe()
         .err()
         .map(|error| error.to_string())
 }

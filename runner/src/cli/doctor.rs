@@ -3,8 +3,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::audit;
 use crate::cause::chain;
+use crate::kernel_audit;
 use crate::policy::Need;
 use crate::sandbox::probe::{Finding, probe};
 
@@ -55,7 +55,7 @@ fn line(finding: &Finding) -> String {
 
 /// Whether the kernel's records of what was refused can be had. No layer needs them: they become events.
 fn records() -> Finding {
-    let found = audit::socket::probe().map_err(|error| chain(&error));
+    let found = kernel_audit::socket::probe().map_err(|error| chain(&error));
     let usable = found.is_ok();
     let (detail, step) = match found {
         Ok(()) => (

@@ -7,8 +7,8 @@ use std::thread;
 use oqto_protocol::event::{SandboxViolation, ViolationDecision};
 use tokio::sync::mpsc;
 
-use crate::audit::{AuditSession, Record, Socket, parse, socket::Received};
 use crate::cause;
+use crate::kernel_audit::{AuditSession, Record, Socket, parse, socket::Received};
 use crate::policy::{Architecture, Syscall};
 use crate::session::Fact;
 
@@ -43,22 +43,26 @@ impl Witness {
             }
         };
         let reader = Arc::downgrade(&witness);
-        let begun = thread::Builder::new().name("audit".to_owned()).spawn(move || {
-            let mut domains = Domains::default();
-            let mut socket = socket;
-            loop {
-                let received = socket.receive();
-                let Some(witness) = reader.upgrade() else { return };
-                match received {
-                    Ok(Received::Message(message)) => witness.hear(message, &mut domains),
-                    Ok(Received::Lost) => tracing::warn!("the kernel's records came too fast; some are lost"),
-                    Err(error) => {
-                        tracing::error!(%error, "the kernel's records cannot be read any more");
-                        return;
+        let begun = thread::Builder::new()
+            .name("kernel-audit".to_owned())
+            .spawn(move || {
+                let mut domains = Domains::default();
+                let mut socket = socket;
+                loop {
+                    let received = socket.receive();
+                    let Some(witness) = reader.upgrade() else { return };
+                    match received {
+                        Ok(Received::Message(message)) => witness.hear(message, &mut domains),
+                        Ok(Received::Lost) => {
+                            tracing::warn!("the kernel's records came too fast; some are lost");
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "the kernel's records cannot be read any more");
+                            return;
+                        }
                     }
                 }
-            }
-        });
+            });
         if let Err(error) = begun {
             tracing::error!(%error, "the kernel's records are not read: no thread");
         }
