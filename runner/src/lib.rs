@@ -2,7 +2,7 @@
 //!
 //! Modules stand on floors; a module names only modules of lower floors, and shells never name each other:
 //! ground (`bounds` `cause` `clock` `landmark` `launch` `sys`), core (`policy` `session` `harness`: no I/O, no clock, no tokio),
-//! record (`event_log`), shell (`kernel_audit` `sandbox` `shim` `identity` `transport`), house (`supervisor`), daemon, doors
+//! record (`event_log`), shell (`audit` `kernel_audit` `sandbox` `shim` `identity` `transport`), house (`supervisor`), daemon, doors
 //! (`cli`). `docs/ARCHITECTURE.md` has the whole picture.
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ pub mod session;
 
 pub mod event_log;
 
+pub mod audit;
 pub mod exec_agent;
 pub mod identity;
 pub mod kernel_audit;

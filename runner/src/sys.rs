@@ -105,6 +105,17 @@ pub fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps blocks of the disk for what will be written to a range; the file's length stays.
+///
+/// # Errors
+/// When there is no room, or the file system keeps none.
+pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let range = |number: u64| i64::try_from(number).map_err(|_| io::ErrorKind::InvalidInput);
+    let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(file, flags, range(offset)?, range(len)?)?;
+    Ok(())
+}
+
 /// The user on the other end of a unix socket, as the kernel saw it when the connection was made.
 ///
 /// # Errors

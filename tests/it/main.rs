@@ -8,6 +8,7 @@
     reason = "a bed that cannot be made is a test that failed"
 )]
 
+mod audit;
 mod bad_input;
 mod direct;
 mod dormant;

@@ -2,6 +2,7 @@
 //!
 //! Floor: doors.
 
+mod audit;
 mod doctor;
 mod explain;
 mod heap;
@@ -31,6 +32,9 @@ enum Door {
     /// Try programs in a sandbox, without a daemon
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
+    /// Read and verify the log of who asked this runner for what
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Say what this host can enforce, and how to get the rest
     Doctor(doctor::DoctorArgs),
     /// Print completions for a shell
@@ -47,9 +51,10 @@ const HELP: &str = "Examples:
   oqto-runner sandbox check                     whether a sandbox holds here
   oqto-runner sandbox run -- make test          any program, no daemon
   oqto-runner sandbox explain .env              what a policy allows, and which line says so
+  oqto-runner audit verify                      whether the audit log is whole
   oqto-runner serve                             the daemon, as a systemd unit starts it
 
-Exit codes: 0 done, 1 not usable (doctor) or not stopped (sandbox check), 2 usage, 125 the runner failed; `sandbox run` ends with the program's
+Exit codes: 0 done, 1 not usable (doctor), not stopped (sandbox check) or not whole (audit verify), 2 usage, 125 the runner failed; `sandbox run` ends with the program's
 own code, 128 + n for signal n, 126 when the program cannot be executed, 127 when it is not there.";
 
 /// Runs the door that the arguments name.
@@ -68,6 +73,7 @@ pub fn main() -> ExitCode {
     match Words::parse().door {
         Door::Serve(args) => serve::serve(&args),
         Door::Sandbox(command) => sandbox::sandbox(command),
+        Door::Audit(command) => audit::audit(command),
         Door::Doctor(args) => doctor::doctor(&args),
         Door::Completions { shell } => {
             clap_complete::generate(

@@ -12,8 +12,9 @@ use oqto_protocol::role::ControlRole;
 use oqto_protocol::{reply::Reply, version};
 use tokio::task::JoinSet;
 
-use super::authorise::authorise;
+use super::authorise::{authorise, from_peer, storage};
 use super::{Daemon, query, subscription};
+use crate::audit::Outcome;
 use crate::identity::Peer;
 use crate::transport::{Connection, Incoming, ReadError, Received, STREAMS_MAX, Stream, WriteError};
 
@@ -69,6 +70,7 @@ async fn open(incoming: Incoming, daemon: &Daemon) -> Option<(Connection, Peer, 
         Ok(connection) => connection,
         Err(error) => {
             tracing::info!(error = %crate::cause::chain(&error), "refused");
+            daemon.audit.count_stranger();
             return None;
         }
     };
@@ -77,10 +79,17 @@ async fn open(incoming: Incoming, daemon: &Daemon) -> Option<(Connection, Peer, 
         Err(error) => {
             tracing::warn!(address = %connection.address(), error = %crate::cause::chain(&error), "refused");
             connection.close(&error.to_string());
+            daemon.audit.count_stranger();
             return None;
         }
     };
     let mut stream = connection.accept_stream().await?;
+    if let Err(fault) = admit(&connection, &peer, daemon).await {
+        // Who is gone already needs no answer.
+        let _gone = stream.outbox.send(&fault).await;
+        stream.outbox.flush().await;
+        return None;
+    }
     match greet(&mut stream, daemon).await {
         Ok(true) => Some((connection, peer, stream)),
         Ok(false) => {
@@ -92,6 +101,14 @@ async fn open(incoming: Incoming, daemon: &Daemon) -> Option<(Connection, Peer, 
             None
         }
     }
+}
+
+/// Records who has come, before anything is said to it.
+async fn admit(connection: &Connection, peer: &Peer, daemon: &Daemon) -> Result<(), Fault> {
+    let mut entry = from_peer("connection.open", Outcome::Allowed, peer);
+    entry.address = Some(connection.address());
+    let recorded = daemon.audit.record(entry).await;
+    recorded.map_err(|error| storage("the connection", &error))
 }
 
 /// Answers Hello; `false` when it was refused.
@@ -210,7 +227,7 @@ async fn command(frame: &Received, peer: &Peer, daemon: &Daemon) -> Result<Reply
     let envelope: oqto_protocol::command::CommandEnvelope =
         frame.body().map_err(|error| malformed("command", &error))?;
     let (id, name) = (envelope.id, envelope.command.name());
-    match authorise(peer, &daemon.runner_id, envelope) {
+    match authorise(daemon, peer, envelope, frame).await {
         Ok(authorised) => Ok(daemon.supervisor.command(authorised.into_asked()).await),
         Err(fault) => Ok(Reply::refused(id, name, fault)),
     }

@@ -1,6 +1,7 @@
 //! The daemon: starts, listens, authorises, dispatches, stops.
 //!
-//! Floor: daemon. Everything a peer asks passes [`authorise`](authorise), which alone makes what dispatch takes.
+//! Floor: daemon. Everything a peer asks passes [`authorise`](authorise), which alone makes what
+//! dispatch takes, after it is in the audit log.
 
 mod authorise;
 mod config;
@@ -21,6 +22,7 @@ use oqto_protocol::hello::BuildInfo;
 use oqto_protocol::id::{AuthorityId, RunnerId};
 use tokio::sync::watch;
 
+use crate::audit;
 use crate::supervisor::Supervisor;
 
 /// What every connection shares.
@@ -28,6 +30,8 @@ struct Daemon {
     runner_id: RunnerId,
     authority_id: AuthorityId,
     supervisor: Arc<Supervisor>,
+    /// What was decided, on disk.
+    audit: audit::Log,
     /// How many peers are connected.
     present: watch::Sender<u32>,
     started: Instant,

@@ -11,10 +11,10 @@ use crate::transport::Received;
 
 /// Answers one query.
 pub(super) async fn answer(frame: &Received, peer: &Peer, daemon: &Daemon) -> Answer {
-    let asked = frame
-        .body::<Query>()
-        .map_err(|error| malformed("query", &error))
-        .and_then(|query| authorise(peer, &daemon.runner_id, query));
+    let asked = match frame.body::<Query>() {
+        Ok(query) => authorise(daemon, peer, query, frame).await,
+        Err(error) => Err(malformed("query", &error)),
+    };
     match asked {
         Ok(query) => serve(query.into_asked(), daemon)
             .await
@@ -56,6 +56,12 @@ async fn serve(query: Query, daemon: &Daemon) -> Result<Answer, Fault> {
 }
 
 fn status(daemon: &Daemon) -> Status {
+    let mut notes = daemon.supervisor.notes();
+    if let Some(because) = daemon.audit.failing() {
+        notes.push(format!(
+            "what needs a record is refused, since the audit log takes none: {because}"
+        ));
+    }
     Status {
         runner_id: daemon.runner_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,6 +70,6 @@ fn status(daemon: &Daemon) -> Status {
         sessions_max: daemon.supervisor.sessions_max(),
         rss_bytes: crate::sys::rss_bytes(),
         harnesses: daemon.supervisor.harnesses(),
-        notes: daemon.supervisor.notes(),
+        notes,
     }
 }

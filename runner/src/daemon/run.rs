@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::config::{Config, HarnessConfig};
 use super::ready::{self, Stage};
 use super::{Daemon, connection};
+use crate::audit;
 use crate::identity::{self, Identity};
 use crate::supervisor::{self, HarnessSettings, Settings, Supervisor};
 use crate::transport::{BindError, Listener};
@@ -96,6 +97,9 @@ pub enum RunError {
     /// The address cannot be had.
     #[error("cannot be reached")]
     Bind(#[from] BindError),
+    /// What is decided cannot be recorded.
+    #[error("cannot record what is decided")]
+    Audit(#[from] audit::OpenError),
     /// The sessions cannot be kept.
     #[error("cannot keep sessions")]
     Sessions(#[from] supervisor::OpenError),
@@ -206,11 +210,13 @@ async fn serve(
     let listener = Listener::bind(listen, tls, &secret)?;
     let state_dir = settings.state_dir.clone();
     let runner_id = settings.runner_id.clone();
+    let audit = open_audit(&state_dir, &runner_id, identity.key)?;
     let supervisor = Supervisor::open(settings).await?;
     let daemon = Arc::new(Daemon {
         runner_id,
         authority_id: identity.grant.authority_id,
         supervisor: supervisor.clone(),
+        audit,
         present: watch::Sender::new(0),
         started: Instant::now(),
     });
@@ -262,8 +268,25 @@ async fn serve(
         }
     }
     listener.close().await;
+    daemon.audit.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The audit log, signed by the runner's key.
+fn open_audit(
+    state_dir: &Path,
+    runner_id: &RunnerId,
+    key: identity::Key,
+) -> Result<audit::Log, audit::OpenError> {
+    let public = audit::PublicKey(key.public().to_vec());
+    let sign = Arc::new(move |message: &[u8]| {
+        key.sign(message).map_err(|error| {
+            tracing::error!(error = %crate::cause::chain(&error), "cannot sign");
+            audit::seal::NoSignature
+        })
+    });
+    audit::Log::open(&state_dir.join("audit"), runner_id.clone(), &public, sign)
 }
 
 /// Ends when there was no session and no connection for so long; never when it is not asked for.

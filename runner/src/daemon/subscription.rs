@@ -40,7 +40,7 @@ pub(super) async fn serve(
     daemon: &Daemon,
 ) -> Result<(), StreamError> {
     let asked = match frame.body::<Subscribe>() {
-        Ok(subscribe) => authorise(peer, &daemon.runner_id, subscribe),
+        Ok(subscribe) => authorise(daemon, peer, subscribe, frame).await,
         Err(error) => Err(malformed("subscription", &error)),
     };
     let opened = match asked {

@@ -3,7 +3,7 @@
 use oqto_protocol::codec::Blob;
 use oqto_protocol::enrol::{KeyAlgorithm, SigningRequest};
 use oqto_protocol::id::RunnerId;
-use rcgen::PublicKeyData;
+use rcgen::{PublicKeyData as _, SigningKey as _};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
 
@@ -19,6 +19,9 @@ pub enum KeyError {
     /// The text is no such key.
     #[error("the text is no PKCS#8 key on P-256")]
     Malformed(#[source] rcgen::Error),
+    /// The crypto provider failed.
+    #[error("the key does not sign")]
+    Sign(#[source] rcgen::Error),
 }
 
 impl Key {
@@ -60,6 +63,20 @@ impl Key {
         hash.update(self.0.serialized_der());
         hash.update(purpose);
         hash.finalize().into()
+    }
+
+    /// Signs a message, which begins with what it is for: no two purposes may have the same bytes.
+    ///
+    /// # Errors
+    /// When the crypto provider fails.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.0.sign(message).map_err(KeyError::Sign)
+    }
+
+    /// The public half: a point on P-256, uncompressed.
+    #[must_use]
+    pub fn public(&self) -> &[u8] {
+        self.0.der_bytes()
     }
 
     /// What a control is asked to sign.

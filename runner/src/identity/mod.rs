@@ -13,5 +13,5 @@ mod tls;
 pub use bootstrap::{BootstrapError, announce, bootstrap};
 pub use key::{Key, KeyError};
 pub use peer::{Peer, PeerError};
-pub use store::{Identity, StoreError, open_key};
+pub use store::{Identity, StoreError, open_key, public_key};
 pub use tls::{TlsError, server_config};

@@ -134,6 +134,17 @@ pub fn open_key(dir: &Path) -> Result<(RunnerId, Key), StoreError> {
     Ok((runner_id, key))
 }
 
+/// The public half of the key in `dir`; `None` when there is none. It makes nothing.
+///
+/// # Errors
+/// When the key is open to others or is not what it should be.
+pub fn public_key(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let path = dir.join("key.pem");
+    let Some(text) = read(&path)? else { return Ok(None) };
+    let key = Key::from_pem(&text).map_err(|source| StoreError::Key { path, source })?;
+    Ok(Some(key.public().to_vec()))
+}
+
 impl Identity {
     /// Reads the identity in `dir`; `None` when no control has signed it yet.
     ///

@@ -1,0 +1,350 @@
+//! The files of a log as its one writer has them: a group is written whole, synced and signed, or was never there.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use oqto_protocol::id::{Digest, RunnerId};
+
+use super::log::OpenError;
+use super::record::{BadRecord, CHECKPOINT, Entry, NO_HASH, Outcome, Record};
+use super::seal::{Head, NoSignature, PublicKey, Sign, sign_checkpoint};
+use super::segment::{Segment, head_path};
+use super::verify::{head, walk};
+use crate::{clock, sys};
+
+/// How long a file gets before the next one is begun, bytes, and one group: some 150,000 records, which are verified in
+/// a second at the start of a runner.
+const SEGMENT_LEN_MAX: u64 = 64 * 1024 * 1024;
+
+/// How many records may come between two that are signed.
+const CHECKPOINT_EVERY: u64 = 1024;
+
+/// How much room of the disk is kept for what comes next, bytes: where others have filled it, some thousand commands can
+/// still be given, among them those that make room.
+const RESERVE_LEN: u64 = 1024 * 1024;
+
+/// Why a group is not on disk. None of it is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommitError {
+    #[error("cannot write {path}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cannot sign the audit log")]
+    Sign(#[from] NoSignature),
+    #[error("a record cannot be written down")]
+    Record(#[from] BadRecord),
+    #[error("the runner's name is too long for the head of its audit log")]
+    Head,
+}
+
+/// What a start found of the runner before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Bytes of a record that was never whole. They were cut off.
+    pub(super) torn_len: u64,
+    /// Whole records that nothing signed.
+    pub(super) unsigned: u64,
+}
+
+/// The open file, and where in it the next group goes.
+struct Open {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    /// Up to where room of the disk is kept.
+    reserved: u64,
+}
+
+/// The one writer of a log.
+pub(super) struct Writer {
+    dir: PathBuf,
+    runner: RunnerId,
+    sign: Sign,
+    head: File,
+    open: Option<Open>,
+    /// The number of the next record.
+    next: u64,
+    /// The hash of the last.
+    hash: Digest,
+    since_checkpoint: u64,
+    segment_len_max: u64,
+}
+
+impl Writer {
+    /// Opens the log in `dir`, or begins one.
+    pub(super) fn open(
+        dir: &Path,
+        runner: RunnerId,
+        key: &PublicKey,
+        sign: Sign,
+    ) -> Result<(Self, Left), OpenError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { path, source }
+        };
+        make_dir(dir)?;
+        let mut segments = Segment::all(dir).map_err(failed(dir))?;
+        let path = head_path(dir);
+        let known = match head(dir, Some(key)).map_err(OpenError::Damaged)? {
+            Some(head) => head,
+            None if segments.is_empty() => begin(dir, &path, &runner, &sign)?,
+            None => return Err(OpenError::Damaged(super::VerifyError::NoHead { path })),
+        };
+        let head = OpenOptions::new()
+            .write(true)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(failed(&path))?;
+        let mut writer = Self {
+            dir: dir.to_owned(),
+            runner,
+            sign,
+            head,
+            open: None,
+            next: 1,
+            hash: NO_HASH,
+            since_checkpoint: 0,
+            segment_len_max: SEGMENT_LEN_MAX,
+        };
+        let mut left = Left::default();
+        // A file that was just begun holds nothing that anybody was told of.
+        while let Some(last) = segments.last() {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(nix::libc::O_NOFOLLOW)
+                .open(&last.path)
+                .map_err(failed(&last.path))?;
+            let newest = std::slice::from_ref(last);
+            let is_begun = last.first > known.seq && segments.len() > 1;
+            if is_begun && file.metadata().map_err(failed(&last.path))?.len() == 0 {
+                fs::remove_file(&last.path).map_err(failed(&last.path))?;
+                segments.pop();
+                continue;
+            }
+            let walked =
+                walk(dir, newest, last.first, Some(&known), Some(key)).map_err(OpenError::Damaged)?;
+            if walked.found.torn_len > 0 {
+                // The head is not beyond what is whole, so nothing that is cut off was ever acknowledged.
+                file.set_len(walked.last_len)
+                    .and_then(|()| file.sync_data())
+                    .map_err(failed(&last.path))?;
+            }
+            left = Left {
+                torn_len: walked.found.torn_len,
+                unsigned: walked.found.whole.unsigned,
+            };
+            writer.next = walked.found.whole.last + 1;
+            writer.hash = walked.found.whole.hash;
+            writer.open = Some(Open {
+                file,
+                path: last.path.clone(),
+                len: walked.last_len,
+                reserved: walked.last_len,
+            });
+            break;
+        }
+        if segments.is_empty() && known.seq > 0 {
+            // It says what is missing.
+            walk(dir, &[], 1, Some(&known), Some(key)).map_err(OpenError::Damaged)?;
+        }
+        Ok((writer, left))
+    }
+
+    /// Begins a new file whenever one is as long as this.
+    #[cfg(test)]
+    pub(super) fn rotate_at(&mut self, len: u64) {
+        self.segment_len_max = len;
+    }
+
+    /// Writes these entries as the next records, and comes back when they are on disk.
+    pub(super) fn commit(&mut self, entries: Vec<Entry>, is_last: bool) -> Result<(), CommitError> {
+        let rotate = self
+            .open
+            .as_ref()
+            .is_none_or(|open| open.len >= self.segment_len_max);
+        let first = self.next;
+        let mut draft = Draft {
+            at: clock::unix_ms(),
+            next: first,
+            hash: self.hash,
+            bytes: Vec::new(),
+        };
+        if rotate {
+            draft.checkpoint(&self.runner, &self.sign)?;
+        }
+        for entry in entries {
+            draft.entry(entry)?;
+        }
+        let since = self.since_checkpoint + (draft.next - first);
+        let is_due = is_last || since >= CHECKPOINT_EVERY;
+        if is_due {
+            draft.checkpoint(&self.runner, &self.sign)?;
+        }
+        let head = Head::sign(&self.runner, draft.next - 1, draft.hash, &self.sign)?;
+        let head = head.to_bytes().ok_or(CommitError::Head)?;
+        if rotate {
+            let next = self.begin_segment(first)?;
+            sync_dir(&self.dir)?;
+            next.write(&draft.bytes, &self.head, &self.dir, &head)?;
+            if let Some(before) = self.open.replace(next) {
+                // What was kept for it goes back.
+                let _kept = before.file.set_len(before.len);
+            }
+        } else if let Some(open) = &self.open {
+            open.write(&draft.bytes, &self.head, &self.dir, &head)?;
+        }
+        if let Some(open) = &mut self.open {
+            open.len += draft.bytes.len() as u64;
+            open.reserve();
+        }
+        self.next = draft.next;
+        self.hash = draft.hash;
+        self.since_checkpoint = if is_due { 0 } else { since };
+        Ok(())
+    }
+
+    /// The next file. One of that name holds nothing that anybody was told of.
+    fn begin_segment(&self, first: u64) -> Result<Open, CommitError> {
+        let Segment { path, .. } = Segment::new(&self.dir, first);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path);
+        match file {
+            Ok(file) => Ok(Open {
+                file,
+                path,
+                len: 0,
+                reserved: 0,
+            }),
+            Err(source) => Err(CommitError::Io { path, source }),
+        }
+    }
+
+    /// Makes the newest signature as durable as the records are. Between two records it may lag behind.
+    pub(super) fn sync_head(&self) -> Result<(), CommitError> {
+        self.head.sync_data().map_err(|source| CommitError::Io {
+            path: head_path(&self.dir),
+            source,
+        })
+    }
+}
+
+impl Open {
+    /// Puts a group behind what there is; on failure all of it is taken back.
+    fn write(&self, group: &[u8], head: &File, dir: &Path, signed: &[u8]) -> Result<(), CommitError> {
+        let written = self
+            .file
+            .write_all_at(group, self.len)
+            .and_then(|()| self.file.sync_data());
+        let written = written.map_err(|source| CommitError::Io {
+            path: self.path.clone(),
+            source,
+        });
+        let signed = written.and_then(|()| {
+            head.write_all_at(signed, 0).map_err(|source| CommitError::Io {
+                path: head_path(dir),
+                source,
+            })
+        });
+        if signed.is_err() && self.file.metadata().is_ok_and(|found| found.len() > self.len) {
+            // Where this fails too, the next group is written over it, and the next start cuts off what is torn.
+            let _torn = self.file.set_len(self.len);
+        }
+        signed
+    }
+
+    /// Keeps room for what comes next. Where there is none, or the file system keeps none, writing will say so.
+    fn reserve(&mut self) {
+        if self.reserved >= self.len + RESERVE_LEN / 2 {
+            return;
+        }
+        let wanted = self.len + RESERVE_LEN;
+        if sys::reserve(&self.file, self.len, RESERVE_LEN).is_ok() {
+            self.reserved = wanted;
+        }
+    }
+}
+
+/// Records that are not on disk yet.
+struct Draft {
+    at: u64,
+    next: u64,
+    hash: Digest,
+    bytes: Vec<u8>,
+}
+
+impl Draft {
+    fn entry(&mut self, entry: Entry) -> Result<(), CommitError> {
+        let record = Record::new(self.next, self.at, self.hash, entry);
+        self.push(&record)
+    }
+
+    fn checkpoint(&mut self, runner: &RunnerId, sign: &Sign) -> Result<(), CommitError> {
+        let entry = Entry::new(CHECKPOINT, Outcome::Noted);
+        let mut record = Record::new(self.next, self.at, self.hash, entry);
+        sign_checkpoint(&mut record, runner, sign)?;
+        self.push(&record)
+    }
+
+    fn push(&mut self, record: &Record) -> Result<(), CommitError> {
+        self.hash = record.write(&mut self.bytes)?;
+        self.next += 1;
+        Ok(())
+    }
+}
+
+/// Writes the head of a log without records, before there is any.
+fn begin(dir: &Path, path: &Path, runner: &RunnerId, sign: &Sign) -> Result<Head, OpenError> {
+    let head = Head::sign(runner, 0, NO_HASH, sign)?;
+    let written = (|| {
+        let bytes = head
+            .to_bytes()
+            .ok_or_else(|| io::Error::other("the runner's name is too long"))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path)?;
+        file.write_all_at(&bytes, 0)?;
+        file.sync_all()?;
+        File::open(dir)?.sync_all()
+    })();
+    written.map_err(|source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(head)
+}
+
+fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let found = made
+        .and_then(|()| fs::symlink_metadata(dir))
+        .map_err(|source| OpenError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
+    if found.uid() == sys::effective_uid() && found.mode() & 0o077 == 0 && found.is_dir() {
+        Ok(())
+    } else {
+        Err(OpenError::Exposed { path: dir.to_owned() })
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), CommitError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|source| CommitError::Io {
+            path: dir.to_owned(),
+            source,
+        })
+}
