@@ -355,7 +355,7 @@ fn every_bit_of_the_head_counts_and_so_does_its_absence() {
 #[test]
 fn a_rest_that_was_written_anew_does_not_get_past_the_next_checkpoint() {
     let bed = bed(2000, u64::MAX);
-    let mut files = vec![bed.files[0].clone()];
+    let mut files = [bed.files[0].clone()];
     let mut next = None;
     for at in 500..files[0].len() {
         let line = files[0][at].clone();

@@ -85,7 +85,8 @@ impl VerifyError {
     }
 }
 
-/// Verifies all files of the log in `dir`. It begins with record `from`, where older files were taken elsewhere.
+/// Verifies all files of the log in `dir`. It begins with the file whose first record is `from`,
+/// where older ones were taken elsewhere.
 /// Without a key, hashes are verified and signatures are not.
 ///
 /// # Errors
@@ -96,7 +97,11 @@ pub fn verify(dir: &Path, from: u64, key: Option<&PublicKey>) -> Result<Found, V
         let head = head(dir, key)?;
         let found = Segment::all(dir)
             .map_err(|source| io_error(dir, source))
-            .and_then(|segments| walk(dir, &segments, from, head.as_ref(), key).map(|walked| walked.found));
+            .and_then(|mut segments| {
+                // What is older is not asked about.
+                segments.retain(|segment| segment.first >= from);
+                walk(dir, &segments, from, head.as_ref(), key).map(|walked| walked.found)
+            });
         let error = match found {
             Err(error) if error.is_finding() && reads < READS_MAX => error,
             found => return found,

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use oqto_protocol::id::{Digest, RunnerId};
 
+use super::VerifyError;
+use super::chain::Wrong;
 use super::log::OpenError;
 use super::record::{BadRecord, CHECKPOINT, Entry, NO_HASH, Outcome, Record};
 use super::seal::{Head, NoSignature, PublicKey, Sign, sign_checkpoint};
@@ -89,7 +91,7 @@ impl Writer {
         let known = match head(dir, Some(key)).map_err(OpenError::Damaged)? {
             Some(head) => head,
             None if segments.is_empty() => begin(dir, &path, &runner, &sign)?,
-            None => return Err(OpenError::Damaged(super::VerifyError::NoHead { path })),
+            None => return Err(OpenError::Damaged(VerifyError::NoHead { path })),
         };
         let head = OpenOptions::new()
             .write(true)
@@ -108,35 +110,46 @@ impl Writer {
             segment_len_max: SEGMENT_LEN_MAX,
         };
         let mut left = Left::default();
-        // A file that was just begun holds nothing that anybody was told of.
         while let Some(last) = segments.last() {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(nix::libc::O_NOFOLLOW)
-                .open(&last.path)
-                .map_err(failed(&last.path))?;
             let newest = std::slice::from_ref(last);
-            let is_begun = last.first > known.seq && segments.len() > 1;
-            if is_begun && file.metadata().map_err(failed(&last.path))?.len() == 0 {
+            let walked =
+                walk(dir, newest, last.first, Some(&known), Some(key)).map_err(OpenError::Damaged)?;
+            left.torn_len += walked.found.torn_len;
+            left.unsigned = walked.found.whole.unsigned;
+            let is_begun = walked.found.whole.last < last.first;
+            if is_begun && known.seq + 1 == last.first {
+                // It is begun once more.
+                (writer.next, writer.hash) = (last.first, known.hash);
+                break;
+            }
+            if is_begun && segments.len() > 1 {
+                // Nobody was told of anything in it, and what comes before it is in the file before.
                 fs::remove_file(&last.path).map_err(failed(&last.path))?;
                 segments.pop();
                 continue;
             }
-            let walked =
-                walk(dir, newest, last.first, Some(&known), Some(key)).map_err(OpenError::Damaged)?;
+            if is_begun {
+                return Err(OpenError::Damaged(VerifyError::Wrong {
+                    path: last.path.clone(),
+                    line: 1,
+                    source: Wrong::Missing {
+                        first: known.seq + 1,
+                        last: last.first - 1,
+                    },
+                }));
+            }
+            let file = OpenOptions::new()
+                .write(true)
+                .custom_flags(nix::libc::O_NOFOLLOW)
+                .open(&last.path)
+                .map_err(failed(&last.path))?;
             if walked.found.torn_len > 0 {
                 // The head is not beyond what is whole, so nothing that is cut off was ever acknowledged.
                 file.set_len(walked.last_len)
                     .and_then(|()| file.sync_data())
                     .map_err(failed(&last.path))?;
             }
-            left = Left {
-                torn_len: walked.found.torn_len,
-                unsigned: walked.found.whole.unsigned,
-            };
-            writer.next = walked.found.whole.last + 1;
-            writer.hash = walked.found.whole.hash;
+            (writer.next, writer.hash) = (walked.found.whole.last + 1, walked.found.whole.hash);
             writer.open = Some(Open {
                 file,
                 path: last.path.clone(),

@@ -168,6 +168,40 @@ fn a_crash_at_any_byte_of_a_group_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn a_crash_at_any_byte_of_a_new_file_loses_nothing_that_was_acknowledged() {
+    let home = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let dir = home.path().join("audit");
+    let (mut writer, _) = hand.writer(&dir).unwrap();
+    writer.rotate_at(1);
+    let empty = fs::read(head_path(&dir)).unwrap();
+    writer.commit(vec![entry(1)], false).unwrap();
+    let head = fs::read(head_path(&dir)).unwrap();
+    let acknowledged = hand.verify(&dir).unwrap().whole.last;
+    writer.commit(vec![entry(2)], false).unwrap();
+    let path = Segment::new(&dir, acknowledged + 1).path;
+    let whole = fs::read(&path).unwrap();
+    // The head of before, and one that a loss of power left behind.
+    for (head, behind) in [(&head, 0), (&empty, acknowledged)] {
+        for len in 0..=whole.len() {
+            let died = home.path().join("died");
+            copy(&dir, &died);
+            fs::write(Segment::new(&died, acknowledged + 1).path, &whole[..len]).unwrap();
+            fs::write(head_path(&died), head).unwrap();
+            let (mut writer, left) = hand.writer(&died).unwrap();
+            let ended = whole[..len].iter().filter(|byte| **byte == b'\n').count() as u64;
+            assert_eq!(left.unsigned, ended + behind, "{len}");
+            writer.commit(vec![entry(3)], false).unwrap();
+            let found = hand.verify(&died).unwrap();
+            assert!(found.whole.last > acknowledged + ended, "{len}: {found:?}");
+            let first = fs::read(Segment::new(&dir, 1).path).unwrap();
+            assert!(fs::read(Segment::new(&died, 1).path).unwrap().starts_with(&first));
+            fs::remove_dir_all(died).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_file_that_was_just_begun_when_the_runner_died_is_begun_again() {
     let home = tempfile::tempdir().unwrap();
     let hand = Hand::new();
@@ -180,7 +214,9 @@ fn a_file_that_was_just_begun_when_the_runner_died_is_begun_again() {
     let (mut writer, left) = hand.writer(&dir).unwrap();
     assert_eq!(left, Left::default());
     writer.commit(vec![entry(2)], false).unwrap();
-    assert_eq!(hand.verify(&dir).unwrap().whole.last, found.whole.last + 1);
+    // It begins with a checkpoint, as every file.
+    let again = hand.verify(&dir).unwrap();
+    assert_eq!((again.files, again.whole.last), (2, found.whole.last + 2));
 }
 
 #[test]

@@ -45,7 +45,7 @@ struct Place {
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     place: Place,
-    /// The first record that is here, where older files were taken elsewhere
+    /// The first record of the oldest file to verify, as its name says it, where older ones were taken elsewhere
     #[arg(long, value_name = "SEQ", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     from: u64,
     /// Answer in JSON
@@ -314,7 +314,8 @@ fn for_people(record: &Record) -> String {
     if let Some(detail) = &record.detail {
         text += &format!(" ({detail})");
     }
-    text
+    // Who can write the file could else write to the terminal.
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Unix milliseconds as a date in UTC, RFC 3339.

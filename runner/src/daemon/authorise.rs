@@ -76,6 +76,7 @@ impl Asked for CommandEnvelope {
             | Command::GetStats(_)
             | Command::GetModels(_)
             | Command::GetCommands(_) => Kept::Unrecorded,
+            // Also what comes new, until somebody decides otherwise.
             _ => Kept::Recorded,
         }
     }
@@ -110,6 +111,7 @@ impl Asked for Query {
             Self::RunnerStatus(_) | Self::RunnerSessions(_) | Self::PolicyList(_) | Self::PolicyShow(_) => {
                 Kept::Unrecorded
             }
+            // As above.
             _ => Kept::Recorded,
         }
     }
