@@ -1,11 +1,18 @@
 //! The runner's own decoders. Not for libFuzzer: its program is built without the runner.
 
+use oqto_runner::audit::ocsf;
+use oqto_runner::audit::record::Line;
 use oqto_runner::kernel_audit::Record;
 use oqto_runner::session::Fact;
 
 use super::targets::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
+    Target {
+        name: "audit_line",
+        run: audit_line,
+        golden: None,
+    },
     Target {
         name: "audit_record",
         run: audit_record,
@@ -17,6 +24,14 @@ pub(crate) const TARGETS: &[Target] = &[
         golden: None,
     },
 ];
+
+/// A line of the audit log that is what it says can be shown, in either form.
+fn audit_line(bytes: &[u8]) {
+    let Some(line) = Line::read(bytes) else { return };
+    let Some(record) = line.record() else { return };
+    assert_eq!(record.seq, line.seq);
+    assert!(ocsf(&record, &line.hash.to_string()).is_object());
+}
 
 /// Texts of a record are no longer than the record.
 fn audit_record(bytes: &[u8]) {

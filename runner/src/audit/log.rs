@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::VerifyError;
 use super::record::{Entry, Outcome};
 use super::seal::{NoSignature, PublicKey, Sign};
-use super::writer::{CommitError, Left, Writer};
+use super::writer::{Checkpoint, CommitError, Left, Writer};
 use crate::{cause, clock};
 
 /// How many entries are committed at once. More wait for the next group: one sync takes longer than all of them.
@@ -241,7 +241,12 @@ impl Work {
             group.push(entry);
         }
         group.extend(entries);
-        let committed = self.writer.commit(group, is_last).and_then(|()| {
+        let checkpoint = if is_last || self.start.is_some() {
+            Checkpoint::Now
+        } else {
+            Checkpoint::WhenDue
+        };
+        let committed = self.writer.commit(group, checkpoint).and_then(|()| {
             if is_last {
                 self.writer.sync_head()?;
             }

@@ -12,6 +12,7 @@ use super::chain::{Verifier, Wrong};
 use super::record::{Line, Record};
 use super::seal::{Head, PublicKey};
 use super::segment::{Segment, head_path};
+use super::writer::Checkpoint;
 use super::writer_tests::{Hand, entry, wrong};
 use super::{VerifyError, verify};
 
@@ -35,7 +36,7 @@ fn bed(records: u64, file_len: u64) -> Bed {
     for group in 0..records.div_ceil(500) {
         let first = group * 500;
         let entries = (first..records.min(first + 500)).map(entry).collect();
-        writer.commit(entries, false).unwrap();
+        writer.commit(entries, Checkpoint::WhenDue).unwrap();
     }
     let files = Segment::all(&dir).unwrap();
     let read = |segment: &Segment| {

@@ -49,6 +49,15 @@ pub(super) struct Left {
     pub(super) unsigned: u64,
 }
 
+/// Whether a group ends with a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checkpoint {
+    /// It does: a runner begins or ends.
+    Now,
+    /// When enough records came since the last one.
+    WhenDue,
+}
+
 /// The open file, and where in it the next group goes.
 struct Open {
     file: File,
@@ -172,7 +181,7 @@ impl Writer {
     }
 
     /// Writes these entries as the next records, and comes back when they are on disk.
-    pub(super) fn commit(&mut self, entries: Vec<Entry>, is_last: bool) -> Result<(), CommitError> {
+    pub(super) fn commit(&mut self, entries: Vec<Entry>, checkpoint: Checkpoint) -> Result<(), CommitError> {
         let rotate = self
             .open
             .as_ref()
@@ -191,7 +200,7 @@ impl Writer {
             draft.entry(entry)?;
         }
         let since = self.since_checkpoint + (draft.next - first);
-        let is_due = is_last || since >= CHECKPOINT_EVERY;
+        let is_due = checkpoint == Checkpoint::Now || since >= CHECKPOINT_EVERY;
         if is_due {
             draft.checkpoint(&self.runner, &self.sign)?;
         }

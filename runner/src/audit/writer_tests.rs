@@ -11,7 +11,7 @@ use rcgen::{PublicKeyData as _, SigningKey as _};
 use super::chain::Wrong;
 use super::log::OpenError;
 use super::segment::{Segment, head_path};
-use super::writer::{Left, Writer};
+use super::writer::{Checkpoint, Left, Writer};
 use super::{Entry, Found, Log, Outcome, PublicKey, Sign, VerifyError, seal, verify};
 
 /// A key and what it signs.
@@ -80,7 +80,7 @@ fn a_log_goes_on_where_it_was_left_through_files_and_starts() {
         writer.rotate_at(2000);
         for _ in 0..5 {
             writer
-                .commit(vec![entry(written), entry(written + 1)], false)
+                .commit(vec![entry(written), entry(written + 1)], Checkpoint::WhenDue)
                 .unwrap();
             written += 2;
         }
@@ -117,12 +117,16 @@ fn a_crash_at_any_byte_of_a_group_loses_nothing_that_was_acknowledged() {
     let hand = Hand::new();
     let dir = home.path().join("audit");
     let (mut writer, _) = hand.writer(&dir).unwrap();
-    writer.commit(vec![entry(1), entry(2)], false).unwrap();
+    writer
+        .commit(vec![entry(1), entry(2)], Checkpoint::WhenDue)
+        .unwrap();
     let acknowledged = hand.verify(&dir).unwrap();
     let head = fs::read(head_path(&dir)).unwrap();
     let path = Segment::new(&dir, 1).path;
     let before = fs::metadata(&path).unwrap().len() as usize;
-    writer.commit(vec![entry(3), entry(4)], false).unwrap();
+    writer
+        .commit(vec![entry(3), entry(4)], Checkpoint::WhenDue)
+        .unwrap();
     let signed = fs::read(head_path(&dir)).unwrap();
     let whole = fs::read(&path).unwrap();
     for len in before..=whole.len() {
@@ -142,7 +146,7 @@ fn a_crash_at_any_byte_of_a_group_loses_nothing_that_was_acknowledged() {
             unsigned: ended as u64,
         };
         assert_eq!(left, expected, "{len}");
-        writer.commit(vec![entry(5)], false).unwrap();
+        writer.commit(vec![entry(5)], Checkpoint::WhenDue).unwrap();
         let found = hand.verify(&died).unwrap();
         assert_eq!(found.whole.last, acknowledged.whole.last + left.unsigned + 1);
         assert!(
@@ -175,10 +179,10 @@ fn a_crash_at_any_byte_of_a_new_file_loses_nothing_that_was_acknowledged() {
     let (mut writer, _) = hand.writer(&dir).unwrap();
     writer.rotate_at(1);
     let empty = fs::read(head_path(&dir)).unwrap();
-    writer.commit(vec![entry(1)], false).unwrap();
+    writer.commit(vec![entry(1)], Checkpoint::WhenDue).unwrap();
     let head = fs::read(head_path(&dir)).unwrap();
     let acknowledged = hand.verify(&dir).unwrap().whole.last;
-    writer.commit(vec![entry(2)], false).unwrap();
+    writer.commit(vec![entry(2)], Checkpoint::WhenDue).unwrap();
     let path = Segment::new(&dir, acknowledged + 1).path;
     let whole = fs::read(&path).unwrap();
     // The head of before, and one that a loss of power left behind.
@@ -191,7 +195,7 @@ fn a_crash_at_any_byte_of_a_new_file_loses_nothing_that_was_acknowledged() {
             let (mut writer, left) = hand.writer(&died).unwrap();
             let ended = whole[..len].iter().filter(|byte| **byte == b'\n').count() as u64;
             assert_eq!(left.unsigned, ended + behind, "{len}");
-            writer.commit(vec![entry(3)], false).unwrap();
+            writer.commit(vec![entry(3)], Checkpoint::WhenDue).unwrap();
             let found = hand.verify(&died).unwrap();
             assert!(found.whole.last > acknowledged + ended, "{len}: {found:?}");
             let first = fs::read(Segment::new(&dir, 1).path).unwrap();
@@ -207,13 +211,13 @@ fn a_file_that_was_just_begun_when_the_runner_died_is_begun_again() {
     let hand = Hand::new();
     let dir = home.path().join("audit");
     let (mut writer, _) = hand.writer(&dir).unwrap();
-    writer.commit(vec![entry(1)], false).unwrap();
+    writer.commit(vec![entry(1)], Checkpoint::WhenDue).unwrap();
     let found = hand.verify(&dir).unwrap();
     drop(writer);
     fs::write(Segment::new(&dir, found.whole.last + 1).path, "").unwrap();
     let (mut writer, left) = hand.writer(&dir).unwrap();
     assert_eq!(left, Left::default());
-    writer.commit(vec![entry(2)], false).unwrap();
+    writer.commit(vec![entry(2)], Checkpoint::WhenDue).unwrap();
     // It begins with a checkpoint, as every file.
     let again = hand.verify(&dir).unwrap();
     assert_eq!((again.files, again.whole.last), (2, found.whole.last + 2));
@@ -225,7 +229,9 @@ fn a_log_that_is_not_as_it_was_left_is_not_gone_on_with() {
     let hand = Hand::new();
     let dir = home.path().join("audit");
     let (mut writer, _) = hand.writer(&dir).unwrap();
-    writer.commit(vec![entry(1), entry(2)], false).unwrap();
+    writer
+        .commit(vec![entry(1), entry(2)], Checkpoint::WhenDue)
+        .unwrap();
     drop(writer);
     let path = Segment::new(&dir, 1).path;
     let whole = fs::read(&path).unwrap();
@@ -301,8 +307,8 @@ async fn many_at_once_are_each_recorded_once_and_strangers_are_one_record() {
     assert_eq!((said("audit.start").len(), said("audit.stop").len()), (1, 1));
     assert_eq!(said("audit.checkpoint").len() as u64, found.whole.checkpoints);
     assert!(
-        found.whole.checkpoints >= 4,
-        "at its beginning, its end, and every 1024 records"
+        found.whole.checkpoints >= 5,
+        "at a start, a stop, and every 1024 records"
     );
     assert_eq!(records.last().unwrap().what, "audit.checkpoint");
 }
