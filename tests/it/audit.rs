@@ -216,6 +216,7 @@ async fn what_is_refused_is_recorded_with_its_reason() {
         session_id: "s-none".parse().unwrap(),
         runner_id: Some("r-elsewhere".parse().unwrap()),
         command: Command::Abort(Abort {}),
+        on_behalf_of: None,
     };
     let (kind, _) = first_answer(&connection, &frame(&misled)).await.unwrap();
     assert_eq!(kind, Kind::REPLY);
