@@ -16,6 +16,7 @@ mod example;
 mod exec;
 mod followers;
 mod health;
+mod keys;
 mod leaks;
 mod link;
 mod lives;

@@ -1,14 +1,25 @@
 //! The runner's private key.
 
+use std::sync::Arc;
+
 use oqto_protocol::codec::Blob;
 use oqto_protocol::enrol::{KeyAlgorithm, SigningRequest};
 use oqto_protocol::id::RunnerId;
 use rcgen::{PublicKeyData as _, SigningKey as _};
+use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::SigningKey as TlsKey;
 use sha2::{Digest as _, Sha256};
+use zeroize::{Zeroize as _, Zeroizing};
 
-/// The runner's private key, ECDSA on P-256. It has no Debug and is written by `store` alone.
+/// The runner's private key, ECDSA on P-256. It has no Debug, is written by `store` alone, and is zeroed when it goes.
 pub struct Key(rcgen::KeyPair);
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 /// A key that cannot be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -46,23 +57,24 @@ impl Key {
     }
 
     /// The key as PEM, for the store alone.
-    pub(super) fn to_pem(&self) -> String {
-        self.0.serialize_pem()
+    pub(super) fn to_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.0.serialize_pem())
     }
 
     /// The key as TLS takes it.
-    pub(super) fn to_der(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.serialize_der()))
+    pub(super) fn for_tls(&self) -> Result<Arc<dyn TlsKey>, rustls::Error> {
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.serialized_der()));
+        any_ecdsa_type(&der)
     }
 
     /// A secret of its own for one purpose, the same as long as the key is: it tells nothing of the key, nor of what
     /// is derived for another purpose.
     #[must_use]
-    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
         let mut hash = Sha256::new();
         hash.update(self.0.serialized_der());
         hash.update(purpose);
-        hash.finalize().into()
+        Zeroizing::new(hash.finalize().into())
     }
 
     /// Signs a message, which begins with what it is for: no two purposes may have the same bytes.

@@ -5,6 +5,7 @@
 //! Not here: what a peer may do (`daemon::authorise`).
 
 mod bootstrap;
+mod keeping;
 mod key;
 mod peer;
 mod store;

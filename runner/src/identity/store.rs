@@ -1,17 +1,24 @@
 //! Where the key and the certificate are kept: files that nobody else may read.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oqto_protocol::enrol::Grant;
 use oqto_protocol::id::{BadId, RunnerId};
+use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
+use super::keeping::{self, CREDENTIAL};
 use super::key::{Key, KeyError};
+use crate::private::{self, PrivateError};
 
 /// The longest file of an identity, bytes: a certificate with its roots is a few kilobytes.
 const FILE_LEN_MAX: u64 = 256 * 1024;
+
+/// Bytes of an uncompressed point on P-256.
+const POINT_LEN: usize = 65;
 
 /// Who this runner is.
 pub struct Identity {
@@ -35,38 +42,56 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Somebody else could read or change it.
-    #[error("{path} is open to other users (mode {mode:04o}); run: chmod {wanted:04o} {path}")]
-    Exposed {
-        /// What.
-        path: PathBuf,
-        /// How open it is.
-        mode: u32,
-        /// How it should be.
-        wanted: u32,
-    },
-    /// It belongs to somebody else.
-    #[error("{path} belongs to user {owner}, this runner is user {user}")]
-    Foreign {
-        /// What.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Whose it should be.
-        user: u32,
-    },
+    #[error(transparent)]
+    Open(#[from] PrivateError),
     /// It is not what it should be.
     #[error("{path} is longer than {FILE_LEN_MAX} bytes")]
     TooLong {
         /// What.
         path: PathBuf,
     },
-    /// The key does not parse.
-    #[error("cannot use the key {path}")]
+    /// The key does not parse, or none can be made.
+    #[error("cannot use {place}")]
     Key {
         /// Where it is.
-        path: PathBuf,
+        place: String,
         /// Why not.
         source: KeyError,
+    },
+    /// There is a certificate, and its key is not to be found.
+    #[error(
+        "{dir} holds a certificate and its key is gone: it is not in {dir}/key.pem, not in the service manager's \
+         credential {CREDENTIAL}, and not in the kernel's keyring as user key {keyring}; put it back, or remove \
+         certificate.json and enrol this runner anew"
+    )]
+    NoKey {
+        /// Where the identity is kept.
+        dir: PathBuf,
+        /// How the keyring would call it.
+        keyring: String,
+    },
+    /// Which of two keys counts cannot be told.
+    #[error("this runner has two keys, {} and {}; remove one", places[0], places[1])]
+    TwoKeys {
+        /// Where they are.
+        places: [String; 2],
+    },
+    /// The kernel has the key and does not give it.
+    #[error(
+        "the kernel's keyring has {description} and does not give it; a key that the user's keyring holds is read \
+         through the session's: keyctl link @u @s"
+    )]
+    Keyring {
+        /// How the keyring calls it.
+        description: String,
+        /// Why not.
+        source: linux_keyutils::KeyError,
+    },
+    /// What stands for a key is too long, or no text.
+    #[error("{place} is not a key in PEM")]
+    NoText {
+        /// Where it is.
+        place: String,
     },
     /// The runner's name is none.
     #[error("cannot use the runner's name in {path}")]
@@ -75,6 +100,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Why not.
         source: BadId,
+    },
+    /// The certificate in the file is none.
+    #[error("cannot use the certificate {path}")]
+    Certificate {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: webpki::Error,
     },
     /// The certificate's file does not parse.
     #[error("cannot use the certificate {path}")]
@@ -86,63 +119,88 @@ pub enum StoreError {
     },
 }
 
-/// Opens the runner's name and key in `dir`, making both at first use.
+/// Opens the runner's name and key in `dir`, making both at first use. The key may be kept elsewhere: see `keeping`.
 ///
 /// # Errors
-/// When the files cannot be made, are open to others, or are not what they should be.
+/// When the files cannot be made, are open to others, or are not what they should be, and when a runner that has a
+/// certificate has no key any more.
 pub fn open_key(dir: &Path) -> Result<(RunnerId, Key), StoreError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|source| StoreError::Io {
-            act: "make",
-            path: dir.to_owned(),
-            source,
-        })?;
-    check_closed(
-        dir,
-        &fs::symlink_metadata(dir).map_err(|e| io_error("look at", dir, e))?,
-        0o700,
-    )?;
-    let path = dir.join("key.pem");
-    let key = match read(&path)? {
-        Some(text) => Key::from_pem(&text).map_err(|source| StoreError::Key {
-            path: path.clone(),
+    private::dir(dir, 0o700)?;
+    let name_path = dir.join("runner-id");
+    let name = match read(&name_path)?.map(|text| text.trim().parse::<RunnerId>()) {
+        Some(Ok(id)) => Some(id),
+        // Another name would be another runner, whose certificate this is not.
+        Some(Err(source)) => {
+            return Err(StoreError::RunnerId {
+                path: name_path,
+                source,
+            });
+        }
+        None => None,
+    };
+    let key = match keeping::find(dir, name.as_ref())? {
+        Some(found) => Key::from_pem(&found.text).map_err(|source| StoreError::Key {
+            place: found.place,
             source,
         })?,
+        None => make_key(dir, name.as_ref())?,
+    };
+    let name = match name {
+        Some(name) => name,
         None => {
-            let key = Key::generate().map_err(|source| StoreError::Key {
-                path: path.clone(),
-                source,
-            })?;
-            write(&path, key.to_pem().as_bytes())?;
-            key
+            let name = new_runner_id().map_err(|e| io_error("name the runner in", dir, e))?;
+            write(&name_path, name.as_str().as_bytes())?;
+            name
         }
     };
-    let path = dir.join("runner-id");
-    let runner_id = match read(&path)?.as_deref().map(str::trim).map(str::parse::<RunnerId>) {
-        Some(Ok(id)) => id,
-        // Another name would be another runner, whose certificate this is not.
-        Some(Err(source)) => return Err(StoreError::RunnerId { path, source }),
-        None => {
-            let id = new_runner_id().map_err(|e| io_error("name the runner in", dir, e))?;
-            write(&path, id.as_str().as_bytes())?;
-            id
-        }
-    };
-    Ok((runner_id, key))
+    Ok((name, key))
 }
 
-/// The public half of the key in `dir`; `None` when there is none. It makes nothing.
+/// A first key; never one beside a certificate, which would be of no more use.
+fn make_key(dir: &Path, name: Option<&RunnerId>) -> Result<Key, StoreError> {
+    if let Some(name) = name
+        && read(&dir.join("certificate.json"))?.is_some()
+    {
+        return Err(StoreError::NoKey {
+            dir: dir.to_owned(),
+            keyring: keeping::description(name),
+        });
+    }
+    let path = dir.join("key.pem");
+    let key = Key::generate().map_err(|source| StoreError::Key {
+        place: format!("a new key for {}", path.display()),
+        source,
+    })?;
+    write(&path, key.to_pem().as_bytes())?;
+    Ok(key)
+}
+
+/// The public half of the key that the certificate in `dir` is for; `None` when there is no certificate. It needs no
+/// private key, which may be kept where only the runner reaches it.
 ///
 /// # Errors
-/// When the key is open to others or is not what it should be.
+/// When the certificate is open to others or is not what it should be.
 pub fn public_key(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let path = dir.join("key.pem");
+    let Some(grant) = read_grant(dir)? else {
+        return Ok(None);
+    };
+    let der = CertificateDer::from(grant.certificate.0);
+    let path = dir.join("certificate.json");
+    let leaf = webpki::EndEntityCert::try_from(&der).map_err(|source| StoreError::Certificate {
+        path: path.clone(),
+        source,
+    })?;
+    // The point ends the structure; a key of another kind than ours verifies nothing.
+    let info = leaf.subject_public_key_info();
+    Ok(info.last_chunk::<POINT_LEN>().map(|point| point.to_vec()))
+}
+
+/// What a control has granted, if one has.
+fn read_grant(dir: &Path) -> Result<Option<Grant>, StoreError> {
+    let path = dir.join("certificate.json");
     let Some(text) = read(&path)? else { return Ok(None) };
-    let key = Key::from_pem(&text).map_err(|source| StoreError::Key { path, source })?;
-    Ok(Some(key.public().to_vec()))
+    let grant = serde_json::from_str(&text).map_err(|source| StoreError::Grant { path, source })?;
+    Ok(Some(grant))
 }
 
 impl Identity {
@@ -152,9 +210,9 @@ impl Identity {
     /// When a file is open to others or is not what it should be.
     pub fn open(dir: &Path) -> Result<Option<Self>, StoreError> {
         let (_, key) = open_key(dir)?;
-        let path = dir.join("certificate.json");
-        let Some(text) = read(&path)? else { return Ok(None) };
-        let grant = serde_json::from_str(&text).map_err(|source| StoreError::Grant { path, source })?;
+        let Some(grant) = read_grant(dir)? else {
+            return Ok(None);
+        };
         Ok(Some(Self { key, grant }))
     }
 
@@ -185,7 +243,7 @@ fn new_runner_id() -> io::Result<RunnerId> {
     text.parse().map_err(io::Error::other)
 }
 
-fn io_error(act: &'static str, path: &Path, source: io::Error) -> StoreError {
+pub(super) fn io_error(act: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::Io {
         act,
         path: path.to_owned(),
@@ -194,7 +252,7 @@ fn io_error(act: &'static str, path: &Path, source: io::Error) -> StoreError {
 }
 
 /// Reads a file that only its owner may open; `None` when it is not there.
-fn read(path: &Path) -> Result<Option<String>, StoreError> {
+pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<String>>, StoreError> {
     let file = match OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_NOFOLLOW)
@@ -204,12 +262,12 @@ fn read(path: &Path) -> Result<Option<String>, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("open", path, error)),
     };
-    check_closed(
-        path,
-        &file.metadata().map_err(|e| io_error("look at", path, e))?,
-        0o600,
-    )?;
-    let mut text = String::new();
+    let found = file.metadata().map_err(|e| io_error("look at", path, e))?;
+    private::check(path, &found, 0o600)?;
+    // As long as it will be: a buffer that grows leaves copies of its beginning behind.
+    let mut text = Zeroizing::new(String::with_capacity(
+        usize::try_from(found.len().min(FILE_LEN_MAX)).unwrap_or_default() + 1,
+    ));
     file.take(FILE_LEN_MAX + 1)
         .read_to_string(&mut text)
         .map_err(|e| io_error("read", path, e))?;
@@ -219,26 +277,6 @@ fn read(path: &Path) -> Result<Option<String>, StoreError> {
         });
     }
     Ok(Some(text))
-}
-
-fn check_closed(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), StoreError> {
-    let user = nix::unistd::geteuid().as_raw();
-    if metadata.uid() != user {
-        return Err(StoreError::Foreign {
-            path: path.to_owned(),
-            owner: metadata.uid(),
-            user,
-        });
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(StoreError::Exposed {
-            path: path.to_owned(),
-            mode,
-            wanted,
-        });
-    }
-    Ok(())
 }
 
 /// Writes a file whole or not at all, readable by its owner alone.
@@ -267,7 +305,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -290,7 +328,7 @@ mod tests {
         fs::set_permissions(dir.join("key.pem"), fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
             open_key(&dir),
-            Err(StoreError::Exposed { mode: 0o640, .. })
+            Err(StoreError::Open(PrivateError::Exposed { mode: 0o640, .. }))
         ));
     }
 

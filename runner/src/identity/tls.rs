@@ -5,6 +5,7 @@ use std::sync::Arc;
 use oqto_protocol::version::ALPN;
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 
 use super::store::Identity;
@@ -38,15 +39,16 @@ pub fn server_config(identity: &Identity) -> Result<ServerConfig, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(TlsError::Verifier)?;
+    let shown = CertifiedKey::new(
+        vec![CertificateDer::from(identity.grant.certificate.0.clone())],
+        identity.key.for_tls().map_err(TlsError::Certificate)?,
+    );
+    shown.keys_match().map_err(TlsError::Certificate)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Certificate)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            vec![CertificateDer::from(identity.grant.certificate.0.clone())],
-            identity.key.to_der(),
-        )
-        .map_err(TlsError::Certificate)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
     config.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would be judged by yesterday's certificate.
     config.send_tls13_tickets = 0;

@@ -1,9 +1,7 @@
 //! All sessions of this runner.
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +31,7 @@ use super::witness::Witness;
 use crate::cause;
 use crate::event_log::{EventLog, Health};
 use crate::harness::{Harness, Program, Start};
+use crate::private::{self, PrivateError};
 use crate::sandbox;
 
 /// How many sessions are looked for at once when a runner begins: each takes a few descriptors meanwhile.
@@ -93,6 +92,9 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
+    /// Somebody else could have put something into a directory, or can look into it.
+    #[error(transparent)]
+    Open(#[from] PrivateError),
 }
 
 impl Supervisor {
@@ -107,8 +109,7 @@ impl Supervisor {
             (settings.state_dir.join("workspaces"), 0o711),
             (settings.stores_dir(), 0o700),
         ] {
-            let made = DirBuilder::new().recursive(true).mode(mode).create(&dir);
-            made.map_err(|source| OpenError::Directory { path: dir, source })?;
+            private::dir(&dir, mode)?;
         }
         let supervisor = Arc::new(Self {
             settings,
