@@ -93,6 +93,7 @@ pub enum QueryError {
 #[derive(Clone, Debug)]
 pub struct Runner {
     inner: Arc<Inner>,
+    on_behalf_of: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -106,6 +107,18 @@ impl Runner {
     pub(crate) fn new(id: RunnerId, line: Arc<Line>, history: Option<Arc<dyn HistoryStore>>) -> Self {
         Self {
             inner: Arc::new(Inner { id, line, history }),
+            on_behalf_of: None,
+        }
+    }
+
+    /// This runner, asked for somebody: whom this control serves, in its own words, 1 to 256 bytes without control
+    /// characters. The runner writes it into its audit log with each command and subscription, and believes nothing of
+    /// it; what does not look like that it refuses.
+    #[must_use]
+    pub fn on_behalf_of(&self, whom: &str) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            on_behalf_of: Some(whom.into()),
         }
     }
 
@@ -272,7 +285,7 @@ impl Runner {
             session_id: session.clone(),
             runner_id: None,
             command,
-            on_behalf_of: None,
+            on_behalf_of: self.on_behalf_of.as_deref().map(str::to_owned),
         };
         let bytes = encode(&envelope).map_err(|error| CommandError::Exchange {
             cmd,
@@ -367,6 +380,10 @@ impl Runner {
 
     pub(crate) fn line(&self) -> &Arc<Line> {
         &self.inner.line
+    }
+
+    pub(crate) fn behalf(&self) -> Option<Arc<str>> {
+        self.on_behalf_of.clone()
     }
 
     pub(crate) fn history(&self) -> Option<Arc<dyn HistoryStore>> {

@@ -40,6 +40,12 @@ impl Session {
         &self.runner
     }
 
+    /// This session, asked for somebody; see [`Runner::on_behalf_of`].
+    #[must_use]
+    pub fn on_behalf_of(&self, whom: &str) -> Self {
+        self.runner.on_behalf_of(whom).session(self.id.clone())
+    }
+
     /// Says something and lets the agent work. Returns when the runner has taken it, with the newest event before
     /// its effects.
     ///
@@ -249,7 +255,8 @@ impl Session {
         from: Cursor,
         store: Option<Arc<dyn HistoryStore>>,
     ) -> Result<Events, SubscribeError> {
-        Events::subscribe(Arc::clone(self.runner.line()), self.addr(), from, store).await
+        let (line, behalf) = (Arc::clone(self.runner.line()), self.runner.behalf());
+        Events::subscribe(line, self.addr(), behalf, from, store).await
     }
 
     /// Any other command.

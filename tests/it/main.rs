@@ -27,6 +27,7 @@ mod reconnect;
 mod recover;
 mod restart;
 mod retention;
+mod roles;
 mod said;
 mod sandboxed;
 mod stores;

@@ -17,7 +17,7 @@ use oqto_protocol::frame::{FrameError, Kind};
 use quinn::ReadError;
 
 use super::keeper::Keeper;
-use super::subscription::{SubscribeError, Subscription, is_passing, subscribe};
+use super::subscription::{SubscribeError, Subscription, Wanted, is_passing, subscribe};
 use crate::bounds::ANSWER_WAIT;
 use crate::connection::{Fill, Line, Patience, Refusal, random};
 use crate::history::{HistoryError, HistoryStore, SessionAddr};
@@ -95,6 +95,7 @@ pub enum Update {
 pub struct Events {
     line: Arc<Line>,
     session: SessionAddr,
+    on_behalf_of: Option<Arc<str>>,
     order: Order,
     keeper: Option<Keeper>,
     source: Source,
@@ -142,14 +143,18 @@ impl Events {
     pub(crate) async fn subscribe(
         line: Arc<Line>,
         session: SessionAddr,
+        on_behalf_of: Option<Arc<str>>,
         from: Cursor,
         store: Option<Arc<dyn HistoryStore>>,
     ) -> Result<Self, SubscribeError> {
         let patience = Patience::Until(Instant::now() + ANSWER_WAIT);
-        let id = session.session_id.clone();
+        let wanted = Wanted {
+            session_id: session.session_id.clone(),
+            on_behalf_of: on_behalf_of.clone(),
+        };
         let (subscription, backoff) = subscribe(
             Arc::clone(&line),
-            id,
+            wanted,
             from,
             patience,
             Duration::ZERO,
@@ -172,6 +177,7 @@ impl Events {
             line,
             keeper: store.map(|store| Keeper::new(store, session.clone())),
             session,
+            on_behalf_of,
             order: Order::after(start),
             source: Source::Live(subscription),
             marks,
@@ -357,9 +363,13 @@ impl Events {
         let patience = self.patience.map_or(Patience::Endless, |patience| {
             Patience::Through(self.lost.unwrap_or(now) + patience)
         });
-        let (line, session) = (Arc::clone(&self.line), self.session.session_id.clone());
+        let line = Arc::clone(&self.line);
+        let wanted = Wanted {
+            session_id: self.session.session_id.clone(),
+            on_behalf_of: self.on_behalf_of.clone(),
+        };
         let (cursor, backoff) = (self.order.cursor(), self.backoff.clone());
-        let resuming = subscribe(line, session, cursor, patience, pause, backoff);
+        let resuming = subscribe(line, wanted, cursor, patience, pause, backoff);
         self.source = Source::Resuming(Box::pin(resuming));
     }
 

@@ -67,6 +67,13 @@ pub(super) fn is_passing(code: FaultCode) -> bool {
     )
 }
 
+/// What is subscribed to, and for whom.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) session_id: SessionId,
+    pub(super) on_behalf_of: Option<Arc<str>>,
+}
+
 /// A subscription that stands.
 pub(super) struct Subscription {
     pub(super) reader: FrameReader,
@@ -85,7 +92,7 @@ pub(super) struct Subscription {
 /// use.
 pub(super) async fn subscribe(
     line: Arc<Line>,
-    session: SessionId,
+    wanted: Wanted,
     from: Cursor,
     patience: Patience,
     mut pause: Duration,
@@ -94,7 +101,7 @@ pub(super) async fn subscribe(
     loop {
         tokio::time::sleep(pause).await;
         let connection = line.connection(patience).await?;
-        match subscribe_once(connection, &session, from).await {
+        match subscribe_once(connection, &wanted, from).await {
             Ok(subscription) => return Ok((subscription, backoff)),
             Err(error) if error.is_passing() && !patience.is_over() => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "subscribing again");
@@ -107,21 +114,21 @@ pub(super) async fn subscribe(
 
 async fn subscribe_once(
     connection: Arc<Connection>,
-    session: &SessionId,
+    wanted: &Wanted,
     from: Cursor,
 ) -> Result<Subscription, SubscribeError> {
     let ask = Subscribe {
-        session_id: session.clone(),
+        session_id: wanted.session_id.clone(),
         cursor: from,
         max_frame: 0,
-        on_behalf_of: None,
+        on_behalf_of: wanted.on_behalf_of.as_deref().map(str::to_owned),
     };
     let (subscribed, up, reader) =
         connection
             .subscribe(&ask)
             .await
             .map_err(|source| SubscribeError::Exchange {
-                session: session.clone(),
+                session: wanted.session_id.clone(),
                 source,
             })?;
     let Subscribed {

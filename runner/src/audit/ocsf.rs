@@ -54,6 +54,7 @@ pub fn ocsf(record: &Record, hash: &str) -> Value {
             "arguments": record.arguments,
             "policy": record.policy,
             "detail": record.detail,
+            "on_behalf_of": record.on_behalf_of,
             "runner": record.runner,
             "signature": record.signature,
             "prev": record.prev,

@@ -66,6 +66,8 @@ pub struct Entry {
     pub count: Option<u64>,
     /// More, for people.
     pub detail: Option<String>,
+    /// For whom it was asked, as who asked says: nobody has checked it.
+    pub on_behalf_of: Option<String>,
 }
 
 impl Entry {
@@ -85,6 +87,7 @@ impl Entry {
             address: None,
             count: None,
             detail: None,
+            on_behalf_of: None,
         }
     }
 }
@@ -130,6 +133,9 @@ pub struct Record {
     #[expect(missing_docs, reason = "see `Entry`")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    #[expect(missing_docs, reason = "see `Entry`")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
     /// Whose log this is; said in checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<RunnerId>,
@@ -157,6 +163,7 @@ impl Record {
             address,
             count,
             detail,
+            on_behalf_of,
         } = entry;
         Self {
             seq,
@@ -173,6 +180,7 @@ impl Record {
             address,
             count,
             detail,
+            on_behalf_of,
             runner: None,
             signature: None,
             prev,
@@ -199,6 +207,13 @@ impl Record {
         debug_assert!(out.len() - begin <= LINE_LEN_MAX + 1);
         Ok(hash)
     }
+}
+
+/// Whether a letter is what it looks like wherever it is shown: it moves no cursor and turns no line around.
+#[must_use]
+pub fn is_plain(letter: char) -> bool {
+    !letter.is_control()
+        && !matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A record that cannot be written.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::audit::record::{Line, Record};
+use crate::audit::record::{Line, Record, is_plain};
 use crate::audit::segment::{Piece, Segment};
 use crate::audit::{Found, Outcome, PublicKey, VerifyError, ocsf, verify};
 use crate::cause::chain;
@@ -299,6 +299,9 @@ fn for_people(record: &Record) -> String {
     if let Some(control) = &record.control {
         text += &format!(" by {control}");
     }
+    if let Some(whom) = &record.on_behalf_of {
+        text += &format!(" for {whom:?}");
+    }
     if let Some(session) = &record.session {
         text += &format!(" on {session}");
     }
@@ -315,7 +318,7 @@ fn for_people(record: &Record) -> String {
         text += &format!(" ({detail})");
     }
     // Who can write the file could else write to the terminal.
-    text.replace(char::is_control, "\u{fffd}")
+    text.replace(|letter| !is_plain(letter), "\u{fffd}")
 }
 
 /// Unix milliseconds as a date in UTC, RFC 3339.

@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, User};
 use serde::Deserialize;
 
 use super::health::{BadHealth, HealthDocument};
+use super::roles::{BadRole, RoleDocument, Roles};
 use crate::event_log::Retention;
 use crate::harness::{Harness, UnknownHarness};
 use crate::policy::PolicyName;
@@ -52,6 +53,8 @@ pub struct Config {
     pub harnesses: BTreeMap<String, HarnessConfig>,
     /// How the health of sessions is looked after.
     pub health: HealthSettings,
+    /// Which control may do what where.
+    pub roles: Roles,
 }
 
 /// What is known of one harness.
@@ -80,6 +83,8 @@ struct Document {
     harness: BTreeMap<String, HarnessConfig>,
     #[serde(default)]
     health: HealthDocument,
+    #[serde(default)]
+    role: Vec<RoleDocument>,
 }
 
 /// What is said of keeping events.
@@ -166,6 +171,9 @@ pub enum ConfigError {
     /// A key of `[health]` says nothing that can be done.
     #[error("cannot use the table [health] of the configuration")]
     Health(#[from] BadHealth),
+    /// A table `[[role]]` says nothing that can be done.
+    #[error("cannot use a table [[role]] of the configuration")]
+    Role(#[from] BadRole),
     /// Too small to hold what may come at once.
     #[error(
         "events.store_len_max in the configuration is {value}, it must be at least {STORE_LEN_LEAST}: twice the longest \
@@ -213,6 +221,7 @@ impl Config {
             events,
             harness,
             health,
+            role,
         } = document;
         let listen = overrides
             .listen
@@ -244,6 +253,7 @@ impl Config {
             retention: retention(&events)?,
             harnesses: harness,
             health: health.try_into()?,
+            roles: role.try_into()?,
         })
     }
 }
@@ -377,6 +387,23 @@ mod tests {
             ("[events]\nstore_len_max = 134217727", "events.store_len_max"),
             ("[events]\nage_max_days = 0", "events.age_max_days"),
             ("[events]\nage_max = 3", "age_max"),
+            ("[[role]]\nrole = \"read\"", "control"),
+            ("[[role]]\ncontrol = \"ci\"", "role"),
+            ("[[role]]\ncontrol = \"C I\"\nrole = \"read\"", "C I"),
+            ("[[role]]\ncontrol = \"*\"\nrole = \"king\"", "king"),
+            ("[[role]]\ncontrol = \"*\"\nrole = \"x-unknown-9\"", "x-unknown-9"),
+            (
+                "[[role]]\ncontrol = \"*\"\nrole = \"read\"\nworkspace = \"work\"",
+                "work",
+            ),
+            (
+                "[[role]]\ncontrol = \"*\"\nrole = \"read\"\nworkspace = \"~/x\"",
+                "from the root",
+            ),
+            (
+                "[[role]]\ncontrol = \"*\"\nrole = \"read\"\nworkspaces = \"/x\"",
+                "workspaces",
+            ),
         ] {
             let error = config(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

@@ -8,11 +8,10 @@ use oqto_protocol::event::Transient;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::frame::Kind;
 use oqto_protocol::hello::{Hello, Limits, Welcome};
-use oqto_protocol::role::ControlRole;
 use oqto_protocol::{reply::Reply, version};
 use tokio::task::JoinSet;
 
-use super::authorise::{authorise, from_peer, storage};
+use super::authorise::{authorise, from_peer, may_see, storage};
 use super::{Daemon, query, subscription};
 use crate::audit::Outcome;
 use crate::identity::Peer;
@@ -50,7 +49,7 @@ pub(super) async fn serve(incoming: Incoming, daemon: Arc<Daemon>) {
     tracing::info!(control = %peer.control, address = %connection.address(), "connected");
     let peer = Arc::new(peer);
     let mut streams = JoinSet::new();
-    streams.spawn(telemetry(hello, daemon.clone()));
+    streams.spawn(telemetry(hello, peer.clone(), daemon.clone()));
     while let Some(stream) = connection.accept_stream().await {
         // Bounded by what the transport permits at once; what has ended is let go of here.
         while streams.try_join_next().is_some() {}
@@ -90,7 +89,7 @@ async fn open(incoming: Incoming, daemon: &Daemon) -> Option<(Connection, Peer, 
         stream.outbox.flush().await;
         return None;
     }
-    match greet(&mut stream, daemon).await {
+    match greet(&mut stream, &peer, daemon).await {
         Ok(true) => Some((connection, peer, stream)),
         Ok(false) => {
             stream.outbox.flush().await;
@@ -112,12 +111,12 @@ async fn admit(connection: &Connection, peer: &Peer, daemon: &Daemon) -> Result<
 }
 
 /// Answers Hello; `false` when it was refused.
-async fn greet(stream: &mut Stream, daemon: &Daemon) -> Result<bool, StreamError> {
+async fn greet(stream: &mut Stream, peer: &Peer, daemon: &Daemon) -> Result<bool, StreamError> {
     let fault = match stream.inbox.read().await? {
         Some(frame) if frame.kind() == Kind::HELLO => match frame.body::<Hello>() {
             Ok(hello) => match version::settle(hello.minor, hello.minor_min) {
                 Some(minor) => {
-                    stream.outbox.send(&welcome(minor, daemon)).await?;
+                    stream.outbox.send(&welcome(minor, peer, daemon)).await?;
                     return Ok(true);
                 }
                 None => Fault::new(
@@ -147,25 +146,30 @@ async fn greet(stream: &mut Stream, daemon: &Daemon) -> Result<bool, StreamError
     Ok(false)
 }
 
-fn welcome(minor: u16, daemon: &Daemon) -> Welcome {
+fn welcome(minor: u16, peer: &Peer, daemon: &Daemon) -> Welcome {
+    let harnesses = match daemon.roles.anywhere(&peer.control) {
+        Some(_) => daemon.supervisor.harnesses(),
+        // Who may do nothing needs not know what there is.
+        None => Vec::new(),
+    };
     Welcome {
         minor,
         features: Vec::new(),
         runner_id: daemon.runner_id.clone(),
-        harnesses: daemon.supervisor.harnesses(),
+        harnesses,
         limits: Limits {
             frame_len_max: FRAME_LEN_MAX as u64,
             sessions_max: daemon.supervisor.sessions_max(),
             streams_max: STREAMS_MAX,
         },
         build: super::build_info(),
-        role: Some(ControlRole::Owner),
+        role: daemon.roles.on_runner(&peer.control),
     }
 }
 
 /// Sends telemetry on the connection's first stream until either side goes. What does not fit is dropped: it is
 /// the first thing to go under load.
-async fn telemetry(mut stream: Stream, daemon: Arc<Daemon>) {
+async fn telemetry(mut stream: Stream, peer: Arc<Peer>, daemon: Arc<Daemon>) {
     stream.outbox.give_way();
     let mut transients = daemon.supervisor.transients();
     loop {
@@ -178,6 +182,10 @@ async fn telemetry(mut stream: Stream, daemon: Arc<Daemon>) {
             // A control has nothing more to say here; whatever comes, or the end, is the end of telemetry.
             _ = stream.inbox.read() => return,
         };
+        let workplace = daemon.supervisor.workplace(&transient.session_id);
+        if !workplace.is_some_and(|workplace| may_see(&daemon, &peer, &workplace)) {
+            continue;
+        }
         if stream.outbox.send(&transient).await.is_err() {
             return;
         }
@@ -228,7 +236,10 @@ async fn command(frame: &Received, peer: &Peer, daemon: &Daemon) -> Result<Reply
         frame.body().map_err(|error| malformed("command", &error))?;
     let (id, name) = (envelope.id, envelope.command.name());
     match authorise(daemon, peer, envelope, frame).await {
-        Ok(authorised) => Ok(daemon.supervisor.command(authorised.into_asked()).await),
+        Ok(authorised) => {
+            let (envelope, directory) = authorised.into_command();
+            Ok(daemon.supervisor.command(envelope, directory).await)
+        }
         Err(fault) => Ok(Reply::refused(id, name, fault)),
     }
 }

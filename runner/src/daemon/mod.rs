@@ -7,12 +7,17 @@ mod authorise;
 mod config;
 mod connection;
 mod health;
+mod needs;
 mod query;
 mod ready;
+mod roles;
+#[cfg(test)]
+mod roles_tests;
 mod run;
 mod subscription;
 
 pub use config::{Config, ConfigError, HarnessConfig, Overrides};
+pub use roles::{BadRole, Roles};
 pub use run::{Options, RunError, run};
 
 use std::sync::Arc;
@@ -30,6 +35,8 @@ struct Daemon {
     runner_id: RunnerId,
     authority_id: AuthorityId,
     supervisor: Arc<Supervisor>,
+    /// Which control may do what where.
+    roles: Roles,
     /// What was decided, on disk.
     audit: audit::Log,
     /// How many peers are connected.

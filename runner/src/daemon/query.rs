@@ -4,7 +4,7 @@ use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::query::{Answer, Policies, Query, SessionList, Status};
 
 use super::Daemon;
-use super::authorise::authorise;
+use super::authorise::{authorise, may_see};
 use super::connection::malformed;
 use crate::identity::Peer;
 use crate::transport::Received;
@@ -16,18 +16,20 @@ pub(super) async fn answer(frame: &Received, peer: &Peer, daemon: &Daemon) -> An
         Err(error) => Err(malformed("query", &error)),
     };
     match asked {
-        Ok(query) => serve(query.into_asked(), daemon)
+        Ok(query) => serve(query.into_asked(), peer, daemon)
             .await
             .unwrap_or_else(Answer::Fault),
         Err(fault) => Answer::Fault(fault),
     }
 }
 
-async fn serve(query: Query, daemon: &Daemon) -> Result<Answer, Fault> {
+async fn serve(query: Query, peer: &Peer, daemon: &Daemon) -> Result<Answer, Fault> {
     match query {
-        Query::RunnerStatus(_) => Ok(Answer::Status(status(daemon))),
+        Query::RunnerStatus(_) => Ok(Answer::Status(status(peer, daemon))),
         Query::RunnerSessions(_) => Ok(Answer::SessionList(SessionList {
-            sessions: daemon.supervisor.sessions(),
+            sessions: daemon
+                .supervisor
+                .sessions(|workplace| may_see(daemon, peer, workplace)),
         })),
         Query::PolicyList(_) => daemon
             .supervisor
@@ -55,8 +57,12 @@ async fn serve(query: Query, daemon: &Daemon) -> Result<Answer, Fault> {
     }
 }
 
-fn status(daemon: &Daemon) -> Status {
-    let mut notes = daemon.supervisor.notes();
+fn status(peer: &Peer, daemon: &Daemon) -> Status {
+    let mut notes = Vec::new();
+    // They name sessions, wherever those work.
+    if daemon.roles.on_runner(&peer.control).is_some() {
+        notes = daemon.supervisor.notes();
+    }
     if let Some(because) = daemon.audit.failing() {
         notes.push(format!(
             "what needs a record is refused, since the audit log takes none: {because}"

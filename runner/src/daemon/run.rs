@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::config::{Config, HarnessConfig};
 use super::ready::{self, Stage};
-use super::{Daemon, connection};
+use super::{Daemon, Roles, connection};
 use crate::audit;
 use crate::identity::{self, Identity};
 use crate::supervisor::{self, HarnessSettings, Settings, Supervisor};
@@ -147,6 +147,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         retention,
         harnesses,
         health,
+        roles,
     } = config;
     make_state_dir(&state_dir)?;
     let _lock = lock(&state_dir)?;
@@ -183,7 +184,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         .bootstrap
         .then(|| log_to(&settings.state_dir.join("runner.log")));
     let mut starter = starter.transpose().map_err(RunError::Announce)?;
-    let served = runtime.block_on(serve(listen, identity, settings, options, &mut starter));
+    let served = runtime.block_on(serve(listen, identity, roles, settings, options, &mut starter));
     if let (Err(_), Some(starter)) = (&served, starter) {
         // Why it did not start is theirs to hear; without them it is only in the exit code.
         let _ = nix::unistd::dup2_stderr(starter);
@@ -198,6 +199,7 @@ fn harness_settings(HarnessConfig { program, config_dir }: HarnessConfig) -> Har
 async fn serve(
     listen: SocketAddr,
     identity: Identity,
+    roles: Roles,
     settings: Settings,
     options: Options,
     starter: &mut Option<OwnedFd>,
@@ -216,6 +218,7 @@ async fn serve(
         runner_id,
         authority_id: identity.grant.authority_id,
         supervisor: supervisor.clone(),
+        roles,
         audit,
         present: watch::Sender::new(0),
         started: Instant::now(),

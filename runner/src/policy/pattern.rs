@@ -36,6 +36,18 @@ pub enum Part {
 }
 
 impl Pattern {
+    /// Reads one that begins at the root, as policies write it; neither a user's home nor a workspace is known here.
+    ///
+    /// # Errors
+    /// When the text is none.
+    pub fn from_root(text: &str) -> Result<Self, BadPath> {
+        let template = Template::parse(text)?;
+        match template.root {
+            Root::System => Ok(template.expand(&AbsolutePath::root(), &AbsolutePath::root())),
+            Root::Home | Root::Workspace => Err(BadPath::Relative),
+        }
+    }
+
     /// Where it begins: the path itself, or the directory below which paths may fit.
     #[must_use]
     pub fn base(&self) -> &AbsolutePath {

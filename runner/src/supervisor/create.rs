@@ -129,11 +129,12 @@ impl Supervisor {
         id: SessionId,
         command: CommandId,
         config: SessionConfig,
+        directory: Option<PathBuf>,
     ) -> Result<Created, Fault> {
         let mut made = self.made.subscribe();
         loop {
             made.mark_unchanged();
-            match self.reserve(&id, command)? {
+            match self.reserve(&id, command, directory.as_deref())? {
                 Place::Taken => break,
                 Place::Made(session) => return Ok(Created { session: *session }),
                 // The same command, sent again by who lost the link: it is answered as the first one is.
@@ -145,7 +146,7 @@ impl Supervisor {
         // On a task of its own: when the peer goes away in the middle, the work is still finished or undone.
         let supervisor = self.clone();
         let made = tokio::spawn(async move {
-            let made = supervisor.make(&id, command, config).await;
+            let made = supervisor.make(&id, command, config, directory.as_deref()).await;
             if made.is_err() {
                 supervisor.lock().remove(&id);
             }
@@ -157,13 +158,17 @@ impl Supervisor {
     }
 
     /// Takes the name, unless this very command has it already.
-    fn reserve(&self, id: &SessionId, command: CommandId) -> Result<Place, Fault> {
+    fn reserve(&self, id: &SessionId, command: CommandId, directory: Option<&Path>) -> Result<Place, Fault> {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Fault::new(FaultCode::Closing, "the runner is stopping"));
         }
         let mut sessions = self.lock();
         match sessions.get(id) {
-            Some(Entry::Made(handle)) if handle.record.created_by == command => {
+            // One that works elsewhere is not what this command makes, whoever knows its name.
+            Some(Entry::Made(handle))
+                if handle.record.created_by == command
+                    && directory.is_none_or(|directory| handle.record.workspace == directory) =>
+            {
                 return Ok(Place::Made(Box::new(handle.info())));
             }
             Some(Entry::Making(by, _)) if *by == command => return Ok(Place::Making),
@@ -191,9 +196,10 @@ impl Supervisor {
         id: &SessionId,
         command: CommandId,
         config: SessionConfig,
+        directory: Option<&Path>,
     ) -> Result<Created, Fault> {
         let rooms = Rooms::make(&self.settings, id, &config)?;
-        let (fault, store) = match self.start(id, command, config, &rooms.session).await {
+        let (fault, store) = match self.start(id, command, config, directory, &rooms.session).await {
             Ok((born, store)) => match born.await {
                 Ok(Ok(())) => {
                     self.came_to_be(id);
@@ -249,9 +255,11 @@ impl Supervisor {
         id: &SessionId,
         command: CommandId,
         config: SessionConfig,
+        directory: Option<&Path>,
         dir: &Path,
     ) -> Result<(oneshot::Receiver<Result<(), Fault>>, Arc<event_log::EventLog>), CreateError> {
-        let prepared = tokio::task::block_in_place(|| prepare(&self.settings, id, dir, &config, Home::New))?;
+        let prepared =
+            tokio::task::block_in_place(|| prepare(&self.settings, id, dir, &config, directory, Home::New))?;
         let store_path = self.settings.stores_dir().join(store_name(&prepared.workspace));
         let store = self.store(&store_path).await?;
         let mut config = config;

@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::group;
-use super::handle::{Ask, Followed, Handle, cursor};
+use super::handle::{Ask, Followed, Handle, Workplace, cursor};
 use super::installed;
 use super::settings::Settings;
 use super::stores::Stores;
@@ -271,11 +271,21 @@ impl Supervisor {
         failing.collect()
     }
 
-    /// The sessions, alive and ended, the oldest first.
-    pub fn sessions(&self) -> Vec<SessionInfo> {
-        let mut sessions: Vec<_> = self.handles().map(|handle| handle.info()).collect();
+    /// Those sessions, alive and ended, the oldest first, that work where somebody may see them.
+    pub fn sessions(&self, may_see: impl Fn(&Workplace) -> bool) -> Vec<SessionInfo> {
+        let seen = self.handles().filter(|handle| may_see(&handle.workplace()));
+        let mut sessions: Vec<_> = seen.map(|handle| handle.info()).collect();
         sessions.sort_by_key(|session| session.created_at);
         sessions
+    }
+
+    /// Where a session works; `None` where there is none of that name, or it is only being made, or deleted.
+    #[must_use]
+    pub fn workplace(&self, id: &SessionId) -> Option<Workplace> {
+        match self.lock().get(id) {
+            Some(Entry::Made(handle) | Entry::Making(_, Some(handle))) => Some(handle.workplace()),
+            Some(Entry::Making(_, None) | Entry::Leaving) | None => None,
+        }
     }
 
     /// The policies that sessions may name.
@@ -323,21 +333,25 @@ impl Supervisor {
         })
     }
 
-    /// Carries out one command.
-    pub async fn command(self: &Arc<Self>, envelope: CommandEnvelope) -> Reply {
+    /// Carries out one command. A session that it makes works in `directory` where that is given, or is not made.
+    pub async fn command(self: &Arc<Self>, envelope: CommandEnvelope, directory: Option<PathBuf>) -> Reply {
         let (id, name) = (envelope.id, envelope.command.name());
-        match self.carry_out(envelope).await {
+        match self.carry_out(envelope, directory).await {
             Ok(reply) => reply,
             Err(fault) => Reply::refused(id, name, fault),
         }
     }
 
-    async fn carry_out(self: &Arc<Self>, envelope: CommandEnvelope) -> Result<Reply, Fault> {
+    async fn carry_out(
+        self: &Arc<Self>,
+        envelope: CommandEnvelope,
+        directory: Option<PathBuf>,
+    ) -> Result<Reply, Fault> {
         let (id, name, session) = (envelope.id, envelope.command.name(), envelope.session_id.clone());
         let done = |data| Reply::done(id, name, data);
         match envelope.command {
             Command::SessionCreate(create) => {
-                let created = self.create(session, id, *create.config).await?;
+                let created = self.create(session, id, *create.config, directory).await?;
                 Ok(done(Some(ReplyData::Created(created))))
             }
             Command::SessionDelete(_) => {
@@ -438,10 +452,7 @@ impl Supervisor {
                 FaultCode::Busy,
                 format!("session {id} is being deleted"),
             )),
-            None => Err(Fault::new(
-                FaultCode::NotFound,
-                format!("there is no session {id} on this runner"),
-            )),
+            None => Err(no_session(id)),
         }
     }
 
@@ -521,6 +532,13 @@ impl Supervisor {
         self.lock().clear();
         self.stores.close().await;
     }
+}
+
+/// What is said of a session that is not there, and to who may not know that it is.
+#[must_use]
+pub fn no_session(id: &SessionId) -> Fault {
+    let message = format!("there is no session {id} on this runner");
+    Fault::new(FaultCode::NotFound, message)
 }
 
 /// How far of what was decided may be told: a reader who asks for what comes after an event that is not committed would be

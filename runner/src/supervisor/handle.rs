@@ -43,6 +43,15 @@ pub(super) struct Handle {
     pub(super) reason: Arc<OnceLock<String>>,
 }
 
+/// Where a session works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workplace {
+    /// In a directory that was named when it was made, links resolved.
+    Named(PathBuf),
+    /// In one that the runner made for it.
+    Own,
+}
+
 /// A session's events, to be followed.
 pub struct Followed {
     /// Where they are.
@@ -69,6 +78,14 @@ impl Handle {
     /// Whether anything of it runs, or is about to.
     pub(super) fn lives(&self) -> bool {
         !*self.ended.borrow() && self.info.borrow().state != SessionState::Dormant
+    }
+
+    /// Where it works.
+    pub(super) fn workplace(&self) -> Workplace {
+        match self.record.config.cwd {
+            Some(_) => Workplace::Named(self.record.workspace.clone()),
+            None => Workplace::Own,
+        }
     }
 
     /// What a list says of it.

@@ -63,8 +63,8 @@ mod witness;
 )]
 mod writes;
 
-pub use fleet::{OpenError, Supervisor};
-pub use handle::Followed;
+pub use fleet::{OpenError, Supervisor, no_session};
+pub use handle::{Followed, Workplace};
 pub use prepare::PrepareError;
 pub use settings::{HarnessSettings, HealthSettings, Settings};
 

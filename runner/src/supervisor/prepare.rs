@@ -66,6 +66,12 @@ pub enum PrepareError {
         /// Why not.
         source: io::Error,
     },
+    /// It leads elsewhere than when it was allowed.
+    #[error("cannot work in {path}, which leads elsewhere than when it was allowed")]
+    Moved {
+        /// What was asked for.
+        path: PathBuf,
+    },
     /// A path that is needed cannot stand in a policy.
     #[error("the path {path} {source}")]
     Path {
@@ -135,7 +141,7 @@ impl PrepareError {
         let code = match self {
             Self::Harness(_) | Self::NotInstalled { .. } => FaultCode::NotFound,
             Self::Workspace { .. } | Self::Path { .. } | Self::PolicyName { .. } => FaultCode::Invalid,
-            Self::Principal(_) => FaultCode::Denied,
+            Self::Principal(_) | Self::Moved { .. } => FaultCode::Denied,
             Self::Policy(_)
             | Self::Policies(_)
             | Self::WorkspaceFile(_)
@@ -160,7 +166,7 @@ pub(super) enum Home {
     Kept,
 }
 
-/// Decides everything about a session; its home is below `dir`.
+/// Decides everything about a session; its home is below `dir`. Where `allowed` is given, it works there or not at all.
 ///
 /// # Errors
 /// See [`PrepareError`]. Of a new session the caller removes `dir`.
@@ -169,6 +175,7 @@ pub(super) fn prepare(
     id: &SessionId,
     dir: &Path,
     config: &SessionConfig,
+    allowed: Option<&Path>,
     home: Home,
 ) -> Result<Prepared, PrepareError> {
     let harness: Harness = config.harness.parse()?;
@@ -179,6 +186,10 @@ pub(super) fn prepare(
         private_dir: &format!("{}/{PRIVATE_DIR}", sandbox::HOME),
     });
     let workspace = workspace(settings, id, config.cwd.as_deref())?;
+    if allowed.is_some_and(|allowed| allowed != workspace) {
+        let asked = config.cwd.clone().unwrap_or_default();
+        return Err(PrepareError::Moved { path: asked.into() });
+    }
     let principal = sandbox::principal::Principal::choose(settings.principal, &workspace)?;
     if config.cwd.is_none() && home == Home::New {
         seed::hand_over(&workspace, &principal)?;

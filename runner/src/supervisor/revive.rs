@@ -133,7 +133,7 @@ impl Driver {
         let prepared = tokio::task::block_in_place(|| {
             // What may be left of the last start in its group is not to be taken for the next one's.
             super::group::end(id.as_str());
-            prepare(&house.settings, id, &self.dir, &config, Home::Kept)
+            prepare(&house.settings, id, &self.dir, &config, None, Home::Kept)
         });
         let prepared = prepared?;
         if prepared.workspace != self.record.workspace {
