@@ -57,6 +57,7 @@ mod session;
 pub use oqto_protocol as protocol;
 pub use oqto_protocol::cursor::Cursor;
 pub use oqto_protocol::event::{Envelope, Event};
+pub use oqto_protocol::secret::Secret;
 pub use oqto_protocol::session::SessionConfig;
 
 pub use authority::{Authority, AuthorityError, SignError};

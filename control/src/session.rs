@@ -10,6 +10,7 @@ use oqto_protocol::command::{
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::id::SessionId;
 use oqto_protocol::reply::{Messages, ReplyData};
+use oqto_protocol::secret::Secret;
 use oqto_protocol::session::{SessionStats, SessionStatus};
 
 use crate::events::{Events, SubscribeError};
@@ -138,7 +139,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`restart`](Self::restart); and when a variable is missing.
-    pub async fn restart_with(&self, env: BTreeMap<String, String>) -> Result<(), CommandError> {
+    pub async fn restart_with(&self, env: BTreeMap<String, Secret>) -> Result<(), CommandError> {
         self.done(Command::SessionRestart(SessionRestart { env })).await
     }
 

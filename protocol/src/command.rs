@@ -8,6 +8,7 @@ use crate::codec::{grows, kinds};
 use crate::delegation::{Delegate, DelegateCancel};
 use crate::id::{CommandId, RunnerId, SessionId};
 use crate::message::Media;
+use crate::secret::Secret;
 use crate::session::SessionConfig;
 
 /// A command with whom it is for.
@@ -131,7 +132,7 @@ pub struct SessionRestart {
     /// The variables that the session was made with, where it had any: a runner keeps their values nowhere but in its
     /// memory, so that the next runner has to be told them again.
     #[serde(default)]
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
 }
 
 grows!(SessionRestart { env });

@@ -2,43 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{Blob, DecodeError, Input, Wire, grows, words};
+use crate::codec::{Blob, grows, words};
 use crate::id::{AuthorityId, RunnerId};
+use crate::secret::Secret;
 
-/// A one-time join token. It has no Debug and shows itself to nobody by accident.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Token(String);
-
-impl Token {
-    /// Takes the text of a token.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text, for who checks or sends it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-impl Wire for Token {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.0.encode(out);
-    }
-
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
-        String::decode(input).map(Self)
-    }
-}
+/// A one-time join token.
+pub type Token = Secret;
 
 /// A key that wants a certificate; that its owner has the private half shows in the first TLS handshake.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

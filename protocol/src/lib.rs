@@ -23,6 +23,7 @@ pub mod policy;
 pub mod query;
 pub mod reply;
 pub mod role;
+pub mod secret;
 pub mod session;
 pub mod stream;
 pub mod terminal;

@@ -8,6 +8,7 @@ use crate::codec::{Json, grows, words};
 use crate::cursor::Cursor;
 use crate::id::SessionId;
 use crate::policy::SandboxReport;
+use crate::secret::Secret;
 
 /// What a session is made of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,7 +32,7 @@ pub struct SessionConfig {
     pub policy: Option<String>,
     /// Variables for the harness; each must be named by the policy.
     #[serde(default)]
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     /// What to call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,

@@ -73,7 +73,7 @@ impl Bed {
             policy: Some("mine".to_owned()),
             env: env
                 .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .map(|(name, value)| ((*name).to_owned(), (*value).into()))
                 .collect(),
             ..SessionConfig::default()
         };

@@ -7,7 +7,7 @@ use super::args::{self, GlobalOptions};
 use super::error::CliError;
 use super::output::{Output, note};
 use super::target;
-use crate::{CommandError, Control, Session};
+use crate::{CommandError, Control, Secret, Session};
 
 /// Says something in the middle of work.
 pub(super) async fn steer(
@@ -67,7 +67,7 @@ pub(super) async fn restart(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let named = args.env.into_iter().map(|name| match std::env::var(&name) {
-        Ok(value) => Ok((name, value)),
+        Ok(value) => Ok((name, Secret::new(value))),
         Err(source) => Err(CliError::Variable { name, source }),
     });
     let env = named.collect::<Result<_, _>>()?;

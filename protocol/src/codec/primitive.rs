@@ -170,12 +170,12 @@ impl<T: Wire> Wire for Vec<T> {
     }
 }
 
-impl Wire for BTreeMap<String, String> {
+impl<V: Wire> Wire for BTreeMap<String, V> {
     fn encode(&self, out: &mut Vec<u8>) {
         (self.len() as u64).encode(out);
         for (key, value) in self {
             encode_str(key, out);
-            encode_str(value, out);
+            value.encode(out);
         }
     }
 
@@ -188,7 +188,7 @@ impl Wire for BTreeMap<String, String> {
             if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
                 return Err(DecodeError::Malformed("map"));
             }
-            map.insert(key, String::decode(input)?);
+            map.insert(key, V::decode(input)?);
         }
         Ok(map)
     }

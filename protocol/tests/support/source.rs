@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use oqto_protocol::codec::{Blob, Json};
-use oqto_protocol::enrol::Token;
 use oqto_protocol::id::{AuthorityId, CommandId, ControlId, Digest, MessageId, RunnerId, SessionId};
+use oqto_protocol::secret::Secret;
 
 /// A type of which there are samples.
 pub(crate) trait Sample: Sized {
@@ -202,7 +202,7 @@ impl Sample for Digest {
     }
 }
 
-impl Sample for Token {
+impl Sample for Secret {
     fn sample(source: &mut Source<'_>) -> Self {
         Self::new(Sample::sample(source))
     }
@@ -253,7 +253,7 @@ impl<T: Sample> Sample for Vec<T> {
     }
 }
 
-impl Sample for BTreeMap<String, String> {
+impl<V: Sample> Sample for BTreeMap<String, V> {
     fn sample(source: &mut Source<'_>) -> Self {
         (0..source.len())
             .map(|_| (Sample::sample(source), Sample::sample(source)))

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::fault::Fault;
+use oqto_protocol::secret::Secret;
 use oqto_protocol::session::SessionState;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -45,7 +46,7 @@ pub(super) enum Arrival {
         /// Told whether it comes to be.
         born: oneshot::Sender<Result<(), Fault>>,
         /// The values of its variables, which stand nowhere else.
-        env: BTreeMap<String, String>,
+        env: BTreeMap<String, Secret>,
     },
     /// An earlier runner left it.
     Found,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::{CommandId, SessionId};
 use oqto_protocol::reply::Created;
+use oqto_protocol::secret::Secret;
 use oqto_protocol::session::{SessionConfig, SessionInfo};
 use tokio::sync::oneshot;
 
@@ -265,7 +266,7 @@ impl Supervisor {
         let mut config = config;
         let env = config.env.clone();
         for value in config.env.values_mut() {
-            value.clear();
+            *value = Secret::default();
         }
         let record = SessionRecord {
             id: id.clone(),

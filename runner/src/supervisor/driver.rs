@@ -14,6 +14,7 @@ use oqto_protocol::command::Command;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
 use oqto_protocol::reply::Reply;
+use oqto_protocol::secret::Secret;
 use oqto_protocol::session::{SessionInfo, SessionState};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,9 +59,9 @@ pub(super) struct Driver {
     /// The session's directory.
     pub(super) dir: PathBuf,
     /// The values of its variables, where they are known: they may be secrets, and stand nowhere else.
-    pub(super) env: Option<BTreeMap<String, String>>,
+    pub(super) env: Option<BTreeMap<String, Secret>>,
     /// What commands to start again brought of them, for when one is carried out; at most [`RESTART_ENVS_MAX`].
-    pub(super) restart_envs: Vec<(CommandId, BTreeMap<String, String>)>,
+    pub(super) restart_envs: Vec<(CommandId, BTreeMap<String, Secret>)>,
     /// The shim; `None` when it is gone already and only its tape is left, or nothing of the session runs.
     pub(super) shim: Option<Client>,
     /// The tape; `None` when nothing of the session runs.
@@ -410,7 +411,7 @@ impl Driver {
 
     /// Whether the session may be started again now, with these variables; none are those that it has. What lives is
     /// not ended for a start that cannot be.
-    fn may_restart(&mut self, id: CommandId, env: BTreeMap<String, String>) -> Result<(), Fault> {
+    fn may_restart(&mut self, id: CommandId, env: BTreeMap<String, Secret>) -> Result<(), Fault> {
         if self.mind.own_session().is_some() {
             let brought = Some(&env).filter(|env| !env.is_empty());
             missing_variables(&self.record, brought.or(self.env.as_ref()))

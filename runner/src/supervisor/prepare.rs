@@ -308,7 +308,7 @@ fn order(
         env: config
             .env
             .iter()
-            .map(|(name, value)| (name.into(), value.into()))
+            .map(|(name, value)| (name.into(), value.reveal().into()))
             .collect(),
         principal: principal.clone(),
         cgroup: Some((state, detail)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::secret::Secret;
 use oqto_protocol::session::SessionConfig;
 
 use super::begin::Body;
@@ -162,7 +163,7 @@ impl Driver {
 /// Whether these are all the variables that the session was made with.
 pub(super) fn missing_variables(
     record: &SessionRecord,
-    known: Option<&BTreeMap<String, String>>,
+    known: Option<&BTreeMap<String, Secret>>,
 ) -> Result<(), MissingVariables> {
     let is_known = |name: &String| known.is_some_and(|known| known.contains_key(name));
     let wanted = record.config.env.keys();
