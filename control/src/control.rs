@@ -12,6 +12,7 @@ use crate::bootstrap::Place;
 use crate::connection::{ConnectError, Dialer, Fixed, Line, RunnerAddr, Way as _};
 use crate::fleet::{RecordError, Records};
 use crate::history::HistoryStore;
+use crate::posture::Posture;
 use crate::runner::Runner;
 
 /// The name of a control that was given none. An authority rarely has more than one.
@@ -43,6 +44,7 @@ pub struct Options {
     records_dir: PathBuf,
     control_id: Option<ControlId>,
     history: Option<Arc<dyn HistoryStore>>,
+    posture: Option<Posture>,
     #[cfg(feature = "local")]
     local_dir: PathBuf,
     #[cfg(feature = "local")]
@@ -64,6 +66,15 @@ impl Options {
         Ok(options)
     }
 
+    /// Where a user's own rules for runners are, if there are any: `$XDG_CONFIG_HOME/oqto/posture.toml`. Nothing reads
+    /// them by itself: see [`Posture::read`] and [`Options::posture`].
+    ///
+    /// # Errors
+    /// When the environment names no home.
+    pub fn posture_file() -> Result<PathBuf, NoHome> {
+        Ok(user_dir("XDG_CONFIG_HOME", ".config")?.join("oqto/posture.toml"))
+    }
+
     /// Everything below one directory; for tests, and for programs that keep more than one control.
     pub fn under(dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();
@@ -72,6 +83,7 @@ impl Options {
             records_dir: dir.join("runners"),
             control_id: None,
             history: None,
+            posture: None,
             #[cfg(feature = "local")]
             local_dir: dir.join("runner"),
             #[cfg(feature = "local")]
@@ -89,6 +101,15 @@ impl Options {
     /// its own retention says.
     pub fn history(mut self, store: Arc<dyn HistoryStore>) -> Self {
         self.history = Some(store);
+        self
+    }
+
+    /// What runners must be before they are given work. Each is asked on every connection, before the first session is
+    /// made there or started again; one that is otherwise is refused with [`CommandError::Posture`].
+    ///
+    /// [`CommandError::Posture`]: crate::CommandError::Posture
+    pub fn posture(mut self, posture: Posture) -> Self {
+        self.posture = Some(posture);
         self
     }
 
@@ -134,6 +155,7 @@ impl Control {
             records_dir,
             control_id,
             history,
+            posture,
             #[cfg(feature = "local")]
             local_dir,
             #[cfg(feature = "local")]
@@ -144,7 +166,7 @@ impl Control {
             Some(id) => id,
             None => CONTROL_ID.parse()?,
         };
-        let dialer = Arc::new(Dialer::new(authority, control_id));
+        let dialer = Arc::new(Dialer::new(authority, control_id, posture));
         let records = Arc::new(Records::new(records_dir));
         let inner = Inner {
             #[cfg(feature = "local")]
@@ -168,6 +190,12 @@ impl Control {
     #[must_use]
     pub fn authority(&self) -> &Authority {
         self.inner.dialer.authority()
+    }
+
+    /// What runners must be before they are given work.
+    #[must_use]
+    pub fn posture(&self) -> Option<&Posture> {
+        self.inner.dialer.posture()
     }
 
     /// Connects to a runner whose certificate is of this control's authority. This dials once; when the link is lost

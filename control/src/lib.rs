@@ -31,7 +31,7 @@
 //! Nothing here panics and nothing is global to the process. It needs a tokio runtime with time and I/O. Futures may
 //! be dropped at any point: a command that was sent may still have its effect, a subscription just ends.
 //!
-//! Floors, each naming only those before it: `bounds`, `authority`, `history`, `link` (pure) → `connection` → `events`,
+//! Floors, each naming only those before it: `bounds`, `authority`, `history`, `link` and `posture` (pure) → `connection` → `events`,
 //! `fleet` → `bootstrap` → `runner`, `session` → `control` → `cli`.
 #![forbid(unsafe_code)]
 
@@ -51,6 +51,7 @@ pub mod link;
 #[cfg(not(feature = "simulation"))]
 #[expect(unreachable_pub, reason = "public for simulations alone")]
 mod link;
+pub mod posture;
 mod runner;
 mod session;
 
@@ -63,10 +64,11 @@ pub use oqto_protocol::session::SessionConfig;
 pub use authority::{Authority, AuthorityError, SignError};
 #[cfg(feature = "local")]
 pub use bootstrap::{LocalError, StartError};
-pub use connection::{ConnectError, ExchangeError, LinkState, Refusal, RunnerAddr, TlsError};
+pub use connection::{AttestError, ConnectError, ExchangeError, LinkState, Refusal, RunnerAddr, TlsError};
 pub use control::{Control, NoHome, OpenError, Options};
 pub use events::{Events, EventsError, Mark, SubscribeError, Update};
 pub use fleet::RecordError;
 pub use link::OrderError;
+pub use posture::Posture;
 pub use runner::{CommandError, QueryError, Runner};
 pub use session::Session;

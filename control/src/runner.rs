@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use oqto_protocol::attest::{Attest, Attestation};
-use oqto_protocol::codec::Blob;
 use oqto_protocol::command::{Command, CommandEnvelope, SessionCreate};
 use oqto_protocol::event::Envelope;
 use oqto_protocol::hello::Welcome;
@@ -18,10 +16,12 @@ use tokio::time::timeout_at;
 
 use crate::bounds::{ANSWER_WAIT, SENDS_MAX};
 use crate::connection::{
-    ConnectError, Connection, ExchangeError, Line, LinkState, Patience, Refusal, RunnerAddr, encode,
+    AttestError, ConnectError, Connection, ExchangeError, Line, LinkState, Patience, Refusal, RunnerAddr,
+    Unfit, encode,
 };
 use crate::history::HistoryStore;
 use crate::link::{Flight, Lost};
+use crate::posture::{Finding, Posture, Verified};
 use crate::session::Session;
 
 /// Why a command has no effect, or none that is known of.
@@ -46,6 +46,12 @@ pub enum CommandError {
         /// Why.
         source: Refusal,
     },
+    /// The runner is not what this control wants it to be; it was not asked for anything.
+    #[error("the runner is not what the posture asks for: {0}")]
+    Posture(Finding),
+    /// There is a posture, and it is not known what the runner is; it was not asked for anything.
+    #[error("it is not known whether the runner is what the posture asks for")]
+    Attest(#[source] AttestError),
     /// The answer is not one to this command.
     #[error("the runner answered {cmd} with something else")]
     Answer {
@@ -228,19 +234,22 @@ impl Runner {
         }
     }
 
-    /// What it is, signed over `nonce`: 16 to 64 bytes that were never used before. The signature is not checked here.
+    /// What it is, as it says with the key of its certificate, for this asking and this connection: its program, its
+    /// kernel, whether its sandbox holds, its policies. Asking makes the runner check its sandbox if it did not of late.
     ///
     /// # Errors
-    /// When the runner does not attest, or no answer comes.
-    pub async fn attest(&self, nonce: Vec<u8>) -> Result<Attestation, QueryError> {
-        match self
-            .query(Query::RunnerAttest(Attest { nonce: Blob(nonce) }))
-            .await?
-        {
-            Answer::Attested(attestation) => Ok(attestation),
-            _ => Err(QueryError::Answer {
-                query: "runner.attest",
-            }),
+    /// When no answer comes, the runner refuses, or what it says is not believed.
+    pub async fn attest(&self) -> Result<Verified, AttestError> {
+        let until = Instant::now() + ANSWER_WAIT;
+        let mut sends = 0;
+        loop {
+            let connection = self.connection_by(until).await?;
+            sends += 1;
+            let attested = timeout_at(until.into(), connection.attest()).await;
+            match attested.unwrap_or(Err(ExchangeError::Slow.into())) {
+                Err(error) if error.is_lost() && sends < SENDS_MAX => {}
+                attested => return attested,
+            }
         }
     }
 
@@ -280,6 +289,7 @@ impl Runner {
         command: Command,
     ) -> Result<Option<ReplyData>, CommandError> {
         let cmd = command.name();
+        let posture = self.inner.line.posture().filter(|_| starts_agent(&command));
         let envelope = CommandEnvelope {
             id,
             session_id: session.clone(),
@@ -292,7 +302,7 @@ impl Runner {
             source: error.into(),
         })?;
         let mut flight = Flight::new(id, Instant::now() + ANSWER_WAIT);
-        let reply = self.send(&bytes, cmd, &mut flight).await?;
+        let reply = self.send(&bytes, cmd, &mut flight, posture).await?;
         if !flight.is_answered_by(&reply) {
             return Err(CommandError::Answer { cmd });
         }
@@ -306,24 +316,25 @@ impl Runner {
         }
     }
 
-    /// Sends a command's bytes until they are answered.
+    /// Sends a command's bytes until they are answered, to a runner that is as the posture wants it.
     async fn send(
         &self,
         bytes: &[u8],
         cmd: &'static str,
         flight: &mut Flight,
+        posture: Option<&Posture>,
     ) -> Result<Reply, CommandError> {
-        let unanswered = |source| Err(CommandError::Exchange { cmd, source });
+        let unanswered = |source| CommandError::Exchange { cmd, source };
         let mut lost = None;
         loop {
-            let connection = match (self.connection_by(flight.until()).await, lost.take()) {
+            let connection = match (self.fit_connection(posture, flight.until()).await, lost.take()) {
                 (Ok(connection), _) => connection,
                 // That it was sent says more than that it cannot be sent again.
                 (Err(error), Some(lost)) => {
                     tracing::debug!(error = &error as &dyn std::error::Error, cmd, "not sent again");
-                    return unanswered(lost);
+                    return Err(unanswered(lost));
                 }
-                (Err(error), None) => return Err(error.into()),
+                (Err(error), None) => return Err(error),
             };
             flight.sent();
             let answer = timeout_at(flight.until().into(), connection.exchange(bytes)).await;
@@ -333,7 +344,7 @@ impl Runner {
                 Err(error) if error.is_lost() && flight.lost(Instant::now()) == Lost::Resend => {
                     lost = Some(error);
                 }
-                Err(error) => return unanswered(error),
+                Err(error) => return Err(unanswered(error)),
             }
         }
     }
@@ -378,6 +389,29 @@ impl Runner {
         self.inner.line.connection(Patience::Until(until)).await
     }
 
+    /// A connection to a runner that is known, on that very connection, to be as it should.
+    async fn fit_connection(
+        &self,
+        posture: Option<&Posture>,
+        until: Instant,
+    ) -> Result<Arc<Connection>, CommandError> {
+        let mut asked = 0;
+        loop {
+            let connection = self.connection_by(until).await?;
+            let Some(posture) = posture else {
+                return Ok(connection);
+            };
+            asked += 1;
+            let satisfied = timeout_at(until.into(), connection.satisfy(posture)).await;
+            match satisfied.unwrap_or_else(|_| Err(Unfit::Attest(ExchangeError::Slow.into()))) {
+                Ok(()) => return Ok(connection),
+                Err(Unfit::Attest(error)) if error.is_lost() && asked < SENDS_MAX => {}
+                Err(Unfit::Attest(error)) => return Err(CommandError::Attest(error)),
+                Err(Unfit::Posture(finding)) => return Err(CommandError::Posture(finding)),
+            }
+        }
+    }
+
     pub(crate) fn line(&self) -> &Arc<Line> {
         &self.inner.line
     }
@@ -389,6 +423,11 @@ impl Runner {
     pub(crate) fn history(&self) -> Option<Arc<dyn HistoryStore>> {
         self.inner.history.clone()
     }
+}
+
+/// Whether a command makes an agent run that does not: the runner has to be as it should before.
+fn starts_agent(command: &Command) -> bool {
+    matches!(command, Command::SessionCreate(_) | Command::SessionRestart(_))
 }
 
 /// Whether asking twice is the same as asking once.

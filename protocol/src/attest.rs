@@ -6,10 +6,25 @@ use crate::codec::{Blob, Json, grows};
 use crate::id::{Digest, RunnerId};
 use crate::policy::PolicyInfo;
 
+/// What stands before the statement in what is signed, so that no signature made for this is one for anything else.
+pub const ATTEST_CONTEXT: &[u8] = b"oqto attestation v1\0";
+
+/// The label under which both sides of a TLS session export its [`Statement::channel`]; the context is empty.
+pub const CHANNEL_LABEL: &[u8] = b"EXPORTER-oqto-attestation-v1";
+
+/// How long what a TLS session exports is, bytes: nobody guesses it, and no two sessions have the same.
+pub const CHANNEL_LEN: usize = 32;
+
+/// The shortest nonce, bytes: none of this length was ever drawn twice.
+pub const NONCE_LEN_MIN: usize = 16;
+
+/// The longest nonce, bytes: no digest that somebody may want to bind in is longer.
+pub const NONCE_LEN_MAX: usize = 64;
+
 /// Asks what a runner is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attest {
-    /// 16 to 64 bytes that were never used before.
+    /// [`NONCE_LEN_MIN`] to [`NONCE_LEN_MAX`] bytes that were never used before.
     pub nonce: Blob,
 }
 
@@ -18,9 +33,9 @@ grows!(Attest { nonce });
 /// What a runner is, signed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attestation {
-    /// The bytes that were signed: a `Statement` in its wire form.
+    /// The bytes that were signed, behind [`ATTEST_CONTEXT`]: a `Statement` in its wire form.
     pub statement: Blob,
-    /// By the key of the runner's certificate.
+    /// By the key of the runner's certificate: ECDSA on P-256 with SHA-256, ASN.1 DER.
     pub signature: Blob,
 }
 
@@ -31,7 +46,7 @@ grows!(Attestation { statement, signature });
 pub struct Statement {
     /// As it was asked.
     pub nonce: Blob,
-    /// What only this TLS session exports.
+    /// What only this TLS session exports under [`CHANNEL_LABEL`], [`CHANNEL_LEN`] bytes.
     pub channel: Blob,
     /// Who says it.
     pub runner_id: RunnerId,
@@ -43,7 +58,7 @@ pub struct Statement {
     pub binary: Digest,
     /// The kernel's release.
     pub kernel: String,
-    /// The sandbox's report on itself.
+    /// The sandbox's report on itself: `checked_at`, and `check`, or `error` where it could not be checked.
     pub sandbox_check: Json,
     /// Its policies.
     #[serde(default)]

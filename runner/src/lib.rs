@@ -2,7 +2,7 @@
 //!
 //! Modules stand on floors; a module names only modules of lower floors, and shells never name each other:
 //! ground (`bounds` `cause` `clock` `landmark` `launch` `private` `sys`), core (`policy` `session` `harness`: no I/O, no clock, no tokio),
-//! record (`event_log`), shell (`audit` `kernel_audit` `sandbox` `shim` `identity` `transport`), house (`supervisor`), daemon, doors
+//! record (`event_log`), shell (`audit` `kernel_audit` `sandbox` `shim` `identity` `transport`), house (`supervisor` `attestation`), daemon, doors
 //! (`cli`). `docs/ARCHITECTURE.md` has the whole picture.
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ pub mod sandbox;
 pub mod shim;
 pub mod transport;
 
+pub mod attestation;
 pub mod supervisor;
 
 pub mod daemon;

@@ -21,6 +21,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, unlinkat};
+use oqto_protocol::id::Digest;
 
 /// The running kernel's release, as `uname -r` says it.
 ///
@@ -29,6 +30,27 @@ use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, unlinkat};
 pub fn kernel_release() -> io::Result<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     Ok(text.trim().to_owned())
+}
+
+/// The digest of the program that this process runs, whatever lies at its path by now.
+///
+/// # Errors
+/// `/proc` or the program cannot be read.
+pub fn own_digest() -> io::Result<Digest> {
+    let mut program = File::open("/proc/self/exe")?;
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        match program.read(&mut piece) {
+            Ok(0) => break,
+            Ok(len) => hash.update(&piece[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let digest = hash.finish();
+    let digest = digest.as_ref().try_into().map_err(io::Error::other)?;
+    Ok(Digest(digest))
 }
 
 /// Names this boot of the kernel. Process ids and unsynced writes mean nothing across two of them.

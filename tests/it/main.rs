@@ -8,6 +8,7 @@
     reason = "a bed that cannot be made is a test that failed"
 )]
 
+mod attest;
 mod audit;
 mod bad_input;
 mod direct;
@@ -18,6 +19,7 @@ mod followers;
 mod health;
 mod keys;
 mod leaks;
+mod liar;
 mod link;
 mod lives;
 mod migration;

@@ -16,7 +16,7 @@ Examples:
 
 Exit codes:
   0    done
-  1    the agent reported an error
+  1    the agent reported an error; attest: a rule does not hold
   2    the command line is wrong
   125  oqtoctl or the runner failed
   130  interrupted
@@ -25,6 +25,7 @@ Exit codes:
 
 Environment:
   OQTO_RUNNER     the program of the private runner of this machine
+  XDG_CONFIG_HOME what runners have to be is in oqto/posture.toml there; see oqtoctl attest --help
   XDG_DATA_HOME   the authority and the known runners are in oqto/ there
   XDG_STATE_HOME  the private runner keeps its state in oqto/runner there
   NO_COLOR        no colours, even on a terminal";
@@ -93,6 +94,25 @@ pub(super) enum Verb {
     Runners,
     /// Show how a runner stands
     Status,
+    /// Show what a runner is: its program, kernel, sandbox and policies, signed, and whether the posture's rules hold
+    #[command(after_help = "\
+Rules stand in oqto/posture.toml below XDG_CONFIG_HOME, for all runners under [all], for one under [runner.ID]:
+  landlock_min = 4                       the version of landlock's interface
+  seccomp = \"required\"                 the filter of system calls
+  layers = [\"namespaces\", \"landlock\"]  layers that have to be enforced
+  sandbox = \"holds\"                    what is tried from inside is stopped
+  binary = [\"sha256:…\"]                the runner's program is one of these
+  version_min = \"0.1\"                  the runner's version
+  kernel_min = \"6.7\"                   the kernel's release
+  policies = { workspace = \"sha256:…\" }
+  max_age = \"1h\"                       ask again after so long
+A runner that does not keep them is given no work.
+
+Exit codes:
+  0    every rule holds, or there is none
+  1    a rule does not hold
+  125  the runner cannot be asked, or what it says is not believed")]
+    Attest(Attest),
     /// Write completions for a shell
     Completions {
         /// Which shell
@@ -100,6 +120,14 @@ pub(super) enum Verb {
     },
     /// Write the manual page
     Man,
+}
+
+/// A runner that says what it is.
+#[derive(Debug, Args)]
+pub(super) struct Attest {
+    /// The runner [default: the private one of this machine]
+    #[arg(value_name = "RUNNER", conflicts_with_all = ["runner", "local"])]
+    pub(super) id: Option<RunnerId>,
 }
 
 /// A new session.

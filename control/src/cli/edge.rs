@@ -6,15 +6,17 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser as _};
 
 use super::args::{Cli, GlobalOptions, Verb};
+use super::attest::Fitness;
 use super::drive::{Ending, interrupts, or_interrupted};
 use super::error::CliError;
 use super::exec::{Ran, exec};
 use super::output::{Output, note};
-use super::{act, list, run};
-use crate::{Control, Options};
+use super::{act, attest, list, run};
+use crate::{Control, Options, Posture};
 
 const DONE: u8 = 0;
 const AGENT_FAILED: u8 = 1;
+const UNFIT: u8 = 1;
 const WE_FAILED: u8 = 125;
 const INTERRUPTED: u8 = 130;
 
@@ -68,7 +70,11 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<u8, CliError> {
 
 /// Everything that needs a runner.
 async fn talk(options: &GlobalOptions, verb: Verb, output: &mut Output) -> Result<u8, CliError> {
-    let control = Control::open(Options::of_user()?)?;
+    let mut own = Options::of_user()?;
+    if let Some(posture) = Posture::read(&Options::posture_file()?)? {
+        own = own.posture(posture);
+    }
+    let control = Control::open(own)?;
     let code = perform(&control, options, verb, output).await;
     // A runner that does not hear it finds out by itself.
     tokio::time::timeout(GOODBYE_WAIT, control.close()).await.ok();
@@ -99,6 +105,15 @@ async fn perform(
                 Ran::Failed => WE_FAILED,
                 Ran::Interrupted => INTERRUPTED,
             }),
+        Verb::Attest(args) => {
+            match or_interrupted(attest::attest(control, options, args, output), interrupts).await {
+                Some(attested) => attested.map(|fitness| match fitness {
+                    Fitness::Fit => DONE,
+                    Fitness::Unfit => UNFIT,
+                }),
+                None => Ok(INTERRUPTED),
+            }
+        }
         verb => match or_interrupted(ask(control, options, verb, output), interrupts).await {
             Some(asked) => asked.map(|()| DONE),
             None => Ok(INTERRUPTED),
@@ -123,11 +138,12 @@ async fn ask(
         Verb::Messages(args) => list::messages(control, options, &args, output).await,
         Verb::Status => list::status(control, options, output).await,
         Verb::Runners => list::runners(control, options, output),
-        // These are followed, or need no runner and were done already.
+        // These are followed, have a code of their own, or need no runner and were done already.
         Verb::Run(_)
         | Verb::Attach(_)
         | Verb::Prompt(_)
         | Verb::Exec(_)
+        | Verb::Attest(_)
         | Verb::Completions { .. }
         | Verb::Man => Ok(()),
     }

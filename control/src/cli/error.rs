@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use oqto_protocol::fault::FaultCode;
 
 use super::clean::clean;
+use crate::posture::PostureError;
 use crate::{
-    CommandError, ConnectError, EventsError, LocalError, NoHome, OpenError, QueryError, RecordError, Refusal,
-    SubscribeError,
+    AttestError, CommandError, ConnectError, EventsError, LocalError, NoHome, OpenError, QueryError,
+    RecordError, Refusal, SubscribeError,
 };
 
 /// Why a verb did not do what it should.
@@ -59,6 +60,10 @@ pub(super) enum CliError {
         action: &'static str,
         source: Box<QueryError>,
     },
+    #[error("cannot use the rules for runners")]
+    Posture(#[from] PostureError),
+    #[error("cannot tell what runner {id} is")]
+    Attest { id: String, source: Box<AttestError> },
     #[error("cannot follow the session")]
     Subscribe(#[source] Box<SubscribeError>),
     #[error("cannot follow the session further; its agent goes on")]
@@ -96,6 +101,9 @@ impl CliError {
             Self::Create {
                 similar: Some(name), ..
             } => Some(format!("did you mean {name}?")),
+            Self::Create { source, .. } if matches!(**source, CommandError::Posture(_)) => {
+                Some("oqtoctl attest shows every rule and what was found".to_owned())
+            }
             Self::Local(error) if matches!(**error, LocalError::NoProgram) => {
                 Some("install oqto-runner beside oqtoctl, or set OQTO_RUNNER to its path".to_owned())
             }

@@ -6,6 +6,7 @@
 
 mod act;
 mod args;
+mod attest;
 mod clean;
 mod drive;
 mod edge;

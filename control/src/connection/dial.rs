@@ -23,6 +23,7 @@ use super::{ExchangeError, FrameReader, TlsError};
 use crate::authority::{Authority, server_name};
 use crate::bounds::{ANSWER_BUFFER_LEN, CONNECT_WAIT, TRANSIENTS_MAX};
 use crate::link::Budget;
+use crate::posture::Posture;
 
 /// Where a runner is and who it must prove to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +138,7 @@ impl ConnectError {
 pub(crate) struct Dialer {
     authority: Authority,
     control_id: ControlId,
+    posture: Option<Posture>,
     endpoints: Endpoints,
     transport: Arc<TransportConfig>,
     budget: Mutex<Budget>,
@@ -144,11 +146,13 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Dials as `control_id`, with certificates of `authority`.
-    pub(crate) fn new(authority: Authority, control_id: ControlId) -> Self {
+    /// Dials as `control_id`, with certificates of `authority`. Runners must be as `posture` says before they are given
+    /// work.
+    pub(crate) fn new(authority: Authority, control_id: ControlId, posture: Option<Posture>) -> Self {
         Self {
             authority,
             control_id,
+            posture,
             endpoints: Endpoints::default(),
             transport: Arc::new(transport_config()),
             budget: Mutex::default(),
@@ -159,6 +163,11 @@ impl Dialer {
     /// Who signs.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// What runners must be.
+    pub(crate) fn posture(&self) -> Option<&Posture> {
+        self.posture.as_ref()
     }
 
     /// From when on a link that was lost may be dialled again: all of them share one budget.
@@ -232,6 +241,8 @@ pub(crate) struct Connection {
     quic: quinn::Connection,
     welcome: Welcome,
     transients: broadcast::Sender<Envelope>,
+    /// Since when the runner is known to be as it should, on this connection.
+    pub(super) fit: tokio::sync::Mutex<Option<Instant>>,
     /// The first stream stays open in both directions as long as the connection.
     _first: SendStream,
 }
@@ -318,6 +329,7 @@ async fn hello(quic: quinn::Connection, at: &RunnerAddr) -> Result<Connection, C
         quic,
         welcome,
         transients,
+        fit: tokio::sync::Mutex::default(),
         _first: send,
     })
 }

@@ -11,6 +11,7 @@ use tokio::time::sleep_until;
 use super::{ConnectError, Connection, Dialer, RunnerAddr};
 use crate::bounds::STEADY;
 use crate::link::{Admission, Backoff, Breaker};
+use crate::posture::Posture;
 
 /// How the link to a runner stands.
 #[derive(Clone, Debug)]
@@ -165,6 +166,11 @@ impl Line {
     /// Where the runner was when it was reached last.
     pub(crate) fn at(&self) -> RunnerAddr {
         self.inner().at.clone()
+    }
+
+    /// What the runner must be before it is given work.
+    pub(crate) fn posture(&self) -> Option<&Posture> {
+        self.dialer.posture()
     }
 
     /// How it stands, now and when that changes.

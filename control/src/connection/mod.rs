@@ -4,6 +4,7 @@
 //! Hello with the same. Every frame is bounded and every wait ends. Not here: what is sent again after a lost link
 //! (`runner`), what order events come in and when to dial again (`link`).
 
+mod attest;
 mod dial;
 mod endpoint;
 mod exchange;
@@ -11,6 +12,8 @@ mod frames;
 mod line;
 mod tls;
 
+pub use attest::AttestError;
+pub(crate) use attest::Unfit;
 pub use dial::{ConnectError, RunnerAddr};
 pub(crate) use dial::{Connection, Dialer};
 pub(crate) use exchange::encode;

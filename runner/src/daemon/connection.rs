@@ -53,9 +53,9 @@ pub(super) async fn serve(incoming: Incoming, daemon: Arc<Daemon>) {
     while let Some(stream) = connection.accept_stream().await {
         // Bounded by what the transport permits at once; what has ended is let go of here.
         while streams.try_join_next().is_some() {}
-        let (peer, daemon) = (peer.clone(), daemon.clone());
+        let (peer, daemon, connection) = (peer.clone(), daemon.clone(), connection.clone());
         streams.spawn(async move {
-            if let Err(error) = serve_stream(stream, &peer, &daemon).await {
+            if let Err(error) = serve_stream(stream, &peer, &connection, &daemon).await {
                 tracing::debug!(error = %crate::cause::chain(&error), "a stream ended early");
             }
         });
@@ -192,7 +192,12 @@ async fn telemetry(mut stream: Stream, peer: Arc<Peer>, daemon: Arc<Daemon>) {
     }
 }
 
-async fn serve_stream(mut stream: Stream, peer: &Peer, daemon: &Daemon) -> Result<(), StreamError> {
+async fn serve_stream(
+    mut stream: Stream,
+    peer: &Peer,
+    connection: &Connection,
+    daemon: &Daemon,
+) -> Result<(), StreamError> {
     stream.inbox.set_len_max(FRAME_LEN_MAX);
     let read = tokio::time::timeout(REQUEST_MAX, stream.inbox.read()).await;
     let frame = match read.map_err(|_| StreamError::Silent)? {
@@ -215,7 +220,7 @@ async fn serve_stream(mut stream: Stream, peer: &Peer, daemon: &Daemon) -> Resul
             }
         }
         Kind::QUERY => {
-            let answer = query::answer(&frame, peer, daemon).await;
+            let answer = query::answer(&frame, peer, connection, daemon).await;
             stream.outbox.send(&answer).await?;
         }
         Kind::SUBSCRIBE => return subscription::serve(stream, &frame, peer, daemon).await,

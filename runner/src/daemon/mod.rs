@@ -27,6 +27,7 @@ use oqto_protocol::hello::BuildInfo;
 use oqto_protocol::id::{AuthorityId, RunnerId};
 use tokio::sync::watch;
 
+use crate::attestation::Attestor;
 use crate::audit;
 use crate::supervisor::Supervisor;
 
@@ -39,6 +40,7 @@ struct Daemon {
     roles: Roles,
     /// What was decided, on disk.
     audit: audit::Log,
+    attestor: Attestor,
     /// How many peers are connected.
     present: watch::Sender<u32>,
     started: Instant,

@@ -1,29 +1,37 @@
 //! What a runner is asked beside its sessions' commands.
 
+use oqto_protocol::attest::{Attest, Attestation, CHANNEL_LABEL};
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::query::{Answer, Policies, Query, SessionList, Status};
 
 use super::Daemon;
 use super::authorise::{authorise, may_see};
 use super::connection::malformed;
+use crate::attestation::AttestError;
+use crate::cause::chain;
 use crate::identity::Peer;
-use crate::transport::Received;
+use crate::transport::{Connection, Received};
 
 /// Answers one query.
-pub(super) async fn answer(frame: &Received, peer: &Peer, daemon: &Daemon) -> Answer {
+pub(super) async fn answer(
+    frame: &Received,
+    peer: &Peer,
+    connection: &Connection,
+    daemon: &Daemon,
+) -> Answer {
     let asked = match frame.body::<Query>() {
         Ok(query) => authorise(daemon, peer, query, frame).await,
         Err(error) => Err(malformed("query", &error)),
     };
     match asked {
-        Ok(query) => serve(query.into_asked(), peer, daemon)
+        Ok(query) => serve(query.into_asked(), peer, connection, daemon)
             .await
             .unwrap_or_else(Answer::Fault),
         Err(fault) => Answer::Fault(fault),
     }
 }
 
-async fn serve(query: Query, peer: &Peer, daemon: &Daemon) -> Result<Answer, Fault> {
+async fn serve(query: Query, peer: &Peer, connection: &Connection, daemon: &Daemon) -> Result<Answer, Fault> {
     match query {
         Query::RunnerStatus(_) => Ok(Answer::Status(status(peer, daemon))),
         Query::RunnerSessions(_) => Ok(Answer::SessionList(SessionList {
@@ -36,9 +44,9 @@ async fn serve(query: Query, peer: &Peer, daemon: &Daemon) -> Result<Answer, Fau
             .policies()
             .map(|policies| Answer::Policies(Policies { policies })),
         Query::PolicyShow(show) => daemon.supervisor.policy(&show.name).map(Answer::Policy),
+        Query::RunnerAttest(ask) => attest(ask, connection, daemon).await.map(Answer::Attested),
         // What no room serves yet. Named one by one, so that a new query does not compile until it is decided.
-        Query::RunnerAttest(_)
-        | Query::FilesList(_)
+        Query::FilesList(_)
         | Query::FilesStat(_)
         | Query::FilesRead(_)
         | Query::FilesWrite(_)
@@ -78,4 +86,19 @@ fn status(peer: &Peer, daemon: &Daemon) -> Status {
         harnesses: daemon.supervisor.harnesses(),
         notes,
     }
+}
+
+/// What this runner is, for who asks on this connection and nobody else.
+async fn attest(ask: Attest, connection: &Connection, daemon: &Daemon) -> Result<Attestation, Fault> {
+    let channel = connection.export(CHANNEL_LABEL);
+    let channel = channel.map_err(|error| Fault::new(FaultCode::Internal, chain(&error)))?;
+    let policies = daemon.supervisor.policies()?;
+    let attested = daemon.attestor.attest(ask.nonce, channel, policies).await;
+    attested.map_err(|error| {
+        let code = match error {
+            AttestError::Nonce { .. } => FaultCode::Invalid,
+            AttestError::Binary(_) | AttestError::Kernel(_) | AttestError::Sign(_) => FaultCode::Internal,
+        };
+        Fault::new(code, chain(&error))
+    })
 }

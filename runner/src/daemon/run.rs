@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::config::{Config, HarnessConfig};
 use super::ready::{self, Stage};
 use super::{Daemon, Roles, connection};
+use crate::attestation::{Attestor, CheckSettings};
 use crate::audit;
 use crate::identity::{self, Identity};
 use crate::supervisor::{self, HarnessSettings, Settings, Supervisor};
@@ -212,7 +213,14 @@ async fn serve(
     let listener = Listener::bind(listen, tls, &secret)?;
     let state_dir = settings.state_dir.clone();
     let runner_id = settings.runner_id.clone();
-    let audit = open_audit(&state_dir, &runner_id, identity.key)?;
+    let key = Arc::new(identity.key);
+    let audit = open_audit(&state_dir, &runner_id, key.clone())?;
+    let checks = CheckSettings {
+        exe: settings.exe.clone(),
+        policy_dir: settings.policy_dir.clone(),
+        policy_at_most: settings.policy_at_most.clone(),
+    };
+    let attestor = Attestor::new(runner_id.clone(), key, checks);
     let supervisor = Supervisor::open(settings).await?;
     let daemon = Arc::new(Daemon {
         runner_id,
@@ -220,6 +228,7 @@ async fn serve(
         supervisor: supervisor.clone(),
         roles,
         audit,
+        attestor,
         present: watch::Sender::new(0),
         started: Instant::now(),
     });
@@ -280,7 +289,7 @@ async fn serve(
 fn open_audit(
     state_dir: &Path,
     runner_id: &RunnerId,
-    key: identity::Key,
+    key: Arc<identity::Key>,
 ) -> Result<audit::Log, audit::OpenError> {
     let public = audit::PublicKey(key.public().to_vec());
     let sign = Arc::new(move |message: &[u8]| {

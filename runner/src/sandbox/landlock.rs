@@ -87,6 +87,11 @@ pub(super) fn needed(plan: &Plan, outer: &Outer) -> Needed {
 /// Allows this thread what the rules say and nothing else, for good. Answers how much of it the kernel knows, which is
 /// at least what is needed.
 pub(super) fn restrict(landlock: &Landlock) -> Result<String, LandlockError> {
+    let abi = enforce(landlock)?;
+    Ok(describe(abi, &landlock.ports))
+}
+
+fn enforce(landlock: &Landlock) -> Result<ABI, LandlockError> {
     // Rights newer than the kernel are left out here, and everything that it knows is refused if it cannot be had; how
     // old a kernel may be is checked below.
     let mut ruleset = Ruleset::default()
@@ -114,7 +119,7 @@ pub(super) fn restrict(landlock: &Landlock) -> Result<String, LandlockError> {
         return Err(LandlockError::Missing);
     };
     sufficient(effective_abi, &landlock.needed)?;
-    Ok(describe(effective_abi, &landlock.ports))
+    Ok(effective_abi)
 }
 
 fn sufficient(has: ABI, needed: &Needed) -> Result<(), LandlockError> {
@@ -142,12 +147,21 @@ fn beneath(created: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, Landl
 
 /// What the host has, tried on a thread that ends right after.
 pub(super) fn probe() -> Result<String, LandlockError> {
+    try_enforce().map(|abi| describe(abi, &Ports::default()))
+}
+
+/// The version of the interface that the host has, as far as it is used here; none where that is too old or missing.
+pub(super) fn version() -> Option<i32> {
+    try_enforce().ok().map(|abi| abi as i32)
+}
+
+fn try_enforce() -> Result<ABI, LandlockError> {
     let nothing = || Landlock {
         rules: Vec::new(),
         ports: Ports::default(),
         needed: least(),
     };
-    let tried = std::thread::spawn(move || restrict(&nothing()));
+    let tried = std::thread::spawn(move || enforce(&nothing()));
     tried.join().unwrap_or(Err(LandlockError::Missing))
 }
 

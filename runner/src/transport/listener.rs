@@ -71,6 +71,11 @@ pub enum AcceptError {
     },
 }
 
+/// A TLS session that exports nothing of its own. One whose handshake is done always does.
+#[derive(Debug, thiserror::Error)]
+#[error("this TLS session exports nothing")]
+pub struct ExportError;
+
 /// Where this runner listens.
 pub struct Listener {
     endpoint: Endpoint,
@@ -180,6 +185,18 @@ impl Connection {
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .map(|chain| *chain)
             .unwrap_or_default()
+    }
+
+    /// What this TLS session and no other exports under `label`: both sides have the same.
+    ///
+    /// # Errors
+    /// When the TLS session has nothing to export.
+    pub fn export<const N: usize>(&self, label: &[u8]) -> Result<[u8; N], ExportError> {
+        let mut exported = [0; N];
+        match self.link.export_keying_material(&mut exported, label, b"") {
+            Ok(()) => Ok(exported),
+            Err(_) => Err(ExportError),
+        }
     }
 
     /// The next stream that the peer opens, with room for short frames only until it is told otherwise; `None`

@@ -7,5 +7,5 @@
 mod listener;
 mod stream;
 
-pub use listener::{AcceptError, BindError, Connection, Incoming, Listener, STREAMS_MAX};
+pub use listener::{AcceptError, BindError, Connection, ExportError, Incoming, Listener, STREAMS_MAX};
 pub use stream::{Inbox, Outbox, ReadError, Received, Stream, WriteError};

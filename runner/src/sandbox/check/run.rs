@@ -17,6 +17,7 @@ use crate::launch::{Arg, Entrance, Launch, SpawnError, Spawned, spawn};
 use crate::policy::{Plan, PolicyName, Request, resolve};
 use crate::sandbox::group::Group;
 use crate::sandbox::host::{Host, reachable_exe};
+use crate::sandbox::landlock;
 use crate::sandbox::policies::catalog;
 use crate::sandbox::principal::Principal;
 use crate::sandbox::probe::{Outer, bubblewrap};
@@ -62,8 +63,12 @@ pub struct Check {
     pub plan: Digest,
     /// This program's version.
     pub version: &'static str,
+    /// The digest of this program, which also holds every session's harness.
+    pub binary: Digest,
     /// The kernel's release.
     pub kernel: String,
+    /// The version of landlock's interface, if the kernel has one that holds anything.
+    pub landlock_abi: Option<i32>,
     /// What the sandbox reported of its layers.
     pub layers: Vec<Enforced>,
     /// Every attempt, in the order in which they were made.
@@ -114,6 +119,12 @@ pub enum CheckError {
     /// The kernel does not say which one it is.
     #[error("cannot tell the kernel's release")]
     Kernel {
+        /// Why not.
+        source: io::Error,
+    },
+    /// This program cannot be read.
+    #[error("cannot read this program")]
+    Binary {
         /// Why not.
         source: io::Error,
     },
@@ -229,7 +240,9 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
         policy: job.policy.clone(),
         plan: plan.digest(),
         version: env!("CARGO_PKG_VERSION"),
+        binary: sys::own_digest().map_err(|source| CheckError::Binary { source })?,
         kernel: sys::kernel_release().map_err(|source| CheckError::Kernel { source })?,
+        landlock_abi: landlock::version(),
         layers,
         attempts,
     })
