@@ -55,6 +55,7 @@ impl Bench {
         command
             .args(args)
             .env_clear()
+            .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
             .env("XDG_DATA_HOME", self.dir.path().join("data"))
             .env("XDG_STATE_HOME", self.dir.path().join("state"))
             .env("OQTO_RUNNER", "/bin/false")
@@ -270,6 +271,7 @@ async fn a_workspace_that_is_not_there_is_said_before_anything_starts() {
     let output = Command::new(env!("CARGO_BIN_EXE_oqtoctl"))
         .args(["exec", "--cwd", "nowhere", "--", "ls"])
         .env_clear()
+        .env("XDG_CONFIG_HOME", dir.path())
         .env("XDG_DATA_HOME", dir.path())
         .env("XDG_STATE_HOME", dir.path())
         .env("OQTO_RUNNER", "/bin/false")
