@@ -38,6 +38,29 @@ pub(crate) const MTU_MAX: u16 = 6500;
 /// How many bytes of ours may be on their way unacknowledged. A peer that stops reading pins as much memory.
 pub(crate) const SEND_WINDOW: u64 = 1024 * 1024;
 
+/// How many streams a runner may have open to ask for a new certificate: one, and one more after a link that hung.
+pub(crate) const RENEWALS_MAX: u32 = 2;
+
+/// How long a stream that a runner has opened may take to come to its question, and one of ours that tells it whom to
+/// trust to be answered.
+pub(crate) const WORD_WAIT: Duration = Duration::from_secs(5);
+
+/// How many bytes somebody who dials in may have sent unread before it is known who that is: a request for a
+/// certificate is a few hundred.
+pub(crate) const STRANGER_WINDOW: u32 = 64 * 1024;
+
+/// How many who dial in may be strangers at once, each for ten seconds at most.
+pub(crate) const STRANGERS_MAX: usize = 256;
+
+/// How many connections one listener has at most, those of runners included.
+pub(crate) const ARRIVALS_MAX: usize = 4096;
+
+/// How many runners that have dialled in wait to be taken up by the embedder.
+pub(crate) const UNACCEPTED_MAX: usize = 64;
+
+/// How many records of the authority wait for a slow reader before the oldest are dropped; they stand on the disk.
+pub(crate) const RECORDS_HEARD_MAX: usize = 256;
+
 /// The first buffer of a reader of one answer, bytes; nearly every answer fits.
 pub(crate) const ANSWER_BUFFER_LEN: usize = 4 * 1024;
 
@@ -55,10 +78,16 @@ pub(crate) const TRANSIENTS_MAX: usize = 64;
 /// sent to the next for ever.
 pub(crate) const SENDS_MAX: u8 = 8;
 
-/// The life of the certificate of a private runner on this machine. It is not renewed yet: the runner is started
-/// anew and asks again, so this bounds how long one may run.
+/// The life of the certificate of a private runner on this machine: it is started where no control is that would stay
+/// to renew it.
 #[cfg(feature = "local")]
-pub(crate) const LOCAL_RUNNER_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const LOCAL_RUNNER_LIFE: Duration = LEAF_LIFE_MAX;
+
+/// The life of a runner's certificate unless the embedder wants another.
+pub(crate) const RUNNER_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest life of any certificate but a root's: so long a serial number that was revoked is remembered.
+pub(crate) const LEAF_LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The life of this control's own certificate. One is made for every dial, so it only has to outlive a handshake
 /// and the longest connection that a runner should trust.
@@ -70,7 +99,32 @@ pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(3653 * 24 * 3600);
 /// How far back a certificate begins: two clocks may differ by this much.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// The longest file of the authority that is read, bytes: a P-256 key and a root are a few hundred.
+/// The longest file of decisions that is read, bytes: ten thousand revocations of each kind, each with a reason, and the
+/// statement that names them all.
+pub(crate) const LEDGER_LEN_MAX: u64 = 32 * 1024 * 1024;
+
+/// The longest reason of a revocation, bytes.
+pub(crate) const REASON_LEN_MAX: usize = 256;
+
+/// How often a process looks whether another one has decided something: revocations cut links within a second.
+pub(crate) const AUTHORITY_LOOK: Duration = Duration::from_millis(200);
+
+/// How long a token may live: a token is made when it is needed, and one that lies around is found by somebody else.
+pub(crate) const TOKEN_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long a token lives at least.
+pub(crate) const TOKEN_LIFE_MIN: Duration = Duration::from_secs(1);
+
+/// How many tokens may be open at once: a fleet that is enrolled by a script.
+pub(crate) const TOKENS_MAX: usize = 1000;
+
+/// The longest file of the audit log, bytes.
+pub(crate) const AUDIT_LEN_MAX: u64 = 16 * 1024 * 1024;
+
+/// How many files the audit log has at most: 128 MiB, some half a million lines.
+pub(crate) const AUDIT_FILES_MAX: u32 = 8;
+
+/// The longest key of the authority that is read, bytes: one on P-256 is a few hundred.
 pub(crate) const AUTHORITY_FILE_LEN_MAX: u64 = 16 * 1024;
 
 /// How long each step of a runner's start may take.

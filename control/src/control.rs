@@ -3,15 +3,21 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oqto_protocol::id::{ControlId, RunnerId};
+use tokio::sync::broadcast;
 
-use crate::authority::{Authority, AuthorityError};
+use crate::authority::{Authority, AuthorityError, Record};
 #[cfg(feature = "local")]
 use crate::bootstrap::Place;
-use crate::connection::{ConnectError, Dialer, Fixed, Line, RunnerAddr, Way as _};
+use crate::bounds::{LEAF_LIFE_MAX, RUNNER_LIFE};
+use crate::connection::{
+    ConnectError, Dialer, Fixed, Line, ListenError, Listening, Registrar, RunnerAddr, Way as _,
+};
 use crate::fleet::{RecordError, Records};
 use crate::history::HistoryStore;
+use crate::listener::{ListenOptions, Listener};
 use crate::posture::Posture;
 use crate::runner::Runner;
 
@@ -43,6 +49,7 @@ pub struct Options {
     authority_dir: PathBuf,
     records_dir: PathBuf,
     control_id: Option<ControlId>,
+    runner_life: Duration,
     history: Option<Arc<dyn HistoryStore>>,
     posture: Option<Posture>,
     #[cfg(feature = "local")]
@@ -82,6 +89,7 @@ impl Options {
             authority_dir: dir.join("authority"),
             records_dir: dir.join("runners"),
             control_id: None,
+            runner_life: RUNNER_LIFE,
             history: None,
             posture: None,
             #[cfg(feature = "local")]
@@ -94,6 +102,13 @@ impl Options {
     /// Who this control is; without it `main`. Controls that share an authority should differ.
     pub fn control_id(mut self, id: ControlId) -> Self {
         self.control_id = Some(id);
+        self
+    }
+
+    /// How long the certificates live that runners get for a token or for the one they have: 24 hours without it, 30 days
+    /// at most. A runner renews at two thirds of it, while a control is connected.
+    pub fn runner_life(mut self, life: Duration) -> Self {
+        self.runner_life = life.min(LEAF_LIFE_MAX);
         self
     }
 
@@ -154,6 +169,7 @@ impl Control {
             authority_dir,
             records_dir,
             control_id,
+            runner_life,
             history,
             posture,
             #[cfg(feature = "local")]
@@ -166,7 +182,8 @@ impl Control {
             Some(id) => id,
             None => CONTROL_ID.parse()?,
         };
-        let dialer = Arc::new(Dialer::new(authority, control_id, posture));
+        let registrar = Registrar::new(authority, control_id, runner_life);
+        let dialer = Arc::new(Dialer::new(registrar, posture));
         let records = Arc::new(Records::new(records_dir));
         let inner = Inner {
             #[cfg(feature = "local")]
@@ -196,6 +213,29 @@ impl Control {
     #[must_use]
     pub fn posture(&self) -> Option<&Posture> {
         self.inner.dialer.posture()
+    }
+
+    /// Who this control is.
+    #[must_use]
+    pub fn id(&self) -> &ControlId {
+        self.inner.dialer.registrar().control_id()
+    }
+
+    /// What the authority grants and refuses in this process from now on, as it is written to its audit log. Who reads
+    /// slowly loses the oldest.
+    #[must_use]
+    pub fn records(&self) -> broadcast::Receiver<Record> {
+        self.inner.dialer.registrar().records()
+    }
+
+    /// Takes in runners that dial by themselves, and those that want their first certificate and have a token.
+    ///
+    /// # Errors
+    /// When the address is taken, or this control cannot certify itself.
+    pub fn listen(&self, options: ListenOptions) -> Result<Listener, ListenError> {
+        let inner = &self.inner;
+        let listening = Listening::open(Arc::clone(&inner.dialer), options.address)?;
+        Ok(Listener::new(listening, inner.history.clone()))
     }
 
     /// Connects to a runner whose certificate is of this control's authority. This dials once; when the link is lost

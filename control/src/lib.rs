@@ -31,8 +31,8 @@
 //! Nothing here panics and nothing is global to the process. It needs a tokio runtime with time and I/O. Futures may
 //! be dropped at any point: a command that was sent may still have its effect, a subscription just ends.
 //!
-//! Floors, each naming only those before it: `bounds`, `authority`, `history`, `link` and `posture` (pure) → `connection` → `events`,
-//! `fleet` → `bootstrap` → `runner`, `session` → `control` → `cli`.
+//! Floors, each naming only those before it: `bounds`, `authority`, `history`, `link` and `posture` (pure) → `connection` →
+//! `events`, `fleet` → `bootstrap` → `runner`, `session` → `listener` → `control` → `cli`.
 #![forbid(unsafe_code)]
 
 mod authority;
@@ -51,6 +51,7 @@ pub mod link;
 #[cfg(not(feature = "simulation"))]
 #[expect(unreachable_pub, reason = "public for simulations alone")]
 mod link;
+mod listener;
 pub mod posture;
 mod runner;
 mod session;
@@ -61,14 +62,20 @@ pub use oqto_protocol::event::{Envelope, Event};
 pub use oqto_protocol::secret::Secret;
 pub use oqto_protocol::session::SessionConfig;
 
-pub use authority::{Authority, AuthorityError, SignError};
+pub use authority::{
+    Authority, AuthorityError, BadSerial, IssueError, IssuedRecord, Outcome, Record, Revocable, Revocations,
+    RevokeError, Revoked, RootInfo, RotateError, Serial, SignError, Standing, TokenError, TokenInfo,
+};
 #[cfg(feature = "local")]
 pub use bootstrap::{LocalError, StartError};
-pub use connection::{AttestError, ConnectError, ExchangeError, LinkState, Refusal, RunnerAddr, TlsError};
+pub use connection::{
+    AttestError, ConnectError, ExchangeError, LinkState, ListenError, Refusal, RunnerAddr, TlsError,
+};
 pub use control::{Control, NoHome, OpenError, Options};
 pub use events::{Events, EventsError, Mark, SubscribeError, Update};
 pub use fleet::RecordError;
 pub use link::OrderError;
+pub use listener::{ListenOptions, Listener};
 pub use posture::Posture;
 pub use runner::{CommandError, QueryError, Runner};
 pub use session::Session;

@@ -42,7 +42,7 @@ impl Stranger {
     pub(crate) fn of(control: &Control, at: RunnerAddr) -> Self {
         Self {
             at,
-            root: control.authority().root().clone(),
+            root: control.authority().root(),
             papers: None,
             alpn: b"oqto/1".to_vec(),
             window: None,
@@ -97,9 +97,11 @@ impl Stranger {
 
 /// The papers of a control that the authority in `dir` would give.
 pub(crate) fn control_papers(dir: &Path, authority: &str) -> Papers {
-    let der = PrivatePkcs8KeyDer::from(std::fs::read(dir.join("key.der")).unwrap());
-    let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    signed(&key, authority, &format!("oqto://{authority}/control/main"))
+    signed(
+        &key_of(dir),
+        authority,
+        &format!("oqto://{authority}/control/main"),
+    )
 }
 
 /// Papers with the same words, signed by somebody who only calls himself the authority.
@@ -110,9 +112,18 @@ pub(crate) fn forged_papers(authority: &str) -> Papers {
 
 /// Papers that the authority signed, with another name in them.
 pub(crate) fn papers_of(dir: &Path, authority: &str, uri: &str) -> Papers {
-    let der = PrivatePkcs8KeyDer::from(std::fs::read(dir.join("key.der")).unwrap());
-    let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    signed(&key, authority, uri)
+    signed(&key_of(dir), authority, uri)
+}
+
+/// The key of an authority that was never rotated.
+fn key_of(dir: &Path) -> KeyPair {
+    let key = std::fs::read_dir(dir.join("keys"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let der = PrivatePkcs8KeyDer::from(std::fs::read(key.path()).unwrap());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
 fn signed(issuer: &KeyPair, authority: &str, uri: &str) -> Papers {

@@ -7,14 +7,17 @@ use oqto_protocol::enrol::{Grant, KeyAlgorithm, SigningRequest};
 use oqto_protocol::id::{AuthorityId, ControlId, RunnerId};
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    SignatureAlgorithm,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroize as _;
 
-use super::names::{control_uri, runner_uri, server_name};
-use super::store::Authority;
-use crate::bounds::{CLOCK_SKEW, CONTROL_LIFE, ROOT_LIFE};
+use super::ledger::{Serial, ms};
+use super::names::{control_server_name, control_uri, runner_uri, server_name};
+use super::store::{Authority, now_ms};
+use crate::bounds::{CLOCK_SKEW, CONTROL_LIFE, LEAF_LIFE_MAX, ROOT_LIFE};
 
 /// Bytes of an uncompressed point on P-256: a tag and two coordinates.
 const POINT_LEN: usize = 65;
@@ -42,6 +45,15 @@ pub enum SignError {
         /// What it would get.
         given: RunnerId,
     },
+    /// Who asks is trusted no more.
+    #[error("{who} was revoked")]
+    Revoked {
+        /// Who.
+        who: String,
+    },
+    /// No root signs.
+    #[error("the authority has no root that signs")]
+    NoSigner,
     /// The system gave no random bytes.
     #[error("the system gives no random bytes")]
     Random,
@@ -50,26 +62,42 @@ pub enum SignError {
     Make(#[from] rcgen::Error),
 }
 
-/// A certificate and its key, for one TLS configuration.
+/// A certificate with its root behind it, and its key, for one TLS configuration.
 pub(crate) struct Credentials {
-    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
+/// A certificate that was made.
+pub(super) struct Issued {
+    pub(super) grant: Grant,
+    pub(super) serial: Serial,
+    /// The root that signed.
+    pub(super) root: String,
+}
+
 impl Authority {
-    /// Signs a runner's key for `life` from now. That its owner has the private half shows in the first handshake.
+    /// Signs a runner's key for `life` from now, 30 days at most. That its owner has the private half shows in the first
+    /// handshake.
     ///
     /// # Errors
-    /// When the key is not a P-256 point, or the request asks for another name.
+    /// When the key is not a P-256 point, the request asks for another name, or the runner was revoked.
     pub fn sign(
         &self,
         request: &SigningRequest,
         runner_id: &RunnerId,
         life: Duration,
     ) -> Result<Grant, SignError> {
-        if request.algorithm != KeyAlgorithm::EcdsaP256Sha256 {
-            return Err(SignError::Algorithm);
-        }
+        self.issue(request, runner_id, life).map(|issued| issued.grant)
+    }
+
+    pub(super) fn issue(
+        &self,
+        request: &SigningRequest,
+        runner_id: &RunnerId,
+        life: Duration,
+    ) -> Result<Issued, SignError> {
+        let point = point_of(request)?;
         if let Some(asked) = &request.runner_id
             && asked != runner_id
         {
@@ -78,61 +106,90 @@ impl Authority {
                 given: runner_id.clone(),
             });
         }
-        let point = Point::parse(&request.public_key.0)?;
-        let life = life.min(ROOT_LIFE);
-        let now = SystemTime::now();
-        let mut params = leaf(&format!("oqto runner {runner_id}"), now, life)?;
+        let state = self.now();
+        if state.is_runner_revoked(runner_id) {
+            let who = format!("runner {runner_id}");
+            return Err(SignError::Revoked { who });
+        }
+        let root = state.signer().ok_or(SignError::NoSigner)?;
+        let life = life.min(LEAF_LIFE_MAX);
+        let (mut params, serial) = leaf(&format!("oqto runner {runner_id}"), SystemTime::now(), life)?;
         params.subject_alt_names = vec![
             SanType::DnsName(Ia5String::try_from(server_name(runner_id))?),
-            SanType::URI(Ia5String::try_from(runner_uri(&self.id, runner_id))?),
+            SanType::URI(Ia5String::try_from(runner_uri(self.id(), runner_id))?),
         ];
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let certificate = params.signed_by(&point, &self.issuer)?;
-        Ok(Grant {
-            authority_id: self.id.clone(),
+        let issuer = Issuer::from_params(&root.params, root.key.pair());
+        let certificate = params.signed_by(&point, &issuer)?;
+        let grant = Grant {
+            authority_id: self.id().clone(),
             runner_id: runner_id.clone(),
             certificate: Blob(certificate.der().to_vec()),
-            trust: vec![Blob(self.root.to_vec())],
-            not_after: unix_ms(now).saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)),
+            trust: state.trust_roots(),
+            not_after: now_ms().saturating_add(ms(life)),
+        };
+        Ok(Issued {
+            grant,
+            serial,
+            root: root.key.id(),
         })
     }
 
-    /// A fresh key and certificate for a control.
+    /// A fresh key and certificate for a control, which serves and dials.
     pub(crate) fn control_credentials(&self, control: &ControlId) -> Result<Credentials, SignError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = leaf(
+        let state = self.now();
+        if state.is_control_revoked(control) {
+            let who = format!("control {control}");
+            return Err(SignError::Revoked { who });
+        }
+        let root = state.signer().ok_or(SignError::NoSigner)?;
+        let mut key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let (mut params, _) = leaf(
             &format!("oqto control {control}"),
             SystemTime::now(),
             CONTROL_LIFE,
         )?;
-        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(control_uri(&self.id, control))?)];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(Credentials { certificate, key })
+        params.subject_alt_names = vec![
+            SanType::DnsName(Ia5String::try_from(control_server_name(control))?),
+            SanType::URI(Ia5String::try_from(control_uri(self.id(), control))?),
+        ];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let issuer = Issuer::from_params(&root.params, root.key.pair());
+        let certificate = params.signed_by(&key, &issuer)?.der().clone();
+        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        key.zeroize();
+        Ok(Credentials {
+            chain: vec![certificate, root.certificate.clone()],
+            key: der,
+        })
     }
 }
 
-/// The root's parameters, the same for the same key but for its dates; leaves never have its name.
-pub(super) fn root_params(
-    key: &KeyPair,
-    now: SystemTime,
-) -> Result<(AuthorityId, CertificateParams), rcgen::Error> {
+/// The key that a request wants signed.
+pub(super) fn point_of(request: &SigningRequest) -> Result<Point<'_>, SignError> {
+    if request.algorithm != KeyAlgorithm::EcdsaP256Sha256 {
+        return Err(SignError::Algorithm);
+    }
+    Point::parse(&request.public_key.0)
+}
+
+/// The parameters of a root, the same for all roots of an authority but for key and dates; leaves never have its name.
+pub(super) fn root_params(authority: &AuthorityId, now: SystemTime) -> CertificateParams {
     let mut params = CertificateParams::default();
-    let digest = params.key_identifier(key);
-    let text: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let id: AuthorityId = text.parse().map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
-    params.distinguished_name = common_name(&format!("oqto authority {id}"));
+    params.distinguished_name = common_name(&format!("oqto authority {authority}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     live_from(&mut params, now, ROOT_LIFE);
-    Ok((id, params))
+    params
 }
 
-fn leaf(name: &str, now: SystemTime, life: Duration) -> Result<CertificateParams, SignError> {
+fn leaf(name: &str, now: SystemTime, life: Duration) -> Result<(CertificateParams, Serial), SignError> {
     let mut serial = [0; SERIAL_LEN];
     getrandom::fill(&mut serial).map_err(|_| SignError::Random)?;
     // A serial number is positive and without leading zeros.
@@ -144,7 +201,7 @@ fn leaf(name: &str, now: SystemTime, life: Duration) -> Result<CertificateParams
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     live_from(&mut params, now, life);
-    Ok(params)
+    Ok((params, Serial::new(&serial)))
 }
 
 /// Sets the dates. rcgen's time is reached from its own epoch, so that the package it comes from need not be named.
@@ -161,13 +218,8 @@ fn common_name(name: &str) -> DistinguishedName {
     names
 }
 
-fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A public key of P-256, as a certificate holds it.
-struct Point<'a>(&'a [u8]);
+pub(super) struct Point<'a>(&'a [u8]);
 
 impl<'a> Point<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, SignError> {

@@ -11,7 +11,7 @@ use oqto_protocol::id::RunnerId;
 use super::find::{Neighbour, found};
 use super::program::runner_program;
 use super::start::{StartError, start};
-use crate::bounds::{BOOTSTRAP_WAIT, LOCAL_CONNECT_WAIT, PROCESS_LOOK};
+use crate::bounds::{BOOTSTRAP_WAIT, LOCAL_CONNECT_WAIT, LOCAL_RUNNER_LIFE, PROCESS_LOOK};
 use crate::connection::{ConnectError, Connection, Dialer, Dialling, RunnerAddr, Way};
 use crate::fleet::{RecordError, Records};
 
@@ -130,7 +130,7 @@ impl Place {
             }
         };
         let connection = tokio::select! {
-            dialled = self.dialer.dial(&neighbour.at) => dialled?,
+            dialled = self.dialer.dial(&neighbour.at, LOCAL_RUNNER_LIFE) => dialled?,
             () = death => return Err(LocalError::Died),
         };
         connection.watch(PROCESS_LOOK, move || !neighbour.lives());

@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::authority::{Authority, SignError};
+use crate::authority::{Authority, IssueError};
 use crate::bounds::{
     BOOTSTRAP_LINE_LEN_MAX, BOOTSTRAP_NOISE_LINES_MAX, BOOTSTRAP_TAIL_LEN_MAX, BOOTSTRAP_WAIT, LOCAL_IDLE_S,
     LOCAL_RUNNER_LIFE,
@@ -66,7 +66,7 @@ pub enum StartError {
     },
     /// Its key cannot be signed.
     #[error("cannot sign its key")]
-    Sign(#[from] SignError),
+    Sign(#[from] IssueError),
     /// Its certificate has no form to be written in.
     #[error("cannot write its certificate")]
     Encode(#[source] serde_json::Error),
@@ -156,7 +156,7 @@ impl Asking {
 
     /// Gives it its certificate and waits until it listens. From then on it lives on its own.
     pub(super) async fn grant(mut self, authority: &Authority) -> Result<RunnerAddr, StartError> {
-        let grant = authority.sign(&self.request, &self.runner_id, LOCAL_RUNNER_LIFE)?;
+        let grant = authority.grant(&self.request, &self.runner_id, LOCAL_RUNNER_LIFE)?;
         let mut line = serde_json::to_vec(&grant).map_err(StartError::Encode)?;
         line.push(b'\n');
         // When it has died, what it said is the better reason, and listening for an answer finds it.

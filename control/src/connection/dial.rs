@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,19 +10,23 @@ use oqto_protocol::bounds::HELLO_LEN_MAX;
 use oqto_protocol::event::{Envelope, Transient};
 use oqto_protocol::frame::Kind;
 use oqto_protocol::hello::{BuildInfo, Hello, Welcome};
-use oqto_protocol::id::{ControlId, RunnerId};
+use oqto_protocol::id::RunnerId;
 use oqto_protocol::version::{MINOR, MINOR_MIN};
-use quinn::{ClientConfig, SendStream, TransportConfig, VarInt};
-use rustls_pki_types::CertificateDer;
+use quinn::{ClientConfig, ConnectionError, SendStream, TransportConfig, VarInt};
+use quinn_proto::TransportErrorCode;
+use rustls::CertificateError;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
+use super::duties::Peer;
 use super::endpoint::{Endpoints, transport_config};
 use super::exchange::{encode, expect};
-use super::tls::{client_config, names_runner};
+use super::registrar::Registrar;
+use super::tls::{Noted, client_config};
 use super::{ExchangeError, FrameReader, TlsError};
-use crate::authority::{Authority, server_name};
-use crate::bounds::{ANSWER_BUFFER_LEN, CONNECT_WAIT, TRANSIENTS_MAX};
+use crate::authority::{Authority, AuthorityError, server_name};
+use crate::bounds::{ANSWER_BUFFER_LEN, CLOCK_SKEW, CONNECT_WAIT, TRANSIENTS_MAX};
 use crate::link::Budget;
 use crate::posture::Posture;
 
@@ -61,6 +66,51 @@ pub enum ConnectError {
         /// Where.
         address: SocketAddr,
     },
+    /// The runner's certificate has ended.
+    #[error(
+        "the certificate of runner {runner} ended {} ago; if the clocks of both hosts are right, enrol it again: \
+         oqtoctl token create --runner-id {runner}, then oqto-runner enrol on its host",
+        Long(*ago)
+    )]
+    Expired {
+        /// Which runner.
+        runner: RunnerId,
+        /// Since when, Unix seconds.
+        not_after: u64,
+        /// How long ago that is by this host's clock.
+        ago: Duration,
+    },
+    /// The runner's certificate has not begun: a clock is wrong.
+    #[error(
+        "the certificate of runner {runner} begins in {}: the clock of this host, or of the control that signed it, is \
+         wrong by at least as much; set them",
+        Long(*ahead)
+    )]
+    Early {
+        /// Which runner.
+        runner: RunnerId,
+        /// In how long it begins by this host's clock.
+        ahead: Duration,
+    },
+    /// The runner takes a certificate that was made now for one of another time.
+    #[error(
+        "runner {runner} refuses a certificate that this control made now, as one of another time: its clock and this \
+         host's differ by more than {}; set them",
+        Long(CLOCK_SKEW)
+    )]
+    ClocksDiffer {
+        /// Which runner.
+        runner: RunnerId,
+    },
+    /// The runner, or its certificate, is trusted no more.
+    #[error("runner {runner} was revoked")]
+    Revoked {
+        /// Which.
+        runner: RunnerId,
+    },
+    /// What the authority has decided cannot be read, so nobody is trusted.
+    #[error("cannot see what the authority decides")]
+    Authority(#[from] AuthorityError),
     /// The handshake failed.
     #[error("the handshake with {address} failed")]
     Handshake {
@@ -118,6 +168,8 @@ impl ConnectError {
             Self::NoRuntime(_)
             | Self::Tls(_)
             | Self::Stranger { .. }
+            | Self::Expired { .. }
+            | Self::Revoked { .. }
             | Self::Version { .. }
             | Self::Closed => true,
             Self::Hello(source) => matches!(source, ExchangeError::Refused(_)),
@@ -127,8 +179,25 @@ impl ConnectError {
             | Self::Dial { .. }
             | Self::Silent { .. }
             | Self::Handshake { .. }
+            | Self::Early { .. }
+            | Self::ClocksDiffer { .. }
+            | Self::Authority(_)
             | Self::Away { .. }
             | Self::Open { .. } => false,
+        }
+    }
+}
+
+/// A time for people: the largest unit that it has two of.
+struct Long(Duration);
+
+impl std::fmt::Display for Long {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_secs() {
+            seconds @ 0..120 => write!(f, "{seconds} s"),
+            seconds @ 120..7200 => write!(f, "{} min", seconds / 60),
+            seconds @ 7200..172_800 => write!(f, "{} h", seconds / 3600),
+            seconds => write!(f, "{} days", seconds / 86_400),
         }
     }
 }
@@ -136,8 +205,7 @@ impl ConnectError {
 /// What it takes to dial.
 #[derive(Debug)]
 pub(crate) struct Dialer {
-    authority: Authority,
-    control_id: ControlId,
+    registrar: Arc<Registrar>,
     posture: Option<Posture>,
     endpoints: Endpoints,
     transport: Arc<TransportConfig>,
@@ -146,12 +214,10 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Dials as `control_id`, with certificates of `authority`. Runners must be as `posture` says before they are given
-    /// work.
-    pub(crate) fn new(authority: Authority, control_id: ControlId, posture: Option<Posture>) -> Self {
+    /// Dials with certificates of an authority. Runners must be as `posture` says before they are given work.
+    pub(crate) fn new(registrar: Registrar, posture: Option<Posture>) -> Self {
         Self {
-            authority,
-            control_id,
+            registrar: Arc::new(registrar),
             posture,
             endpoints: Endpoints::default(),
             transport: Arc::new(transport_config()),
@@ -162,7 +228,16 @@ impl Dialer {
 
     /// Who signs.
     pub(crate) fn authority(&self) -> &Authority {
-        &self.authority
+        &self.registrar.authority
+    }
+
+    /// Who decides on certificates.
+    pub(crate) fn registrar(&self) -> &Arc<Registrar> {
+        &self.registrar
+    }
+
+    pub(super) fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
     }
 
     /// What runners must be.
@@ -192,20 +267,27 @@ impl Dialer {
         self.endpoints.rebind()
     }
 
-    /// Connects: when it returns, the runner has proved its name and answered Hello.
-    pub(crate) async fn dial(&self, at: &RunnerAddr) -> Result<Connection, ConnectError> {
+    /// Connects: when it returns, the runner has proved its name and answered Hello. When it asks for a new certificate
+    /// on this link, it gets one for `life`.
+    pub(crate) async fn dial(&self, at: &RunnerAddr, life: Duration) -> Result<Connection, ConnectError> {
         tokio::runtime::Handle::try_current().map_err(ConnectError::NoRuntime)?;
         if *self.closed.borrow() {
             return Err(ConnectError::Closed);
         }
-        tokio::time::timeout(CONNECT_WAIT, self.dial_unbounded(at))
+        tokio::time::timeout(CONNECT_WAIT, self.dial_unbounded(at, life))
             .await
             .unwrap_or(Err(ConnectError::Silent { address: at.address }))
     }
 
-    async fn dial_unbounded(&self, at: &RunnerAddr) -> Result<Connection, ConnectError> {
+    async fn dial_unbounded(&self, at: &RunnerAddr, life: Duration) -> Result<Connection, ConnectError> {
         let RunnerAddr { id, address } = at;
-        let tls = client_config(&self.authority, &self.control_id)?;
+        let (registrar, noted) = (&self.registrar, Noted::default());
+        let revoked = || ConnectError::Revoked { runner: id.clone() };
+        registrar.refresh().await?;
+        if registrar.authority.now().is_runner_revoked(id) {
+            return Err(revoked());
+        }
+        let tls = client_config(&registrar.authority, &registrar.control_id, &noted)?;
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&self.transport));
         let endpoint = self.endpoints.reaching(*address).map_err(ConnectError::Socket)?;
@@ -216,23 +298,81 @@ impl Dialer {
                 source,
             })?
             .await
-            .map_err(|source| ConnectError::Handshake {
-                address: *address,
-                source,
-            })?;
+            .map_err(|source| refused(at, noted.take().as_ref(), source))?;
         // The handshake checked the name in its DNS form; the URI also says that it is a runner, and whose.
-        let chain = quic
-            .peer_identity()
-            .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        if !chain.is_some_and(|chain| names_runner(&chain, &self.authority, id)) {
+        let named = registrar.authority.named(&chain(&quic));
+        let Some(named) = named.filter(|named| named.runner_id == *id) else {
             quic.close(VarInt::from_u32(0), b"another name");
             return Err(ConnectError::Stranger {
                 address: *address,
                 wanted: id.clone(),
             });
+        };
+        let peer = Peer { named, life };
+        if peer.is_revoked(&registrar.authority.now()) {
+            return Err(revoked());
         }
-        hello(quic, at).await
+        greet(quic, at, peer, registrar).await
     }
+}
+
+/// The certificates that a peer has shown.
+pub(super) fn chain(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    quic.peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .map(|chain| *chain)
+        .unwrap_or_default()
+}
+
+/// Says Hello to who has proved its name, and begins what it is owed.
+pub(super) async fn greet(
+    quic: quinn::Connection,
+    at: &RunnerAddr,
+    peer: Peer,
+    registrar: &Arc<Registrar>,
+) -> Result<Connection, ConnectError> {
+    let connection = match hello(quic, at).await {
+        Err(ConnectError::Hello(ExchangeError::Lost(source))) if is_of_another_time(&source) => {
+            return Err(ConnectError::ClocksDiffer {
+                runner: at.id.clone(),
+            });
+        }
+        other => other?,
+    };
+    connection.begin_duties(peer, registrar).await;
+    Ok(connection)
+}
+
+/// Why a handshake failed, as far as that is known.
+fn refused(at: &RunnerAddr, noted: Option<&CertificateError>, source: ConnectionError) -> ConnectError {
+    let runner = at.id.clone();
+    let between = |early: &UnixTime, late: &UnixTime| {
+        Duration::from_secs(late.as_secs().saturating_sub(early.as_secs()))
+    };
+    match noted {
+        Some(CertificateError::ExpiredContext { time, not_after }) => ConnectError::Expired {
+            runner,
+            not_after: not_after.as_secs(),
+            ago: between(not_after, time),
+        },
+        Some(CertificateError::NotValidYetContext { time, not_before }) => ConnectError::Early {
+            runner,
+            ahead: between(time, not_before),
+        },
+        _ if is_of_another_time(&source) => ConnectError::ClocksDiffer { runner },
+        _ => ConnectError::Handshake {
+            address: at.address,
+            source,
+        },
+    }
+}
+
+/// Whether a peer refused our certificate for its dates: the alert `certificate_expired` of TLS, which also stands for
+/// one that has not begun.
+fn is_of_another_time(source: &ConnectionError) -> bool {
+    const CERTIFICATE_EXPIRED: u8 = 45;
+    matches!(source, ConnectionError::ConnectionClosed(close)
+        if close.error_code == TransportErrorCode::crypto(CERTIFICATE_EXPIRED))
 }
 
 /// A runner that proved its name and answered Hello.
@@ -243,6 +383,8 @@ pub(crate) struct Connection {
     transients: broadcast::Sender<Envelope>,
     /// Since when the runner is known to be as it should, on this connection.
     pub(super) fit: tokio::sync::Mutex<Option<Instant>>,
+    /// Whether it ends, or has ended, since its runner is trusted no more.
+    revoked: Arc<AtomicBool>,
     /// The first stream stays open in both directions as long as the connection.
     _first: SendStream,
 }
@@ -260,6 +402,15 @@ impl Connection {
     /// Whether it is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.quic.close_reason().is_some()
+    }
+
+    /// Whether it has ended since its runner is trusted no more.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn revoked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.revoked)
     }
 
     /// Ends it, for both sides; who waits for something on it learns that it is lost.
@@ -330,6 +481,7 @@ async fn hello(quic: quinn::Connection, at: &RunnerAddr) -> Result<Connection, C
         welcome,
         transients,
         fit: tokio::sync::Mutex::default(),
+        revoked: Arc::default(),
         _first: send,
     })
 }

@@ -5,12 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn::{
-    AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::bounds::{IDLE_MAX, KEEP_ALIVE, MTU_MAX, SEND_WINDOW, SOCKET_BUFFER_LEN};
+use crate::bounds::{
+    IDLE_MAX, KEEP_ALIVE, MTU_MAX, RENEWALS_MAX, SEND_WINDOW, SOCKET_BUFFER_LEN, STRANGER_WINDOW,
+};
 
 /// The largest UDP payload there is, bytes.
 const UDP_PAYLOAD_MAX: u16 = 65527;
@@ -26,6 +28,8 @@ const ACK_DELAY: std::time::Duration = std::time::Duration::from_millis(5);
 pub(super) struct Endpoints {
     v4: Mutex<Option<Endpoint>>,
     v6: Mutex<Option<Endpoint>>,
+    /// Those that are dialled.
+    listening: Mutex<Vec<Endpoint>>,
 }
 
 impl Endpoints {
@@ -41,6 +45,15 @@ impl Endpoints {
         }
         let endpoint = Endpoint::new(endpoint_config(), None, bind(local)?, Arc::new(TokioRuntime))?;
         Ok(slot.insert(endpoint).clone())
+    }
+
+    /// An endpoint at `address` that takes in who comes, closed with the others.
+    pub(super) fn listen(&self, address: SocketAddr, config: ServerConfig) -> io::Result<Endpoint> {
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new(endpoint_config(), Some(config), bind(address)?, runtime)?;
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        listening.push(endpoint.clone());
+        Ok(endpoint)
     }
 
     /// Moves every connection to a socket of its own port; the peers follow.
@@ -60,12 +73,18 @@ impl Endpoints {
 
     /// Closes every connection and waits until the peers were told.
     pub(super) async fn close(&self) {
+        let mut endpoints = {
+            let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *listening)
+        };
         for slot in [&self.v4, &self.v6] {
-            let endpoint = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(endpoint) = endpoint {
-                endpoint.close(VarInt::from_u32(0), b"done");
-                endpoint.wait_idle().await;
-            }
+            endpoints.extend(slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        for endpoint in &endpoints {
+            endpoint.close(VarInt::from_u32(0), b"done");
+        }
+        for endpoint in &endpoints {
+            endpoint.wait_idle().await;
         }
     }
 }
@@ -111,9 +130,16 @@ pub(super) fn transport_config() -> TransportConfig {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok())
         .send_window(SEND_WINDOW)
-        // Control opens every stream: a runner has none to open.
-        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        // Control opens every stream but those on which a runner asks for a new certificate.
+        .max_concurrent_bidi_streams(VarInt::from_u32(RENEWALS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None);
+    config
+}
+
+/// The same for who dials in: until it is known who that is, little of it is kept.
+pub(super) fn stranger_config() -> TransportConfig {
+    let mut config = transport_config();
+    config.receive_window(VarInt::from_u32(STRANGER_WINDOW));
     config
 }

@@ -21,6 +21,9 @@ pub enum ExchangeError {
     /// The connection is gone.
     #[error("the connection to the runner was lost")]
     Lost(#[source] ConnectionError),
+    /// The runner was revoked while it was asked.
+    #[error("the link was cut, since the runner was revoked")]
+    Revoked,
     /// The runner does not take the question's bytes.
     #[error("the runner stopped reading")]
     Stopped(#[source] WriteError),
@@ -88,9 +91,11 @@ impl Connection {
                 other => other,
             }
         };
-        tokio::time::timeout(ANSWER_WAIT, exchange)
-            .await
-            .unwrap_or(Err(ExchangeError::Slow))
+        let answer = tokio::time::timeout(ANSWER_WAIT, exchange).await;
+        match answer.unwrap_or(Err(ExchangeError::Slow)) {
+            Err(error) if error.is_lost() && self.is_revoked() => Err(ExchangeError::Revoked),
+            other => other,
+        }
     }
 
     /// Opens a subscription: from here on the reader gives its events and the sender takes acknowledgements.

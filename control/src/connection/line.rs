@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use oqto_protocol::id::RunnerId;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
+use super::registrar::Registrar;
 use super::{ConnectError, Connection, Dialer, RunnerAddr};
 use crate::bounds::STEADY;
 use crate::link::{Admission, Backoff, Breaker};
@@ -42,6 +44,8 @@ pub enum LinkState {
         /// Why the attempt before it failed.
         failed: Option<Arc<ConnectError>>,
     },
+    /// It was cut, for good, since its runner is trusted no more.
+    Revoked,
     /// This program has closed it.
     Closed,
 }
@@ -60,7 +64,7 @@ impl LinkState {
             Self::Connecting { failed, .. } | Self::Open { failed, .. } | Self::HalfOpen { failed } => {
                 failed.as_ref()
             }
-            Self::Connected | Self::Lost | Self::Closed => None,
+            Self::Connected | Self::Lost | Self::Revoked | Self::Closed => None,
         }
     }
 }
@@ -86,8 +90,29 @@ impl Way for Fixed {
     fn dial(&self) -> Dialling {
         let (dialer, at) = (Arc::clone(&self.dialer), self.at.clone());
         Box::pin(async move {
-            let connection = dialer.dial(&at).await?;
+            let connection = dialer.dial(&at, dialer.registrar().runner_life).await?;
             Ok((at, connection))
+        })
+    }
+}
+
+/// The way to a runner that dials by itself: whoever needs it waits, and the listener gives the line what comes.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    pub(super) registrar: Arc<Registrar>,
+    pub(super) id: RunnerId,
+}
+
+impl Way for Awaited {
+    fn dial(&self) -> Dialling {
+        let (mut state, runner) = (self.registrar.authority.watch(), self.id.clone());
+        Box::pin(async move {
+            match state.wait_for(|state| state.is_runner_revoked(&runner)).await {
+                Ok(_) => Err(ConnectError::Revoked {
+                    runner: runner.clone(),
+                }),
+                Err(_) => Err(ConnectError::Closed),
+            }
         })
     }
 }
@@ -130,7 +155,16 @@ struct Inner {
     backoff: Backoff,
     failed: Option<(Instant, Arc<ConnectError>)>,
     is_dialling: bool,
-    is_closed: bool,
+    end: Option<End>,
+}
+
+/// Why a line is one no more.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// This program has closed it.
+    Closed,
+    /// Its runner is trusted no more.
+    Revoked,
 }
 
 impl Line {
@@ -149,7 +183,7 @@ impl Line {
             backoff: Backoff::default(),
             failed: None,
             is_dialling: false,
-            is_closed: false,
+            end: None,
         };
         let line = Arc::new(Self {
             dialer,
@@ -226,11 +260,25 @@ impl Line {
     /// Closes it for good.
     pub(crate) fn close(&self) {
         let mut inner = self.inner();
-        inner.is_closed = true;
+        if inner.end.is_none() {
+            self.end(&mut inner, End::Closed);
+        }
+    }
+
+    /// Whether it is one no more.
+    pub(super) fn is_over(&self) -> bool {
+        self.inner().end.is_some()
+    }
+
+    fn end(&self, inner: &mut Inner, end: End) {
+        inner.end = Some(end);
         if let Some(live) = inner.live.take() {
             live.close();
         }
-        self.tell(LinkState::Closed);
+        self.tell(match end {
+            End::Closed => LinkState::Closed,
+            End::Revoked => LinkState::Revoked,
+        });
     }
 
     /// Says how it stands.
@@ -245,8 +293,13 @@ impl Line {
 
     fn live(&self) -> Result<Option<Arc<Connection>>, ConnectError> {
         let inner = self.inner();
-        if inner.is_closed {
-            return Err(ConnectError::Closed);
+        match inner.end {
+            Some(End::Closed) => return Err(ConnectError::Closed),
+            Some(End::Revoked) => {
+                let runner = inner.at.id.clone();
+                return Err(ConnectError::Revoked { runner });
+            }
+            None => {}
         }
         Ok(inner.live.clone().filter(|live| !live.is_closed()))
     }
@@ -280,16 +333,18 @@ impl Line {
         Ok(())
     }
 
-    /// It stands from now on.
-    fn stands(self: &Arc<Self>, at: RunnerAddr, connection: Connection) {
+    /// It stands from now on, with this connection and no other.
+    pub(super) fn stands(self: &Arc<Self>, at: RunnerAddr, connection: Connection) {
         let connection = Arc::new(connection);
         tokio::spawn(watch_for_loss(Arc::downgrade(self), Arc::downgrade(&connection)));
         let mut inner = self.inner();
-        if inner.is_closed {
+        if inner.end.is_some() {
             return;
         }
         inner.at = at;
-        inner.live = Some(connection);
+        if let Some(before) = inner.live.replace(connection) {
+            before.close();
+        }
         inner.since = Instant::now();
         inner.failed = None;
         inner.breaker.succeeded();
@@ -299,10 +354,12 @@ impl Line {
     /// The connection is gone. What it had of memory goes with it, also when nobody needs another.
     fn lost(&self) {
         let mut inner = self.inner();
-        if inner.is_closed || inner.live.as_ref().is_some_and(|live| !live.is_closed()) {
+        if inner.end.is_some() || inner.live.as_ref().is_some_and(|live| !live.is_closed()) {
             return;
         }
-        if inner.live.take().is_some() {
+        if inner.live.as_ref().is_some_and(|live| live.is_revoked()) {
+            self.end(&mut inner, End::Revoked);
+        } else if inner.live.take().is_some() {
             if inner.since.elapsed() >= STEADY {
                 inner.backoff.reset();
             }
@@ -330,7 +387,7 @@ impl Drop for Dialler {
         let mut inner = self.0.inner();
         inner.is_dialling = false;
         inner.breaker.abandoned(Instant::now());
-        let is_rest = inner.live.is_none() && !inner.is_closed;
+        let is_rest = inner.live.is_none() && inner.end.is_none();
         if is_rest && !matches!(*self.0.state.borrow(), LinkState::Lost) {
             self.0.state.send_replace(LinkState::Lost);
         }
@@ -361,14 +418,20 @@ async fn dial(dialler: Dialler) {
                     sleep_until(line.dialer.reserve().into()).await;
                     match line.way.dial().await {
                         Ok((at, connection)) => return line.stands(at, connection),
+                        Err(ConnectError::Revoked { .. }) => {
+                            return line.end(&mut line.inner(), End::Revoked);
+                        }
                         Err(error) => line.failed(error),
                     }
                 }
             }
         }
     };
+    let mut state = line.state();
     tokio::select! {
         () = dialling => {}
+        // A runner that dials by itself came meanwhile.
+        _ = state.wait_for(LinkState::is_connected) => {}
         () = line.wanted.closed() => {}
     }
 }
@@ -400,7 +463,7 @@ impl Line {
                 Step::Wait(now + Duration::from_secs(1)),
             ),
         };
-        if !inner.is_closed {
+        if inner.end.is_none() {
             self.tell(state);
         }
         step

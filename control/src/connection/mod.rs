@@ -2,14 +2,19 @@
 //!
 //! Uses `authority`, `bounds`. Promise: a [`Connection`] exists only after the runner proved its name and answered
 //! Hello with the same. Every frame is bounded and every wait ends. Not here: what is sent again after a lost link
-//! (`runner`), what order events come in and when to dial again (`link`).
+//! (`runner`), what order events come in and when to dial again (`link`), who gets a certificate (`authority`).
+//!
+//! Either side may dial: [`Dialer`] does, [`Listening`] takes in who comes. After that there is no difference.
 
 mod attest;
 mod dial;
+mod duties;
 mod endpoint;
 mod exchange;
 mod frames;
 mod line;
+mod listen;
+mod registrar;
 mod tls;
 
 pub use attest::AttestError;
@@ -23,4 +28,7 @@ pub(crate) use frames::{Fill, FrameReader};
 pub(crate) use line::Dialling;
 pub use line::LinkState;
 pub(crate) use line::{Fixed, Line, Patience, Way, random};
+pub use listen::ListenError;
+pub(crate) use listen::Listening;
+pub(crate) use registrar::Registrar;
 pub use tls::TlsError;

@@ -49,6 +49,8 @@ impl SubscribeError {
                 ExchangeError::Lost(_)
                 | ExchangeError::Ended
                 | ExchangeError::Broken(_)
+                // The line says it better.
+                | ExchangeError::Revoked
                 | ExchangeError::Stopped(_)
                 | ExchangeError::Slow => true,
                 ExchangeError::Frame(_) | ExchangeError::Malformed(_) | ExchangeError::Unexpected(_) => false,

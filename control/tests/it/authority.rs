@@ -1,7 +1,8 @@
 //! The authority: made once, kept for its owner alone, believed by nobody else.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oqto_control::protocol::codec::Blob;
@@ -33,7 +34,7 @@ fn verify(certificate: &[u8], authority: &Authority, usage: KeyUsage, ahead: Dur
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + ahead;
     EndEntityCert::try_from(&certificate)?.verify_for_usage(
         webpki::ALL_VERIFICATION_ALGS,
-        &[anchor_from_trusted_cert(authority.root())?],
+        &[anchor_from_trusted_cert(&authority.root())?],
         &[],
         UnixTime::since_unix_epoch(now),
         usage,
@@ -73,14 +74,23 @@ fn two_that_open_at_once_make_one() {
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
 }
 
+/// The one key of an authority that was never rotated.
+fn key_of(dir: &Path) -> PathBuf {
+    let keys: Vec<_> = fs::read_dir(dir.join("keys")).unwrap().collect();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    keys.into_iter().next().unwrap().unwrap().path()
+}
+
 #[test]
 fn the_key_is_for_its_owner_alone_and_refused_otherwise() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca");
     drop(Authority::open(&path).unwrap());
-    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&path), mode(&path.join("key.der"))), (0o700, 0o600));
-    for exposed in [path.join("key.der"), path.clone()] {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (key, ledger) = (key_of(&path), path.join("authority.json"));
+    let modes = [&path, &path.join("keys"), &key, &ledger].map(|path| mode(path));
+    assert_eq!(modes, [0o700, 0o700, 0o600, 0o600]);
+    for exposed in [key, ledger, path.join("keys"), path.clone()] {
         let before = fs::metadata(&exposed).unwrap().permissions();
         fs::set_permissions(&exposed, Permissions::from_mode(before.mode() | 0o040)).unwrap();
         let error = Authority::open(&path).unwrap_err();
@@ -91,13 +101,16 @@ fn the_key_is_for_its_owner_alone_and_refused_otherwise() {
 }
 
 #[test]
-fn a_missing_root_is_made_again_of_the_same_key() {
+fn an_authority_of_the_form_before_this_one_keeps_its_name_and_key() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Authority::open(dir.path().join("ca").as_path()).unwrap();
+    let (ours, before) = (dir.path().join("ours"), dir.path().join("before"));
+    let first = Authority::open(&ours).unwrap();
     let grant = first.sign(&request(), &runner(), HOUR).unwrap();
-    fs::remove_file(dir.path().join("ca/root.der")).unwrap();
-    let again = Authority::open(dir.path().join("ca").as_path()).unwrap();
-    assert_eq!(first.id(), again.id());
+    fs::DirBuilder::new().mode(0o700).create(&before).unwrap();
+    fs::copy(key_of(&ours), before.join("key.der")).unwrap();
+    fs::write(before.join("root.der"), first.root()).unwrap();
+    let again = Authority::open(&before).unwrap();
+    assert_eq!((first.id(), first.pin()), (again.id(), again.pin()));
     verify(
         &grant.certificate.0,
         &again,
@@ -105,6 +118,8 @@ fn a_missing_root_is_made_again_of_the_same_key() {
         Duration::ZERO,
     )
     .unwrap();
+    assert!(!before.join("key.der").exists() && !before.join("root.der").exists());
+    assert_eq!(Authority::open(&before).unwrap().pin(), first.pin());
 }
 
 #[test]
@@ -112,15 +127,41 @@ fn files_that_are_not_what_they_should_be_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
     drop((Authority::open(&ours).unwrap(), Authority::open(&theirs).unwrap()));
-    fs::copy(theirs.join("root.der"), ours.join("root.der")).unwrap();
-    let error = Authority::open(&ours).unwrap_err();
+    let (our_key, their_key) = (key_of(&ours), key_of(&theirs));
+    let spoil = |path: &Path, bytes: &[u8]| {
+        let before = fs::read(path).unwrap();
+        fs::write(path, bytes).unwrap();
+        let error = Authority::open(&ours).unwrap_err();
+        fs::write(path, before).unwrap();
+        error
+    };
+    let ledger = ours.join("authority.json");
+    let error = spoil(&our_key, &fs::read(&their_key).unwrap());
     assert!(matches!(error, AuthorityError::Mismatch { .. }), "{error:?}");
-    fs::write(theirs.join("key.der"), b"not a key").unwrap();
-    let error = Authority::open(&theirs).unwrap_err();
+    let error = spoil(&our_key, b"not a key");
     assert!(matches!(error, AuthorityError::Key { .. }), "{error:?}");
-    fs::write(theirs.join("key.der"), vec![0; 1 << 20]).unwrap();
-    let error = Authority::open(&theirs).unwrap_err();
+    let error = spoil(&our_key, &vec![0; 1 << 20]);
     assert!(matches!(error, AuthorityError::TooLong { .. }), "{error:?}");
+    let error = spoil(&ledger, b"{");
+    assert!(matches!(error, AuthorityError::Malformed { .. }), "{error:?}");
+    let error = spoil(&ledger, br#"{"version":99,"what":"comes"}"#);
+    assert!(
+        matches!(error, AuthorityError::Version { found: 99, .. }),
+        "{error:?}"
+    );
+    let id = our_key.file_stem().unwrap().to_str().unwrap();
+    let text = fs::read_to_string(&ledger).unwrap();
+    let elsewhere = text.replace(&format!(r#""id":"{id}""#), r#""id":"../../theirs/k""#);
+    assert_ne!(text, elsewhere);
+    let error = spoil(&ledger, elsewhere.as_bytes());
+    assert!(matches!(error, AuthorityError::Mismatch { .. }), "{error:?}");
+    fs::remove_file(&our_key).unwrap();
+    let error = Authority::open(&ours).unwrap_err();
+    assert!(matches!(error, AuthorityError::NoKey { .. }), "{error:?}");
+    // What was revoked stood there: beside a key that was used it is not made anew.
+    fs::remove_file(theirs.join("authority.json")).unwrap();
+    let error = Authority::open(&theirs).unwrap_err();
+    assert!(matches!(error, AuthorityError::NoLedger { .. }), "{error:?}");
 }
 
 #[test]

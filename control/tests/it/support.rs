@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use oqto_control::protocol::codec::Blob;
 use oqto_control::protocol::command::CommandEnvelope;
@@ -46,6 +47,9 @@ pub(crate) enum Reaction {
     HangUp,
 }
 
+/// The life of a certificate that outlives the test.
+const MINUTE: Duration = Duration::from_secs(60);
+
 type Script = dyn Fn(usize, &Ask) -> Reaction + Send + Sync;
 
 /// A runner that follows a script, told which connection it is, from 0, and what is asked.
@@ -66,8 +70,28 @@ impl TestRunner {
         trusted: &Authority,
         script: impl Fn(usize, &Ask) -> Reaction + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with(name, signer, trusted, MINUTE, script)
+    }
+
+    /// Starts one whose certificate lives as long as this.
+    pub(crate) fn start_for(
+        name: &str,
+        authority: &Authority,
+        life: Duration,
+        script: impl Fn(usize, &Ask) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(name, authority, authority, life, script)
+    }
+
+    fn start_with(
+        name: &str,
+        signer: &Authority,
+        trusted: &Authority,
+        life: Duration,
+        script: impl Fn(usize, &Ask) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
         let id: RunnerId = name.parse().unwrap();
-        let config = server_config(signer, trusted, &id);
+        let config = server_config(signer, trusted, &id, life);
         let endpoint = Endpoint::server(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let at = RunnerAddr {
             id,
@@ -106,13 +130,11 @@ impl TestRunner {
     }
 }
 
-fn server_config(signer: &Authority, trusted: &Authority, id: &RunnerId) -> ServerConfig {
+fn server_config(signer: &Authority, trusted: &Authority, id: &RunnerId, life: Duration) -> ServerConfig {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    let grant = signer
-        .sign(&signing_request(&key), id, std::time::Duration::from_secs(60))
-        .unwrap();
+    let grant = signer.sign(&signing_request(&key), id, life).unwrap();
     let mut roots = RootCertStore::empty();
-    roots.add(trusted.root().clone()).unwrap();
+    roots.add(trusted.root()).unwrap();
     let provider = Arc::new(default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()

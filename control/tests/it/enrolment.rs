@@ -1,0 +1,388 @@
+//! Runners that dial: who gets a first certificate, who a new one, who is taken in.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oqto_control::protocol::codec::Blob;
+use oqto_control::protocol::enrol::Token;
+use oqto_control::protocol::fault::FaultCode;
+use oqto_control::protocol::query::{Query, RunnerStatus};
+use oqto_control::protocol::version::{ALPN, ALPN_ENROL};
+use oqto_control::{Authority, Control, ListenOptions, Listener, Options, Outcome, TokenError};
+use tempfile::TempDir;
+
+use crate::dialler::{Dialler, PATIENCE, ask, ask_raw, granted};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Bench {
+    dir: TempDir,
+    control: Control,
+    listener: Listener,
+}
+
+fn bench() -> Bench {
+    bench_with(|options| options)
+}
+
+fn bench_with(change: impl FnOnce(Options) -> Options) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::open(change(Options::under(dir.path().join("oqto")))).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = control.listen(ListenOptions { address }).unwrap();
+    Bench {
+        dir,
+        control,
+        listener,
+    }
+}
+
+impl Bench {
+    fn authority(&self) -> &Authority {
+        self.control.authority()
+    }
+
+    fn dialler(&self, name: &str) -> Dialler {
+        Dialler::new(name, self.authority(), self.listener.address())
+    }
+
+    fn token(&self) -> Token {
+        self.authority().create_token(MINUTE, None).unwrap().0
+    }
+
+    /// The lines of the audit log.
+    fn audit(&self) -> Vec<oqto_control::Record> {
+        let text = fs::read_to_string(self.dir.path().join("oqto/authority/audit.jsonl")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_token_buys_one_certificate_and_with_it_a_runner_dials_in() {
+    let mut bench = bench();
+    let mut records = bench.control.records();
+    let dialler = bench.dialler("r-1");
+    let (token, info) = bench.authority().create_token(MINUTE, None).unwrap();
+    assert!(
+        token.reveal().starts_with("oqto1-") && token.reveal().len() == 58,
+        "{info:?}"
+    );
+    let grant = dialler.enrol(&token).await.unwrap();
+    assert_eq!(
+        (&grant.runner_id, &grant.authority_id),
+        (&dialler.name, bench.authority().id())
+    );
+    assert_eq!(grant.trust, [Blob(bench.authority().root().to_vec())]);
+    let link = dialler.dial(&grant.certificate.0).await;
+    let runner = bench.listener.accept().await.unwrap();
+    assert_eq!(runner.id(), &dialler.name);
+    assert_eq!(runner.sessions().await.unwrap(), []);
+    let told = records.recv().await.unwrap();
+    assert_eq!(
+        (told.outcome, told.token.as_ref()),
+        (Outcome::Enrolled, Some(&info.id))
+    );
+    assert!(bench.authority().tokens().unwrap().is_empty());
+    // The token itself stands nowhere.
+    for file in ["audit.jsonl", "authority.json"] {
+        let text = fs::read_to_string(bench.dir.path().join("oqto/authority").join(file)).unwrap();
+        assert!(!text.contains(token.reveal()), "{file}");
+    }
+    drop(link);
+}
+
+#[tokio::test]
+async fn a_runner_that_comes_again_goes_on_under_the_handle_that_it_had() {
+    let mut bench = bench();
+    let dialler = bench.dialler("r-1");
+    let grant = dialler.enrol(&bench.token()).await.unwrap();
+    let first = dialler.dial(&grant.certificate.0).await;
+    let runner = bench.listener.accept().await.unwrap();
+    let mut link = runner.link();
+    first.quic.close(0_u32.into(), b"");
+    link.wait_for(|state| !state.is_connected()).await.unwrap();
+    // Who asks meanwhile waits until it comes.
+    let asking = tokio::spawn({
+        let runner = runner.clone();
+        async move { runner.sessions().await.map_err(|error| error.to_string()) }
+    });
+    let second = dialler.dial(&grant.certificate.0).await;
+    assert_eq!(asking.await.unwrap().unwrap(), []);
+    // Its third link replaces the second.
+    let _third = dialler.dial(&grant.certificate.0).await;
+    tokio::time::timeout(PATIENCE, second.quic.closed())
+        .await
+        .unwrap();
+    assert_eq!(runner.sessions().await.unwrap(), []);
+    // It came to the listener once.
+    let other = bench.dialler("r-2");
+    let grant = other.enrol(&bench.token()).await.unwrap();
+    let _link = other.dial(&grant.certificate.0).await;
+    assert_eq!(bench.listener.accept().await.unwrap().id(), &other.name);
+}
+
+#[tokio::test]
+async fn tokens_that_buy_nothing_are_refused_with_the_same_bytes_and_written_down() {
+    let bench = bench();
+    let authority = bench.authority();
+    let dialler = bench.dialler("r-1");
+    let used = bench.token();
+    dialler.enrol(&used).await.unwrap();
+    let (expired, info) = authority.create_token(Duration::from_secs(1), None).unwrap();
+    let (for_another, _) = authority
+        .create_token(MINUTE, Some("r-2".parse().unwrap()))
+        .unwrap();
+    let (revoked, taken_back) = authority.create_token(MINUTE, None).unwrap();
+    authority.revoke_token(&taken_back.id).unwrap();
+    let mistyped = Token::new(bench.token().reveal().replace(['a', 'b'], "c"));
+    let thief = Dialler::new("r-1", authority, bench.listener.address());
+    let now = || {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis()
+    };
+    while now() <= u128::from(info.expires_at) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let table = [
+        (&dialler, used, "the token was used before"),
+        (&dialler, expired, "the token has expired"),
+        (&dialler, for_another, "the token is for another runner"),
+        (&dialler, revoked, "no such token"),
+        (&dialler, mistyped, "no such token"),
+        (&dialler, Token::new(String::new()), "no such token"),
+        // Somebody else's good token does not buy the name that another key has.
+        (
+            &thief,
+            bench.token(),
+            "the name belongs to another key; a token made with --runner-id gives it away",
+        ),
+    ];
+    let before = bench.audit().len();
+    for (dialler, token, reason) in &table {
+        let fault = dialler.enrol(token).await.unwrap_err();
+        assert_eq!(
+            (fault.code, fault.message.as_str()),
+            (FaultCode::Denied, "the token is not valid"),
+            "{reason}"
+        );
+    }
+    let written = bench.audit().split_off(before);
+    assert_eq!(written.len(), table.len());
+    for (record, (_, token, reason)) in written.iter().zip(&table) {
+        assert_eq!(
+            (record.outcome, record.reason.as_deref()),
+            (Outcome::Refused, Some(*reason))
+        );
+        assert_eq!(record.address, Some(Ipv4Addr::LOCALHOST.into()));
+        assert!(token.reveal().is_empty() || !format!("{record:?}").contains(token.reveal()));
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_a_runner_gives_its_name_to_another_key() {
+    let bench = bench();
+    let dialler = bench.dialler("r-1");
+    let first = dialler.enrol(&bench.token()).await.unwrap();
+    let anew = bench.dialler("r-1");
+    let (token, _) = bench
+        .authority()
+        .create_token(MINUTE, Some(anew.name.clone()))
+        .unwrap();
+    anew.enrol(&token).await.unwrap();
+    // Whoever has the old key still has its certificate until it ends, and no new one.
+    let link = dialler.dial(&first.certificate.0).await;
+    let fault = dialler.renew(&link.quic).await.unwrap_err();
+    assert_eq!(fault.code, FaultCode::Denied, "{fault:?}");
+}
+
+#[tokio::test]
+async fn of_many_that_use_one_token_at_once_one_gets_a_certificate() {
+    let bench = bench();
+    // Another process is another opening of the same directory: it shares nothing but the disk.
+    let other = Control::open(Options::under(bench.dir.path().join("oqto"))).unwrap();
+    let listener = other
+        .listen(ListenOptions {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        })
+        .unwrap();
+    for round in 0..4 {
+        let token = Arc::new(bench.token());
+        let asking: Vec<_> = (0..6)
+            .map(|number| {
+                let mut dialler = bench.dialler(&format!("r-{round}-{number}"));
+                if number % 2 == 1 {
+                    dialler.server = listener.address();
+                }
+                let token = Arc::clone(&token);
+                tokio::spawn(async move { dialler.enrol(&token).await.is_ok() })
+            })
+            .collect();
+        let mut granted = 0;
+        for asked in asking {
+            granted += usize::from(asked.await.unwrap());
+        }
+        assert_eq!(granted, 1);
+    }
+    let enrolled = bench
+        .audit()
+        .iter()
+        .filter(|record| record.outcome == Outcome::Enrolled)
+        .count();
+    assert_eq!(enrolled, 4);
+}
+
+#[tokio::test]
+async fn an_address_that_fails_often_is_not_listened_to_and_its_refusals_are_counted() {
+    let mut bench = bench();
+    let dialler = bench.dialler("r-1");
+    let forged = Token::new(format!("oqto1-{}", "a".repeat(52)));
+    let mut codes = Vec::new();
+    for _ in 0..20 {
+        codes.push(dialler.enrol(&forged).await.unwrap_err().code);
+    }
+    let denied = codes.iter().filter(|code| **code == FaultCode::Denied).count();
+    // Eight at once, and one more for each five seconds that this has taken.
+    assert!((8..14).contains(&denied), "{codes:?}");
+    assert_eq!(codes[19], FaultCode::Busy);
+    // A good token of the same address waits too, and is not used up.
+    let token = bench.token();
+    assert_eq!(dialler.enrol(&token).await.unwrap_err().code, FaultCode::Busy);
+    assert_eq!(bench.authority().tokens().unwrap().len(), 1);
+    let refused = bench
+        .audit()
+        .iter()
+        .filter(|record| record.outcome == Outcome::Refused)
+        .count();
+    assert_eq!(refused, denied);
+    // Runners with a certificate come in all the same.
+    let grant = bench
+        .authority()
+        .sign(&dialler.request(), &dialler.name, MINUTE)
+        .unwrap();
+    let _link = dialler.dial(&grant.certificate.0).await;
+    assert_eq!(bench.listener.accept().await.unwrap().id(), &dialler.name);
+}
+
+#[tokio::test]
+async fn who_has_no_certificate_may_enrol_and_nothing_else() {
+    let mut bench = bench();
+    let dialler = bench.dialler("r-1");
+    let (_endpoint, quic) = dialler.connect(ALPN_ENROL, None).await.unwrap();
+    let fault = granted(ask(&quic, &Query::RunnerStatus(RunnerStatus {})).await.unwrap()).unwrap_err();
+    assert_eq!(fault.code, FaultCode::Unsupported);
+    for bytes in [
+        &b"\xff\xff\xff\x7f\x12\x00"[..],
+        b"\x02\x00\x00\x00\x63\x00",
+        b"\x09\x00\x00\x00\x12\x00zzzzzzz",
+        b"",
+    ] {
+        let (_endpoint, quic) = dialler.connect(ALPN_ENROL, None).await.unwrap();
+        assert_eq!(ask_raw(&quic, bytes).await, None);
+        tokio::time::timeout(PATIENCE, quic.closed()).await.unwrap();
+    }
+    // As a runner it is turned away.
+    let (_endpoint, quic) = dialler.connect(ALPN, None).await.unwrap();
+    let closed = tokio::time::timeout(PATIENCE, quic.closed()).await.unwrap();
+    assert!(closed.to_string().contains("no certificate"), "{closed}");
+    let other = Authority::open(&bench.dir.path().join("other")).unwrap();
+    let foreign = other.sign(&dialler.request(), &dialler.name, MINUTE).unwrap();
+    let refused = match dialler.connect(ALPN, Some(&foreign.certificate.0)).await {
+        Err(error) => error,
+        Ok((_endpoint, quic)) => tokio::time::timeout(PATIENCE, quic.closed()).await.unwrap(),
+    };
+    assert!(refused.to_string().contains("aborted by peer"), "{refused}");
+    // And who comes after them is taken in.
+    let good = bench.dialler("r-2");
+    let grant = good.enrol(&bench.token()).await.unwrap();
+    let _link = good.dial(&grant.certificate.0).await;
+    assert_eq!(bench.listener.accept().await.unwrap().id(), &good.name);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_on_a_live_link_for_its_own_key_and_name_alone() {
+    let mut bench = bench_with(|options| options.runner_life(Duration::from_secs(7)));
+    let dialler = bench.dialler("r-1");
+    let first = dialler.enrol(&bench.token()).await.unwrap();
+    let link = dialler.dial(&first.certificate.0).await;
+    let _runner = bench.listener.accept().await.unwrap();
+    let begun = Instant::now();
+    let second = dialler.renew(&link.quic).await.unwrap();
+    assert_eq!(second.runner_id, dialler.name);
+    assert!(second.not_after > first.not_after && second.certificate != first.certificate);
+    assert!(second.not_after - first.not_after < 7000 + u64::try_from(begun.elapsed().as_millis()).unwrap());
+    let issued = bench.authority().issued().unwrap();
+    assert_eq!((issued.len(), issued[0].not_after), (1, second.not_after));
+    // Another key, and another name.
+    let stranger = bench.dialler("r-1");
+    let fault = stranger.renew(&link.quic).await.unwrap_err();
+    assert!(fault.message.contains("another key"), "{fault:?}");
+    let mut renamed = bench.dialler("r-2");
+    renamed.key = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(
+        &dialler.key.serialize_der().as_slice().into(),
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+    )
+    .unwrap();
+    let fault = renamed.renew(&link.quic).await.unwrap_err();
+    assert!(fault.message.contains("another runner"), "{fault:?}");
+    // Nothing else is answered there, and not without end.
+    let fault = granted(
+        ask(&link.quic, &Query::RunnerStatus(RunnerStatus {}))
+            .await
+            .unwrap(),
+    )
+    .unwrap_err();
+    assert_eq!(fault.code, FaultCode::Unsupported);
+    let mut codes = HashSet::new();
+    for _ in 0..12 {
+        codes.insert(
+            dialler
+                .renew(&link.quic)
+                .await
+                .map(drop)
+                .map_err(|fault| fault.code.to_string()),
+        );
+    }
+    assert!(codes.contains(&Err("limit".to_owned())), "{codes:?}");
+}
+
+#[test]
+fn a_token_lives_within_bounds_and_is_for_its_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open(&dir.path().join("ca")).unwrap();
+    for life in [Duration::ZERO, Duration::from_secs(30 * 24 * 3600)] {
+        let error = authority
+            .create_token(life, None)
+            .map(|(_, info)| info)
+            .unwrap_err();
+        assert!(matches!(error, TokenError::Life), "{error:?}");
+    }
+    let (token, info) = authority
+        .create_token(MINUTE, Some("r-1".parse().unwrap()))
+        .unwrap();
+    assert_eq!(format!("{token:?}"), "Token(…)");
+    assert_eq!(authority.tokens().unwrap(), std::slice::from_ref(&info));
+    let files: Vec<_> = fs::read_dir(dir.path().join("ca/tokens"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .collect();
+    assert_eq!(files.len(), 1);
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(files[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        !fs::read_to_string(files[0].path())
+            .unwrap()
+            .contains(token.reveal())
+    );
+    authority.revoke_token(&info.id).unwrap();
+    assert!(matches!(
+        authority.revoke_token(&info.id).unwrap_err(),
+        TokenError::None { .. }
+    ));
+}

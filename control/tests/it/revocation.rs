@@ -1,0 +1,324 @@
+//! Who is trusted no more is cut off, in every process; and keys are rotated without locking anybody out.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use oqto_control::protocol::codec::{Blob, decode_all};
+use oqto_control::protocol::trust::{TRUST_CONTEXT, Trust, TrustStatement};
+use oqto_control::{
+    Authority, ConnectError, Control, LinkState, ListenOptions, Listener, Options, Outcome, QueryError,
+    Revocable, RotateError, RunnerAddr, Standing, TokenError,
+};
+use rustls_pki_types::CertificateDer;
+use tempfile::TempDir;
+
+use crate::dialler::{Dialler, Link, PATIENCE};
+use crate::support::{Ask, Reaction, TestRunner, welcome};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Bench {
+    dir: TempDir,
+    control: Control,
+    listener: Listener,
+}
+
+fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::open(Options::under(dir.path().join("oqto"))).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = control.listen(ListenOptions { address }).unwrap();
+    Bench {
+        dir,
+        control,
+        listener,
+    }
+}
+
+impl Bench {
+    /// The authority as another process has it: nothing is shared but the disk.
+    fn elsewhere(&self) -> Authority {
+        Authority::open(&self.dir.path().join("oqto/authority")).unwrap()
+    }
+
+    async fn enrolled(&self, name: &str) -> (Dialler, Vec<u8>) {
+        let dialler = Dialler::new(name, self.control.authority(), self.listener.address());
+        let (token, _) = self.control.authority().create_token(MINUTE, None).unwrap();
+        let grant = dialler.enrol(&token).await.unwrap();
+        (dialler, grant.certificate.0)
+    }
+}
+
+/// The statement, its signature checked under this root.
+fn read(trust: &Trust, root: &CertificateDer<'_>) -> TrustStatement {
+    let mut signed = TRUST_CONTEXT.to_vec();
+    signed.extend_from_slice(&trust.statement.0);
+    webpki::EndEntityCert::try_from(root)
+        .unwrap()
+        .verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, &signed, &trust.signature.0)
+        .unwrap();
+    decode_all(&trust.statement.0).unwrap()
+}
+
+async fn next(link: &mut Link) -> Trust {
+    tokio::time::timeout(PATIENCE, link.trusted.recv())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_runner_that_is_revoked_elsewhere_is_cut_within_a_second_with_a_stream_running() {
+    let mut bench = bench();
+    let (dialler, certificate) = bench.enrolled("r-1").await;
+    let link = dialler.dial(&certificate).await;
+    let runner = bench.listener.accept().await.unwrap();
+    let mut events = runner.session("s-1".parse().unwrap()).events().await.unwrap();
+    for _ in 0..10 {
+        events.next().await.unwrap().unwrap();
+    }
+    let elsewhere = bench.elsewhere();
+    let begun = Instant::now();
+    let what = Revocable::Runner(dialler.name.clone());
+    assert!(elsewhere.revoke(&what, Some("stolen".to_owned())).unwrap());
+    let error = loop {
+        match events.next().await.unwrap() {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    assert!(
+        causes.any(|cause| cause.to_string() == "runner r-1 was revoked"),
+        "{error:?}"
+    );
+    assert!(matches!(*runner.link().borrow(), LinkState::Revoked));
+    let error = runner.sessions().await.unwrap_err();
+    assert!(
+        matches!(error, QueryError::Connect(ConnectError::Revoked { .. })),
+        "{error:?}"
+    );
+    let closed = tokio::time::timeout(PATIENCE, link.quic.closed()).await.unwrap();
+    assert!(closed.to_string().contains("revoked"), "{closed}");
+    // It is not taken in again, dialled, enrolled, nor given a token; a second word on it changes nothing.
+    let again = dialler.dial(&certificate).await;
+    let closed = tokio::time::timeout(PATIENCE, again.quic.closed()).await.unwrap();
+    assert!(closed.to_string().contains("revoked"), "{closed}");
+    let at = RunnerAddr {
+        id: dialler.name.clone(),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
+    };
+    let error = bench.control.connect(at).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Revoked { .. }), "{error:?}");
+    let (token, _) = elsewhere.create_token(MINUTE, None).unwrap();
+    dialler.enrol(&token).await.unwrap_err();
+    let error = elsewhere
+        .create_token(MINUTE, Some(dialler.name.clone()))
+        .map(drop)
+        .unwrap_err();
+    assert!(matches!(error, TokenError::Revoked { .. }), "{error:?}");
+    assert!(!elsewhere.revoke(&what, None).unwrap());
+    assert_eq!(elsewhere.revoked().runners[0].reason.as_deref(), Some("stolen"));
+}
+
+#[tokio::test]
+async fn a_link_that_this_control_dialled_is_cut_too_and_not_dialled_again() {
+    let bench = bench();
+    let runner = TestRunner::start(bench.control.authority(), |_, ask| match ask {
+        Ask::Hello(_) => Reaction::Begin(welcome("r-1")),
+        _ => Reaction::HangUp,
+    });
+    let connected = bench.control.connect(runner.at.clone()).await.unwrap();
+    let mut link = connected.link();
+    bench
+        .elsewhere()
+        .revoke(&Revocable::Runner("r-1".parse().unwrap()), None)
+        .unwrap();
+    let state = tokio::time::timeout(
+        Duration::from_secs(1),
+        link.wait_for(|state| !state.is_connected()),
+    );
+    assert!(matches!(*state.await.unwrap().unwrap(), LinkState::Revoked));
+    let error = connected.sessions().await.unwrap_err();
+    assert!(
+        matches!(error, QueryError::Connect(ConnectError::Revoked { .. })),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_serial_that_is_revoked_cuts_its_link_and_leaves_the_runner_its_next_certificate() {
+    let mut bench = bench();
+    let (dialler, certificate) = bench.enrolled("r-1").await;
+    let link = dialler.dial(&certificate).await;
+    let _runner = bench.listener.accept().await.unwrap();
+    let authority = bench.control.authority();
+    let serial = authority.issued().unwrap()[0].serial.clone();
+    authority
+        .revoke(&Revocable::Serial(serial.clone()), None)
+        .unwrap();
+    tokio::time::timeout(Duration::from_secs(1), link.quic.closed())
+        .await
+        .unwrap();
+    let again = dialler.dial(&certificate).await;
+    tokio::time::timeout(PATIENCE, again.quic.closed()).await.unwrap();
+    let (token, _) = authority
+        .create_token(MINUTE, Some(dialler.name.clone()))
+        .unwrap();
+    let grant = dialler.enrol(&token).await.unwrap();
+    let mut link = dialler.dial(&grant.certificate.0).await;
+    assert_eq!(bench.listener.accept().await.unwrap().id(), &dialler.name);
+    let statement = read(&next(&mut link).await, &dialler.root);
+    let bytes: Vec<String> = statement
+        .revoked_serials
+        .iter()
+        .map(|Blob(bytes)| hex(bytes))
+        .collect();
+    assert_eq!(bytes, [serial.to_string()]);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn trust_statements_go_to_live_links_at_once_and_to_new_ones_first() {
+    let mut bench = bench();
+    let (dialler, certificate) = bench.enrolled("r-1").await;
+    let mut link = dialler.dial(&certificate).await;
+    let _runner = bench.listener.accept().await.unwrap();
+    assert_eq!(bench.control.authority().trust_number(), 0);
+    let begun = Instant::now();
+    bench
+        .elsewhere()
+        .revoke(&Revocable::Control("web".parse().unwrap()), None)
+        .unwrap();
+    let first = next(&mut link).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let statement = read(&first, &dialler.root);
+    assert_eq!((statement.number, statement.revoked_controls.len()), (1, 1));
+    assert_eq!(&statement.authority_id, bench.control.authority().id());
+    // Byte for byte the same on the next link.
+    let mut again = dialler.dial(&certificate).await;
+    assert_eq!(next(&mut again).await, first);
+    // And a control that was revoked gets no certificate any more.
+    let options = Options::under(bench.dir.path().join("oqto")).control_id("web".parse().unwrap());
+    let web = Control::open(options).unwrap();
+    let at = RunnerAddr {
+        id: dialler.name.clone(),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
+    };
+    let error = web.connect(at).await.unwrap_err();
+    let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    assert!(
+        causes.any(|cause| cause.to_string() == "control web was revoked"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_rotation_keeps_the_name_and_locks_nobody_out() {
+    let mut bench = bench();
+    let (mut dialler, certificate) = bench.enrolled("r-1").await;
+    let authority = bench.elsewhere();
+    let (name, first_root) = (authority.id().clone(), authority.root());
+    let next_root = authority.rotate().unwrap();
+    assert_eq!(next_root.standing, Standing::Next);
+    assert!(matches!(authority.rotate().unwrap_err(), RotateError::HasNext));
+    // Nobody told the runner of it yet.
+    let error = authority.switch(false).unwrap_err();
+    assert!(
+        matches!(&error, RotateError::LocksOut { runners, .. } if runners == &[dialler.name.clone()]),
+        "{error:?}"
+    );
+    let mut link = dialler.dial(&certificate).await;
+    let runner = bench.listener.accept().await.unwrap();
+    let statement = read(&next(&mut link).await, &first_root);
+    assert_eq!(statement.roots.len(), 2);
+    // The listener has written down that the runner knows, as soon as the runner said so.
+    let begun = Instant::now();
+    while bench.control.authority().issued().unwrap()[0].told == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(authority.switch(false).unwrap().id, next_root.id);
+    let statement = read(
+        &next(&mut link).await,
+        &CertificateDer::from(statement.roots[1].0.clone()),
+    );
+    assert_eq!((statement.number, statement.roots.len()), (2, 2));
+    // It still shows a certificate of the old root.
+    let error = authority.drop_old(false).unwrap_err();
+    assert!(matches!(&error, RotateError::LocksOut { .. }), "{error:?}");
+    let renewed = dialler.renew(&link.quic).await.unwrap();
+    assert_eq!((&renewed.authority_id, authority.id()), (&name, &name));
+    assert_eq!(authority.drop_old(false).unwrap().len(), 1);
+    assert_eq!(authority.roots().len(), 1);
+    assert_eq!(
+        read(&next(&mut link).await, &authority.root()).roots,
+        [Blob(authority.root().to_vec())]
+    );
+    assert_eq!(runner.sessions().await.unwrap(), []);
+    // With the new certificate and the new root it comes in; with the old certificate nobody does.
+    dialler.root = authority.root();
+    let _link = dialler.dial(&renewed.certificate.0).await;
+    assert_eq!(runner.sessions().await.unwrap(), []);
+    let refused = match dialler.connect(b"oqto/1", Some(&certificate)).await {
+        Err(error) => error,
+        Ok((_endpoint, quic)) => tokio::time::timeout(PATIENCE, quic.closed()).await.unwrap(),
+    };
+    assert!(refused.to_string().contains("aborted by peer"), "{refused}");
+    assert!(
+        authority.pin() != ""
+            && Authority::open(&bench.dir.path().join("oqto/authority"))
+                .unwrap()
+                .id()
+                == &name
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_says_since_when_and_what_to_do() {
+    let bench = bench();
+    let runner = TestRunner::start_for("r-1", bench.control.authority(), Duration::ZERO, |_, _| {
+        Reaction::HangUp
+    });
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let error = bench.control.connect(runner.at.clone()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, ConnectError::Expired { .. }), "{error:?}");
+    assert!(
+        text.contains("oqtoctl token create --runner-id r-1") && text.contains("oqto-runner enrol"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_decided_is_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open(&dir.path().join("ca")).unwrap();
+    authority
+        .revoke(&Revocable::Runner("r-1".parse().unwrap()), None)
+        .unwrap();
+    authority.rotate().unwrap();
+    authority.switch(false).unwrap();
+    authority.drop_old(false).unwrap();
+    let text = std::fs::read_to_string(dir.path().join("ca/audit.jsonl")).unwrap();
+    let outcomes: Vec<Outcome> = text
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<oqto_control::Record>(line)
+                .unwrap()
+                .outcome
+        })
+        .collect();
+    let wanted = [
+        Outcome::Revoked,
+        Outcome::RootAdded,
+        Outcome::RootSwitched,
+        Outcome::RootDropped,
+    ];
+    assert_eq!(outcomes, wanted);
+    assert_eq!(std::fs::read_dir(dir.path().join("ca/keys")).unwrap().count(), 1);
+}
