@@ -1,6 +1,5 @@
 //! Runners that dial: who gets a first certificate, who a new one, who is taken in.
 
-use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -339,17 +338,18 @@ async fn a_certificate_is_renewed_on_a_live_link_for_its_own_key_and_name_alone(
     )
     .unwrap_err();
     assert_eq!(fault.code, FaultCode::Unsupported);
-    let mut codes = HashSet::new();
-    for _ in 0..12 {
-        codes.insert(
-            dialler
-                .renew(&link.quic)
-                .await
-                .map(drop)
-                .map_err(|fault| fault.code.to_string()),
-        );
+    let mut last = Ok(());
+    for _ in 0..100 {
+        last = dialler
+            .renew(&link.quic)
+            .await
+            .map(drop)
+            .map_err(|fault| fault.code);
+        if last.is_err() {
+            break;
+        }
     }
-    assert!(codes.contains(&Err("limit".to_owned())), "{codes:?}");
+    assert_eq!(last, Err(FaultCode::Limit));
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn a_token_lives_within_bounds_and_is_for_its_owner_alone() {
     let (token, info) = authority
         .create_token(MINUTE, Some("r-1".parse().unwrap()))
         .unwrap();
-    assert_eq!(format!("{token:?}"), "Token(…)");
+    assert!(!format!("{token:?}").contains(token.reveal()));
     assert_eq!(authority.tokens().unwrap(), std::slice::from_ref(&info));
     let files: Vec<_> = fs::read_dir(dir.path().join("ca/tokens"))
         .unwrap()
