@@ -58,6 +58,9 @@ pub(crate) const ARRIVALS_MAX: usize = 4096;
 /// How many runners that have dialled in wait to be taken up by the embedder.
 pub(crate) const UNACCEPTED_MAX: usize = 64;
 
+/// How many runners are dialled at once to be told whom to trust: a core's worth of handshakes.
+pub(crate) const TELLING_MAX: usize = 32;
+
 /// How many records of the authority wait for a slow reader before the oldest are dropped; they stand on the disk.
 pub(crate) const RECORDS_HEARD_MAX: usize = 256;
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use oqto_protocol::id::{ControlId, RunnerId};
 use tokio::sync::broadcast;
+use tokio::task::JoinSet;
 
 use crate::authority::{Authority, AuthorityError, Record};
 #[cfg(feature = "local")]
 use crate::bootstrap::Place;
-use crate::bounds::{LEAF_LIFE_MAX, RUNNER_LIFE};
+use crate::bounds::{LEAF_LIFE_MAX, RUNNER_LIFE, TELLING_MAX};
 use crate::connection::{
     ConnectError, Dialer, Fixed, Line, ListenError, Listening, Registrar, RunnerAddr, Way as _,
 };
@@ -310,6 +311,40 @@ impl Control {
     /// When its record cannot be removed.
     pub fn forget(&self, id: &RunnerId) -> Result<(), RecordError> {
         self.inner.records.remove(id)
+    }
+
+    /// Connects to every runner that was remembered, and to the private one of this machine if it runs, so that each hears
+    /// the authority's last trust statement; and whether it was reached. Runners that dial by themselves hear it from
+    /// whoever listens.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub async fn tell_runners(&self) -> Result<Vec<(RunnerId, Result<(), ConnectError>)>, RecordError> {
+        let mut known = self.runners()?;
+        #[cfg(feature = "local")]
+        known.extend(
+            self.local_addr()
+                .filter(|local| known.iter().all(|runner| runner.id != local.id)),
+        );
+        let revoked = self.authority().revoked().runners;
+        known.retain(|runner| revoked.iter().all(|revoked| revoked.id != runner.id));
+        let (mut known, mut dials, mut told) = (known.into_iter(), JoinSet::new(), Vec::new());
+        loop {
+            while dials.len() < TELLING_MAX
+                && let Some(at) = known.next()
+            {
+                let control = self.clone();
+                dials.spawn(async move { (at.id.clone(), control.connect(at).await.map(drop)) });
+            }
+            match dials.join_next().await {
+                Some(Ok(reached)) => told.push(reached),
+                // It was cut off with its runtime.
+                Some(Err(_)) => {}
+                None => break,
+            }
+        }
+        told.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(told)
     }
 
     /// Moves every connection to a new UDP socket; the runners follow, and nothing is lost or said again. Not needed

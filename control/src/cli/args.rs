@@ -1,9 +1,13 @@
 //! What can be said on the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use oqto_protocol::id::RunnerId;
+use oqto_protocol::id::{ControlId, RunnerId};
+
+use super::time::Span;
+use crate::Serial;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -90,8 +94,12 @@ pub(super) enum Verb {
     Close(Which),
     /// Show what was said in a session
     Messages(Which),
-    /// List the known runners
-    Runners,
+    /// List the known runners, or say where one is
+    #[command(after_help = "Examples:\n  oqtoctl runners\n  oqtoctl runners add build-7 10.0.0.7:7440")]
+    Runners {
+        #[command(subcommand)]
+        verb: Option<RunnersVerb>,
+    },
     /// Show how a runner stands
     Status,
     /// Show what a runner is: its program, kernel, sandbox and policies, signed, and whether the posture's rules hold
@@ -113,6 +121,34 @@ Exit codes:
   1    a rule does not hold
   125  the runner cannot be asked, or what it says is not believed")]
     Attest(Attest),
+    /// Wait for runners that dial: enrol those with a token, renew their certificates, show who comes
+    #[command(
+        after_help = "Examples:\n  oqtoctl listen\n  oqtoctl listen --address 10.0.0.1:7443 --runner-life 12h"
+    )]
+    Listen(Listen),
+    /// Make, list and take back the tokens that buy a runner its first certificate
+    #[command(
+        after_help = "Examples:\n  oqtoctl token create > token\n  oqtoctl token create --runner-id build-7 --ttl 1h"
+    )]
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+    /// Trust a runner, a control or a certificate no more, and cut its links
+    #[command(
+        after_help = "Examples:\n  oqtoctl revoke build-7 --reason \"the disk was sold\"\n  oqtoctl revoke --serial 5f3a…"
+    )]
+    Revoke(Revoke),
+    /// Show the authority that runners and controls trust, and rotate its keys
+    #[command(after_help = "\
+A rotation has three steps, each refused while a runner with a valid certificate would be locked out by it:
+  oqtoctl authority rotate    makes a next root, trusted beside the one that signs
+  oqtoctl authority switch    makes the next root sign
+  oqtoctl authority drop      trusts the old root no more, and removes its key")]
+    Authority {
+        #[command(subcommand)]
+        verb: AuthorityVerb,
+    },
     /// Write completions for a shell
     Completions {
         /// Which shell
@@ -128,6 +164,104 @@ pub(super) struct Attest {
     /// The runner [default: the private one of this machine]
     #[arg(value_name = "RUNNER", conflicts_with_all = ["runner", "local"])]
     pub(super) id: Option<RunnerId>,
+}
+
+/// What becomes of the known runners.
+#[derive(Debug, Subcommand)]
+pub(super) enum RunnersVerb {
+    /// Remember where a runner listens, instead of where it was
+    Add {
+        /// Its name, as its certificate says
+        id: RunnerId,
+        /// Where it listens
+        #[arg(value_name = "ADDRESS:PORT")]
+        address: SocketAddr,
+    },
+    /// Forget where a runner listens
+    Remove {
+        /// Its name
+        id: RunnerId,
+    },
+}
+
+/// A control that is dialled.
+#[derive(Debug, Args)]
+pub(super) struct Listen {
+    /// Where to listen
+    #[arg(long, default_value = "0.0.0.0:7443", value_name = "ADDRESS:PORT")]
+    pub(super) address: SocketAddr,
+    /// How long the certificates of runners live; they renew at two thirds of it
+    #[arg(long, default_value = "24h", value_name = "DURATION")]
+    pub(super) runner_life: Span,
+}
+
+/// What becomes of tokens.
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenVerb {
+    /// Make a token and write it to standard output
+    Create(TokenCreate),
+    /// List the tokens that are open
+    List,
+    /// Take a token back
+    Revoke(TokenRevoke),
+}
+
+/// A new token.
+#[derive(Debug, Args)]
+pub(super) struct TokenCreate {
+    /// The only runner that it is for; needed to give a name that was given before to another key
+    #[arg(long, value_name = "ID")]
+    pub(super) runner_id: Option<RunnerId>,
+    /// How long it is good
+    #[arg(long, default_value = "15m", value_name = "DURATION")]
+    pub(super) ttl: Span,
+}
+
+/// A token that is taken back.
+#[derive(Debug, Args)]
+pub(super) struct TokenRevoke {
+    /// Its id, as `oqtoctl token list` shows it
+    pub(super) id: String,
+}
+
+/// Who is trusted no more.
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("whom").required(true).args(["runner_id", "serial", "control"]))]
+pub(super) struct Revoke {
+    /// A runner, for ever: the host needs another identity, and with it another name
+    #[arg(value_name = "RUNNER")]
+    pub(super) runner_id: Option<RunnerId>,
+    /// One certificate, by its serial number; the runner may be enrolled again
+    #[arg(long, value_name = "HEX")]
+    pub(super) serial: Option<Serial>,
+    /// A control, for ever
+    #[arg(long, value_name = "ID")]
+    pub(super) control: Option<ControlId>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
+/// What becomes of the authority.
+#[derive(Debug, Subcommand)]
+pub(super) enum AuthorityVerb {
+    /// Show its name, its roots with their pins, who has certificates and who is revoked
+    Show,
+    /// Make a next root, trusted beside the one that signs
+    Rotate,
+    /// Make the next root the one that signs
+    Switch(Forced),
+    /// Trust the old roots no more, and remove their keys
+    Drop(Forced),
+}
+
+/// A step that may lock somebody out.
+#[derive(Debug, Args)]
+pub(super) struct Forced {
+    /// Also when it locks runners out, which have to be enrolled again
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 /// A new session.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use super::args::{Cli, GlobalOptions, Verb};
+use super::args::{Cli, GlobalOptions, TokenVerb, Verb};
 use super::attest::Fitness;
 use super::drive::{Ending, interrupts, or_interrupted};
 use super::error::CliError;
 use super::exec::{Ran, exec};
 use super::output::{Output, note};
-use super::{act, attest, list, run};
+use super::{act, attest, authority, list, listen, run, runners, token};
 use crate::{Control, Options, Posture};
 
 const DONE: u8 = 0;
@@ -74,6 +74,9 @@ async fn talk(options: &GlobalOptions, verb: Verb, output: &mut Output) -> Resul
     if let Some(posture) = Posture::read(&Options::posture_file()?)? {
         own = own.posture(posture);
     }
+    if let Verb::Listen(args) = &verb {
+        own = own.runner_life(args.runner_life.0);
+    }
     let control = Control::open(own)?;
     let code = perform(&control, options, verb, output).await;
     // A runner that does not hear it finds out by itself.
@@ -105,6 +108,9 @@ async fn perform(
                 Ran::Failed => WE_FAILED,
                 Ran::Interrupted => INTERRUPTED,
             }),
+        Verb::Listen(args) => listen::listen(control, options, args, interrupts, output)
+            .await
+            .map(|()| DONE),
         Verb::Attest(args) => {
             match or_interrupted(attest::attest(control, options, args, output), interrupts).await {
                 Some(attested) => attested.map(|fitness| match fitness {
@@ -137,13 +143,21 @@ async fn ask(
         Verb::Sessions => list::sessions(control, options, output).await,
         Verb::Messages(args) => list::messages(control, options, &args, output).await,
         Verb::Status => list::status(control, options, output).await,
-        Verb::Runners => list::runners(control, options, output),
+        Verb::Runners { verb } => runners::runners(control, options, verb, output),
+        Verb::Token { verb } => match verb {
+            TokenVerb::Create(args) => token::create(control, options, args, output),
+            TokenVerb::List => token::list(control, options, output),
+            TokenVerb::Revoke(args) => token::revoke(control, options, &args, output),
+        },
+        Verb::Revoke(args) => authority::revoke(control, options, args, output).await,
+        Verb::Authority { verb } => authority::rotate(control, options, verb, output).await,
         // These are followed, have a code of their own, or need no runner and were done already.
         Verb::Run(_)
         | Verb::Attach(_)
         | Verb::Prompt(_)
         | Verb::Exec(_)
         | Verb::Attest(_)
+        | Verb::Listen(_)
         | Verb::Completions { .. }
         | Verb::Man => Ok(()),
     }

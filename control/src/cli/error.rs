@@ -10,8 +10,8 @@ use oqto_protocol::fault::FaultCode;
 use super::clean::clean;
 use crate::posture::PostureError;
 use crate::{
-    AttestError, CommandError, ConnectError, EventsError, LocalError, NoHome, OpenError, QueryError,
-    RecordError, Refusal, SubscribeError,
+    AttestError, AuthorityError, CommandError, ConnectError, EventsError, ListenError, LocalError, NoHome,
+    OpenError, QueryError, RecordError, Refusal, RevokeError, RotateError, SubscribeError, TokenError,
 };
 
 /// Why a verb did not do what it should.
@@ -27,6 +27,21 @@ pub(super) enum CliError {
     Local(#[source] Box<LocalError>),
     #[error("cannot read the known runners")]
     Records(#[from] RecordError),
+    #[error("cannot {action}")]
+    Token {
+        action: &'static str,
+        source: Box<TokenError>,
+    },
+    #[error("cannot read what the authority has given")]
+    Authority(#[source] Box<AuthorityError>),
+    #[error("cannot rotate the authority")]
+    Rotate(#[source] Box<RotateError>),
+    #[error("cannot revoke")]
+    Revoke(#[source] Box<RevokeError>),
+    #[error("cannot revoke control {id}: it is this one, which would tell nobody any more")]
+    RevokeSelf { id: String },
+    #[error("cannot wait for runners")]
+    Listen(#[source] Box<ListenError>),
     #[error("cannot find runner {0}: no such runner is known")]
     NoRunner(String),
     #[error("cannot connect to runner {id}")]

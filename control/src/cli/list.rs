@@ -172,7 +172,7 @@ fn failed(action: &'static str) -> impl FnOnce(QueryError) -> CliError {
 }
 
 /// Columns as wide as their widest cell; the last is not padded.
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned))
         .chain(rows.map(|row| row.map(|cell| one_line(&cell, CELL_WIDTH_MAX))))
         .collect();

@@ -7,6 +7,7 @@
 mod act;
 mod args;
 mod attest;
+mod authority;
 mod clean;
 mod drive;
 mod edge;
@@ -15,12 +16,16 @@ mod exec;
 mod human;
 mod link;
 mod list;
+mod listen;
 mod note;
 mod output;
 mod quote;
 mod run;
+mod runners;
 mod spinner;
 mod target;
+mod time;
+mod token;
 mod tool;
 
 pub use edge::main;

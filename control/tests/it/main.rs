@@ -8,6 +8,7 @@
 mod authority;
 mod bootstrap;
 mod cli;
+mod cli_authority;
 mod connection;
 mod dialler;
 mod enrolment;
