@@ -795,7 +795,8 @@ async fn while_commits_come_without_a_pause_the_write_ahead_log_begins_anew_befo
     for appended in under_way {
         appended.committed().await.unwrap();
     }
-    // 190 MiB went through it. It is looked at every 16 MiB whether it is longer than 64.
-    assert!(longest < 84 * 1024 * 1024, "{longest} bytes");
+    // 190 MiB went through it. After every 16 MiB of frames, which are more in its pages, it is looked at whether it is
+    // longer than 64, and what is under way then comes on top.
+    assert!(longest < 112 * 1024 * 1024, "{longest} bytes");
     log.close().await;
 }
