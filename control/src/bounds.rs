@@ -58,6 +58,18 @@ pub(crate) const ARRIVALS_MAX: usize = 4096;
 /// How many runners that have dialled in wait to be taken up by the embedder.
 pub(crate) const UNACCEPTED_MAX: usize = 64;
 
+/// How many threads change the authority at once; one at a time has its lock.
+pub(crate) const WRITERS_MAX: usize = 4;
+
+/// How many strangers of one address that is known to be theirs are met at once, when half of all places are taken.
+pub(crate) const STRANGERS_OF_ONE_MAX: usize = 32;
+
+/// How many bytes of somebody who dials in wait for us to look.
+pub(crate) const KNOCK_LEN_MAX: u64 = 64 * 1024;
+
+/// The same of all of them together.
+pub(crate) const KNOCKS_LEN_MAX: u64 = 4 * 1024 * 1024;
+
 /// How many runners are dialled at once to be told whom to trust: a core's worth of handshakes.
 pub(crate) const TELLING_MAX: usize = 32;
 

@@ -40,6 +40,12 @@ pub enum IssueError {
     /// The request is not one.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// The name belongs to another key.
+    #[error("the name {runner} was given to another key; a token made for it gives it away")]
+    Taken {
+        /// Which name.
+        runner: RunnerId,
+    },
     /// What it gets cannot be written down.
     #[error("cannot write down what the runner gets")]
     Authority(#[from] AuthorityError),
@@ -76,7 +82,7 @@ impl Authority {
     /// process that this program has started: no token is asked for.
     ///
     /// # Errors
-    /// When it cannot be signed, or not be written down.
+    /// When it cannot be signed, the name was given to another key, or it cannot be written down.
     pub fn grant(
         &self,
         request: &SigningRequest,
@@ -84,6 +90,11 @@ impl Authority {
         life: Duration,
     ) -> Result<Grant, IssueError> {
         let held = self.hold()?;
+        let key = key_digest(&request.public_key);
+        if self.issued_to(runner_id)?.is_some_and(|before| before.key != key) {
+            let runner = runner_id.clone();
+            return Err(IssueError::Taken { runner });
+        }
         let issued = self.issue(request, runner_id, life)?;
         self.note_issued(&held, request, &issued, self.now().ledger.number())?;
         Ok(issued.grant)

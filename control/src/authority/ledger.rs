@@ -99,8 +99,8 @@ impl TryFrom<String> for Serial {
 /// Why something was not revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
-    /// The reason is too long.
-    #[error("a reason has {REASON_LEN_MAX} bytes at most")]
+    /// The reason is too long, or would not stand on a line.
+    #[error("a reason has {REASON_LEN_MAX} bytes at most and is one line")]
     Reason,
     /// There is no room for it.
     #[error(
@@ -229,10 +229,9 @@ impl Ledger {
         reason: Option<String>,
         now_ms: u64,
     ) -> Result<bool, RevokeError> {
-        if reason
-            .as_ref()
-            .is_some_and(|reason| reason.len() > REASON_LEN_MAX)
-        {
+        // A control character takes six bytes in the file, which has a bound.
+        let is_line = |reason: &String| reason.len() <= REASON_LEN_MAX && !reason.contains(char::is_control);
+        if !reason.as_ref().is_none_or(is_line) {
             return Err(RevokeError::Reason);
         }
         match what {

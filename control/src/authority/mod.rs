@@ -24,7 +24,7 @@ pub(crate) use enrolment::Named;
 pub use issue::SignError;
 pub use issued::{IssueError, IssuedRecord};
 pub use ledger::{BadSerial, Revocable, Revocations, RevokeError, Revoked, RotateError, Serial};
-pub(crate) use limit::{Bucket, Limit};
+pub(crate) use limit::{Bucket, Limit, network};
 pub(crate) use names::server_name;
 pub use record::{Outcome, Record};
 pub use root::{RootInfo, Standing};

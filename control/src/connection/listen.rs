@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -23,8 +23,11 @@ use super::line::Awaited;
 use super::registrar::reason;
 use super::tls::server_config;
 use super::{Dialer, Line, RunnerAddr, TlsError};
-use crate::authority::State;
-use crate::bounds::{ARRIVALS_MAX, CONNECT_WAIT, CONTROL_LIFE, STRANGERS_MAX, UNACCEPTED_MAX};
+use crate::authority::{State, network};
+use crate::bounds::{
+    ARRIVALS_MAX, CONNECT_WAIT, CONTROL_LIFE, KNOCK_LEN_MAX, KNOCKS_LEN_MAX, STRANGERS_MAX,
+    STRANGERS_OF_ONE_MAX, UNACCEPTED_MAX,
+};
 
 /// The code with which somebody is turned away.
 const TURNED_AWAY: u32 = 1;
@@ -128,7 +131,9 @@ impl Credentials {
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config
             .transport_config(Arc::clone(&transport))
-            .max_incoming(STRANGERS_MAX);
+            .max_incoming(STRANGERS_MAX)
+            .incoming_buffer_size(KNOCK_LEN_MAX)
+            .incoming_buffer_size_total(KNOCKS_LEN_MAX);
         Ok(Self {
             config: Arc::new(config),
             transport,
@@ -155,16 +160,32 @@ struct Door {
 }
 
 /// Takes in who comes, each on its own, within bounds: strangers, connections, and the time to say who one is. When half
-/// of the places for strangers are taken, somebody new must show that it owns its address before it gets one.
+/// of the places for strangers are taken, somebody new must show that it owns its address before it gets one, and no
+/// address gets more than its share of the rest: packets with made-up senders, or one host, cannot take them all.
 async fn take_in(endpoint: Endpoint, door: Arc<Door>, mut credentials: Credentials) {
-    let mut strangers = JoinSet::new();
+    let (mut strangers, mut shares) = (JoinSet::new(), HashMap::<IpAddr, usize>::new());
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
-            Some(_) = strangers.join_next() => continue,
+            Some(met) = strangers.join_next() => {
+                let Ok(Some(address)) = met else { continue };
+                if let Some(share) = shares.get_mut(&address) {
+                    *share -= 1;
+                }
+                shares.retain(|_, share| *share > 0);
+                continue;
+            }
         };
         let Some(incoming) = incoming else { return };
-        if strangers.len() >= STRANGERS_MAX || endpoint.open_connections() >= ARRIVALS_MAX {
+        let address = incoming.remote_address();
+        let owner = incoming.remote_address_validated().then(|| network(address.ip()));
+        let share = owner
+            .and_then(|owner| shares.get(&owner).copied())
+            .unwrap_or_default();
+        if strangers.len() >= STRANGERS_MAX
+            || share >= STRANGERS_OF_ONE_MAX
+            || endpoint.open_connections() >= ARRIVALS_MAX
+        {
             incoming.refuse();
         } else if strangers.len() >= STRANGERS_MAX / 2 && incoming.may_retry() {
             // It fails only for one that was asked already.
@@ -173,13 +194,16 @@ async fn take_in(endpoint: Endpoint, door: Arc<Door>, mut credentials: Credentia
             tracing::warn!(error = &error as &dyn std::error::Error, "nobody can dial in");
             incoming.refuse();
         } else {
+            if let Some(owner) = owner {
+                *shares.entry(owner).or_default() += 1;
+            }
             let (door, config) = (Arc::clone(&door), Arc::clone(&credentials.config));
             strangers.spawn(async move {
-                let address = incoming.remote_address();
                 if timeout(CONNECT_WAIT, door.meet(incoming, config)).await.is_err() {
                     // It may be anybody's packet with a made-up sender, so it is not worth a record.
                     tracing::debug!(%address, "a stranger did not say who it is in time");
                 }
+                owner
             });
         }
     }

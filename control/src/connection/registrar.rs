@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use oqto_protocol::enrol::{Enrol, Grant, SigningRequest};
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::{ControlId, RunnerId};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::authority::{Authority, AuthorityError, Limit, Named, Outcome, Record};
-use crate::bounds::{AUTHORITY_LOOK, RECORDS_HEARD_MAX};
+use crate::bounds::{AUTHORITY_LOOK, RECORDS_HEARD_MAX, WRITERS_MAX};
 
 /// An authority in the use of one control.
 #[derive(Debug)]
@@ -20,6 +20,9 @@ pub(crate) struct Registrar {
     /// The life of the certificates of runners.
     pub(super) runner_life: Duration,
     records: broadcast::Sender<Record>,
+    /// So many threads write to the authority's disk: they wait for each other there, and a disk that hangs must not take
+    /// every thread of the embedder.
+    writers: Arc<Semaphore>,
     /// Held while a stranger's token is looked at, so that as many fail as may and no more.
     refusals: tokio::sync::Mutex<Refusals>,
     /// Alive as long as a task looks for what other processes decide.
@@ -39,6 +42,7 @@ impl Registrar {
             control_id,
             runner_life,
             records: broadcast::channel(RECORDS_HEARD_MAX).0,
+            writers: Arc::new(Semaphore::new(WRITERS_MAX)),
             refusals: tokio::sync::Mutex::default(),
             watching: Mutex::default(),
         }
@@ -82,7 +86,7 @@ impl Registrar {
             ));
         }
         let (authority, life) = (Arc::clone(&self.authority), self.runner_life);
-        let decided = blocking(move || {
+        let decided = self.writing(move || {
             let shown = (authority.token_id(&enrol), enrol.request.runner_id.clone());
             (authority.enrol(&enrol, life, address), shown)
         });
@@ -133,7 +137,7 @@ impl Registrar {
         address: IpAddr,
     ) -> Result<Grant, Fault> {
         let (authority, named) = (Arc::clone(&self.authority), peer.clone());
-        let renewing = blocking(move || authority.renew(&request, &named, life, address));
+        let renewing = self.writing(move || authority.renew(&request, &named, life, address));
         let ungranted = match renewing.await {
             Ok(Ok((grant, record))) => {
                 self.tell(record);
@@ -150,7 +154,9 @@ impl Registrar {
     /// Writes down that a runner has taken a trust statement. When that fails, the runner counts as not told.
     pub(super) async fn told(&self, runner_id: RunnerId, number: u64) {
         let authority = Arc::clone(&self.authority);
-        let noted = blocking(move || authority.note_told(&runner_id, number)).await;
+        let noted = self
+            .writing(move || authority.note_told(&runner_id, number))
+            .await;
         if let Err(error) = noted.and_then(|noted| noted) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -167,7 +173,8 @@ impl Registrar {
             unwritten: std::mem::take(&mut refusals.unwritten),
             ..record
         };
-        match blocking(move || authority.write_refusal(record))
+        match self
+            .writing(move || authority.write_refusal(record))
             .await
             .and_then(|written| written)
         {
@@ -179,6 +186,21 @@ impl Registrar {
                 );
             }
         }
+    }
+
+    /// Work that waits for whoever else changes the authority. It is done to its end, also when nobody waits for it.
+    async fn writing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, AuthorityError> {
+        let permit = Arc::clone(&self.writers).acquire_owned().await;
+        let permit = permit.map_err(|_| AuthorityError::Abandoned)?;
+        blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        })
+        .await
     }
 
     fn tell(&self, record: Record) {
@@ -228,7 +250,7 @@ async fn look(registrar: Weak<Registrar>, alive: Arc<()>) {
     drop(alive);
 }
 
-/// Work on the disk, on a thread of its own. It is done to its end, also when nobody waits for it any more.
+/// Work on the disk, on a thread of its own.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AuthorityError> {
     tokio::task::spawn_blocking(work)
         .await

@@ -33,6 +33,8 @@ pub(crate) struct Dialler {
     pub(crate) key: KeyPair,
     pub(crate) root: CertificateDer<'static>,
     pub(crate) server: SocketAddr,
+    /// The address that it dials from.
+    pub(crate) from: Ipv4Addr,
 }
 
 /// A live link of it to a control.
@@ -50,6 +52,7 @@ impl Dialler {
             key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
             root: authority.root(),
             server,
+            from: Ipv4Addr::LOCALHOST,
         }
     }
 
@@ -84,7 +87,7 @@ impl Dialler {
         };
         config.alpn_protocols = vec![alpn.to_vec()];
         let crypto = Arc::new(QuicClientConfig::try_from(config).unwrap());
-        let endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let endpoint = Endpoint::client(SocketAddr::from((self.from, 0))).unwrap();
         let connecting = endpoint.connect_with(
             ClientConfig::new(crypto),
             self.server,

@@ -305,6 +305,39 @@ async fn who_has_no_certificate_may_enrol_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn silent_strangers_of_one_address_leave_room_for_others() {
+    let mut bench = bench();
+    let stranger = Arc::new(bench.dialler("r-1"));
+    let connecting: Vec<_> = (0..250)
+        .map(|_| {
+            let stranger = Arc::clone(&stranger);
+            tokio::spawn(async move { stranger.connect(ALPN_ENROL, None).await })
+        })
+        .collect();
+    let (mut silent, mut refused) = (Vec::new(), 0);
+    for connected in connecting {
+        match connected.await.unwrap() {
+            Ok(held) => silent.push(held),
+            Err(_) => refused += 1,
+        }
+    }
+    // Half of the places are for whoever comes first; of the rest no address gets more than its share.
+    assert!(
+        silent.len() >= 128 && refused > 0,
+        "{} and {refused}",
+        silent.len()
+    );
+    let mut honest = bench.dialler("r-2");
+    honest.from = Ipv4Addr::new(127, 0, 0, 2);
+    let grant = honest.enrol(&bench.token()).await.unwrap();
+    let _link = honest.dial(&grant.certificate.0).await;
+    assert_eq!(bench.listener.accept().await.unwrap().id(), &honest.name);
+    // And who says nothing is hung up on.
+    let (_endpoint, quic) = silent.swap_remove(0);
+    tokio::time::timeout(PATIENCE, quic.closed()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_is_renewed_on_a_live_link_for_its_own_key_and_name_alone() {
     let mut bench = bench_with(|options| options.runner_life(Duration::from_secs(7)));
     let dialler = bench.dialler("r-1");

@@ -9,6 +9,7 @@ mod authority;
 mod bootstrap;
 mod cli;
 mod cli_authority;
+mod clock;
 mod connection;
 mod dialler;
 mod enrolment;

@@ -278,22 +278,6 @@ async fn a_rotation_keeps_the_name_and_locks_nobody_out() {
     );
 }
 
-#[tokio::test]
-async fn a_certificate_that_has_ended_says_since_when_and_what_to_do() {
-    let bench = bench();
-    let runner = TestRunner::start_for("r-1", bench.control.authority(), Duration::ZERO, |_, _| {
-        Reaction::HangUp
-    });
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    let error = bench.control.connect(runner.at.clone()).await.unwrap_err();
-    let text = error.to_string();
-    assert!(matches!(error, ConnectError::Expired { .. }), "{error:?}");
-    assert!(
-        text.contains("oqtoctl token create --runner-id r-1") && text.contains("oqto-runner enrol"),
-        "{text}"
-    );
-}
-
 #[test]
 fn what_is_decided_is_written_down() {
     let dir = tempfile::tempdir().unwrap();

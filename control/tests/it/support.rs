@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oqto_control::protocol::codec::Blob;
 use oqto_control::protocol::command::CommandEnvelope;
@@ -22,7 +22,8 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::time_provider::TimeProvider;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use tokio::sync::mpsc;
 
 /// What a control opened a stream with.
@@ -70,28 +71,20 @@ impl TestRunner {
         trusted: &Authority,
         script: impl Fn(usize, &Ask) -> Reaction + Send + Sync + 'static,
     ) -> Self {
-        Self::start_with(name, signer, trusted, MINUTE, script)
+        let papers = Papers::signed(name, signer, MINUTE);
+        Self::start_with(name, trusted, papers, Duration::ZERO, script)
     }
 
-    /// Starts one whose certificate lives as long as this.
-    pub(crate) fn start_for(
+    /// Starts one with papers of its own, whose clock is behind by so much.
+    pub(crate) fn start_with(
         name: &str,
-        authority: &Authority,
-        life: Duration,
-        script: impl Fn(usize, &Ask) -> Reaction + Send + Sync + 'static,
-    ) -> Self {
-        Self::start_with(name, authority, authority, life, script)
-    }
-
-    fn start_with(
-        name: &str,
-        signer: &Authority,
         trusted: &Authority,
-        life: Duration,
+        papers: Papers,
+        behind: Duration,
         script: impl Fn(usize, &Ask) -> Reaction + Send + Sync + 'static,
     ) -> Self {
         let id: RunnerId = name.parse().unwrap();
-        let config = server_config(signer, trusted, &id, life);
+        let config = server_config(trusted, papers, behind);
         let endpoint = Endpoint::server(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let at = RunnerAddr {
             id,
@@ -130,22 +123,51 @@ impl TestRunner {
     }
 }
 
-fn server_config(signer: &Authority, trusted: &Authority, id: &RunnerId, life: Duration) -> ServerConfig {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    let grant = signer.sign(&signing_request(&key), id, life).unwrap();
+/// A certificate and its key.
+pub(crate) struct Papers {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: KeyPair,
+}
+
+impl Papers {
+    /// Those that an authority gives a runner for so long.
+    pub(crate) fn signed(name: &str, signer: &Authority, life: Duration) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let grant = signer
+            .sign(&signing_request(&key), &name.parse().unwrap(), life)
+            .unwrap();
+        Self {
+            certificate: grant.certificate.0,
+            key,
+        }
+    }
+}
+
+/// A clock that is behind.
+#[derive(Debug)]
+struct Behind(Duration);
+
+impl TimeProvider for Behind {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Some(UnixTime::since_unix_epoch(now - self.0))
+    }
+}
+
+fn server_config(trusted: &Authority, papers: Papers, behind: Duration) -> ServerConfig {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.root()).unwrap();
     let provider = Arc::new(default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .unwrap();
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+    let mut tls = rustls::ServerConfig::builder_with_details(provider, Arc::new(Behind(behind)))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_client_cert_verifier(verifier)
         .with_single_cert(
-            vec![CertificateDer::from(grant.certificate.0)],
-            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            vec![CertificateDer::from(papers.certificate)],
+            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(papers.key.serialize_der())),
         )
         .unwrap();
     tls.alpn_protocols = vec![ALPN.to_vec()];
