@@ -4,6 +4,7 @@
 
 mod audit;
 mod doctor;
+mod enrol;
 mod explain;
 mod heap;
 mod sandbox;
@@ -29,6 +30,8 @@ struct Words {
 enum Door {
     /// Run the daemon
     Serve(serve::ServeArgs),
+    /// Get a certificate from a control, for a token
+    Enrol(enrol::EnrolArgs),
     /// Try programs in a sandbox, without a daemon
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
@@ -53,6 +56,7 @@ const HELP: &str = "Examples:
   oqto-runner sandbox explain .env              what a policy allows, and which line says so
   oqto-runner audit verify                      whether the audit log is whole
   oqto-runner serve                             the daemon, as a systemd unit starts it
+  oqto-runner enrol --help                      how a runner comes to belong to a control
 
 Exit codes: 0 done, 1 not usable (doctor), not stopped (sandbox check) or not whole (audit verify), 2 usage, 125 the runner failed; `sandbox run` ends with the program's
 own code, 128 + n for signal n, 126 when the program cannot be executed, 127 when it is not there.";
@@ -71,7 +75,8 @@ pub fn main() -> ExitCode {
         _ => {}
     }
     match Words::parse().door {
-        Door::Serve(args) => serve::serve(&args),
+        Door::Serve(args) => serve::serve(args),
+        Door::Enrol(args) => enrol::enrol(args),
         Door::Sandbox(command) => sandbox::sandbox(command),
         Door::Audit(command) => audit::audit(command),
         Door::Doctor(args) => doctor::doctor(&args),

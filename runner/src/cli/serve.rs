@@ -1,14 +1,13 @@
 //! The door `serve`.
 
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::daemon::{self, Config, Options, Overrides};
+use crate::daemon::{self, Config, Listen, Options, Overrides, Target};
 
 /// `serve`.
 #[derive(clap::Args)]
@@ -20,9 +19,12 @@ pub(super) struct ServeArgs {
     /// Where to keep the identity, the sessions and their events
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    /// Where to listen; port 0 takes a free one, and none does not listen
+    #[arg(long, value_name = "ADDRESS:PORT|none")]
+    listen: Option<Listen>,
+    /// A control that this runner dials, and keeps a link to; may be given again
+    #[arg(long, value_name = "HOST:PORT")]
+    dial: Vec<Target>,
     /// Get a certificate over standard input and output from who starts this, say there where it listens, and go on
     /// in the background of nobody
     #[arg(long)]
@@ -36,7 +38,7 @@ pub(super) struct ServeArgs {
 }
 
 /// Runs the daemon until it is told to stop.
-pub(super) fn serve(args: &ServeArgs) -> ExitCode {
+pub(super) fn serve(args: ServeArgs) -> ExitCode {
     super::heap::shape();
     tracing_subscriber::fmt()
         .with_max_level(args.log)
@@ -50,7 +52,8 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
         .init();
     let overrides = Overrides {
         listen: args.listen,
-        state_dir: args.state_dir.clone(),
+        state_dir: args.state_dir,
+        dial: args.dial,
     };
     let config = match Config::load(args.config.as_deref(), overrides) {
         Ok(config) => config,

@@ -7,10 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use nix::unistd::{Gid, Uid, User};
 use serde::Deserialize;
 
+use super::dial::{BadTarget, Target};
 use super::health::{BadHealth, HealthDocument};
 use super::roles::{BadRole, RoleDocument, Roles};
 use crate::event_log::Retention;
@@ -29,6 +31,9 @@ const SESSIONS_MAX_LIMIT: u32 = 4096;
 /// a message, and room to go on.
 const STORE_LEN_LEAST: u64 = 128 * 1024 * 1024;
 
+/// How many controls a runner dials: each has a link that takes a place and a window of memory.
+const DIAL_MAX: usize = 16;
+
 /// The longest configuration file, bytes.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
 
@@ -36,7 +41,9 @@ const FILE_LEN_MAX: u64 = 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// The controls that it dials.
+    pub dial: Vec<Target>,
     /// Where it keeps its identity, its sessions and their events.
     pub state_dir: PathBuf,
     /// Where policies beside the shipped ones are.
@@ -57,6 +64,40 @@ pub struct Config {
     pub roles: Roles,
 }
 
+/// Where a runner listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// At an address; port 0 takes a free one.
+    At(SocketAddr),
+    /// Nowhere: it dials.
+    Nowhere,
+}
+
+/// A text that is no such place.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("listen is \"{0}\", it must be ADDRESS:PORT, such as 0.0.0.0:7442, or none")]
+pub struct BadListen(String);
+
+impl FromStr for Listen {
+    type Err = BadListen;
+
+    fn from_str(text: &str) -> Result<Self, BadListen> {
+        match text {
+            "none" => Ok(Self::Nowhere),
+            _ => text.parse().map(Self::At).map_err(|_| BadListen(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = BadListen;
+
+    fn try_from(text: String) -> Result<Self, BadListen> {
+        text.parse()
+    }
+}
+
 /// What is known of one harness.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +112,9 @@ pub struct HarnessConfig {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
+    #[serde(default)]
+    dial: Vec<String>,
     state_dir: Option<PathBuf>,
     policy_dir: Option<PathBuf>,
     policy_at_most: Option<PolicyName>,
@@ -101,7 +144,9 @@ struct EventsDocument {
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// Where to listen.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
+    /// Whom to dial; when anybody, nobody of the file.
+    pub dial: Vec<Target>,
     /// Where to keep things.
     pub state_dir: Option<PathBuf>,
 }
@@ -189,6 +234,23 @@ pub enum ConfigError {
     /// A harness that this runner does not have.
     #[error("cannot use a table [harness.…] of the configuration")]
     UnknownHarness(#[source] UnknownHarness),
+    /// Not a place.
+    #[error("dial in the configuration has {text}")]
+    Dial {
+        /// What it says.
+        text: String,
+        /// Why it is none.
+        source: BadTarget,
+    },
+    /// Too many.
+    #[error("{count} controls are to be dialled, and a runner dials at most {DIAL_MAX}")]
+    DialMany {
+        /// How many.
+        count: usize,
+    },
+    /// Nobody could ever talk to it.
+    #[error("this runner neither listens nor dials: give it a place to listen, or a control to dial")]
+    Unreachable,
     /// Neither told nor to be guessed.
     #[error("no home directory is known; give --state-dir")]
     NoHome,
@@ -213,6 +275,7 @@ impl Config {
     fn from_document(document: Document, overrides: Overrides) -> Result<Self, ConfigError> {
         let Document {
             listen,
+            dial,
             state_dir,
             policy_dir,
             policy_at_most,
@@ -226,7 +289,18 @@ impl Config {
         let listen = overrides
             .listen
             .or(listen)
-            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+            .unwrap_or(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let dial = if overrides.dial.is_empty() {
+            targets(dial)?
+        } else {
+            overrides.dial
+        };
+        if dial.len() > DIAL_MAX {
+            return Err(ConfigError::DialMany { count: dial.len() });
+        }
+        if listen == Listen::Nowhere && dial.is_empty() {
+            return Err(ConfigError::Unreachable);
+        }
         let state_dir = match overrides.state_dir.or(state_dir) {
             Some(dir) => dir,
             None => default_state_dir().ok_or(ConfigError::NoHome)?,
@@ -245,6 +319,7 @@ impl Config {
         let principal = principal.map(|name| look_up(&name)).transpose()?;
         Ok(Self {
             listen,
+            dial,
             state_dir,
             policy_dir,
             policy_at_most,
@@ -256,6 +331,20 @@ impl Config {
             roles: role.try_into()?,
         })
     }
+}
+
+/// Each control once: two links to one would be two of everything.
+fn targets(texts: Vec<String>) -> Result<Vec<Target>, ConfigError> {
+    let mut targets = Vec::new();
+    for text in texts {
+        let target = text
+            .parse()
+            .map_err(|source| ConfigError::Dial { text, source })?;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    Ok(targets)
 }
 
 fn retention(events: &EventsDocument) -> Result<Retention, ConfigError> {
@@ -382,6 +471,9 @@ mod tests {
             ("[harness.pie]\nprogram = \"/x\"", "pie"),
             ("[harness.pi]\nprogramm = \"/x\"", "programm"),
             ("listen = \"nowhere\"", "listen"),
+            ("listen = \"none\"", "neither listens nor dials"),
+            ("dial = [\"control\"]", "HOST:PORT"),
+            ("dial = \"control:1\"", "dial"),
             ("[health]\nheartbeat_s = 0", "heartbeat_s"),
             ("[health]\nsilent_act = \"sulk\"", "silent_act"),
             ("[events]\nstore_len_max = 134217727", "events.store_len_max"),
@@ -413,7 +505,8 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default() {
         let config = config("").unwrap();
-        assert!(config.listen.ip().is_loopback());
+        assert!(matches!(config.listen, Listen::At(at) if at.ip().is_loopback()));
+        assert_eq!(config.dial, []);
         assert_eq!(config.sessions_max.get(), SESSIONS_MAX_DEFAULT);
         assert_eq!(config.retention, Retention::DEFAULT);
     }

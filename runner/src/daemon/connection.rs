@@ -1,5 +1,6 @@
 //! One connection: its Hello, then its streams, each served on its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,17 +9,22 @@ use oqto_protocol::event::Transient;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::frame::Kind;
 use oqto_protocol::hello::{Hello, Limits, Welcome};
+use oqto_protocol::id::ControlId;
 use oqto_protocol::{reply::Reply, version};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::authorise::{authorise, from_peer, may_see, storage};
-use super::{Daemon, query, subscription};
+use super::{Daemon, query, renewal, subscription};
 use crate::audit::Outcome;
-use crate::identity::Peer;
-use crate::transport::{Connection, Incoming, ReadError, Received, STREAMS_MAX, Stream, WriteError};
+use crate::clock;
+use crate::identity::{Peer, PeerError};
+use crate::transport::{
+    Connection, HandshakeError, Incoming, ReadError, Received, STREAMS_MAX, Stream, WriteError,
+};
 
 /// How long a stranger may take from the first packet to its Hello. An honest peer takes three round trips.
-const HELLO_MAX: Duration = Duration::from_secs(10);
+pub(super) const HELLO_MAX: Duration = Duration::from_secs(10);
 
 /// How long the first frame of a stream may take to come, once its stream is open.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
@@ -34,71 +40,118 @@ pub(super) enum StreamError {
     Silent,
 }
 
-/// Serves one link until it is gone.
-pub(super) async fn serve(incoming: Incoming, daemon: Arc<Daemon>) {
-    let opened = tokio::time::timeout(HELLO_MAX, open(incoming, &daemon)).await;
-    let (connection, peer, hello) = match opened {
-        Ok(Some(opened)) => opened,
-        Ok(None) => return,
-        Err(_) => {
-            tracing::info!("a peer did not say hello within {} s", HELLO_MAX.as_secs());
-            return;
-        }
+/// Why a link was not served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unmet {
+    #[error("a peer did not say hello within {} s", HELLO_MAX.as_secs())]
+    Slow,
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error("{address} does not come in")]
+    Peer { address: SocketAddr, source: PeerError },
+    #[error("control {control} left before it said hello")]
+    Gone {
+        control: ControlId,
+        source: Option<HandshakeError>,
+    },
+    #[error("control {control} said no hello")]
+    Hello { control: ControlId, source: StreamError },
+    #[error("control {control} was told why it is not served: {because}")]
+    Refused { control: ControlId, because: String },
+}
+
+/// Serves one link that came, until it is gone.
+pub(super) async fn accept(incoming: Incoming, daemon: Arc<Daemon>) {
+    let until = Instant::now() + HELLO_MAX;
+    let met = match tokio::time::timeout_at(until, incoming.handshake()).await {
+        Ok(Ok(connection)) => serve(connection, until, &daemon).await.map(drop),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Unmet::Slow),
     };
+    if let Err(error) = met {
+        tracing::info!(error = %crate::cause::chain(&error), "refused");
+        if matches!(error, Unmet::Handshake(_) | Unmet::Peer { .. }) {
+            daemon.audit.count_stranger();
+        }
+    }
+}
+
+/// Serves one link, come or dialled, until it is gone. Its hello has to be said before `until`. Says how long it stood.
+pub(super) async fn serve(
+    connection: Connection,
+    until: Instant,
+    daemon: &Arc<Daemon>,
+) -> Result<Duration, Unmet> {
+    // From before it is decided about: what is learnt meanwhile is not missed.
+    let mut changes = daemon.credentials.changes();
+    let met_at = clock::unix_ms();
+    let meeting = tokio::time::timeout_at(until, meet(&connection, met_at, daemon));
+    let (peer, hello) = meeting.await.map_err(|_| Unmet::Slow)??;
     let _present = daemon.presence();
+    let since = Instant::now();
     tracing::info!(control = %peer.control, address = %connection.address(), "connected");
     let peer = Arc::new(peer);
     let mut streams = JoinSet::new();
     streams.spawn(telemetry(hello, peer.clone(), daemon.clone()));
-    while let Some(stream) = connection.accept_stream().await {
-        // Bounded by what the transport permits at once; what has ended is let go of here.
-        while streams.try_join_next().is_some() {}
-        let (peer, daemon, connection) = (peer.clone(), daemon.clone(), connection.clone());
-        streams.spawn(async move {
-            if let Err(error) = serve_stream(stream, &peer, &connection, &daemon).await {
-                tracing::debug!(error = %crate::cause::chain(&error), "a stream ended early");
+    let renewal = renewal::keep(&connection, &peer, daemon);
+    tokio::pin!(renewal);
+    loop {
+        tokio::select! {
+            stream = connection.accept_stream() => {
+                let Some(stream) = stream else { break };
+                // Bounded by what the transport permits at once; what has ended is let go of here.
+                while streams.try_join_next().is_some() {}
+                let (peer, daemon, connection) = (peer.clone(), daemon.clone(), connection.clone());
+                streams.spawn(async move {
+                    if let Err(error) = serve_stream(stream, &peer, &connection, &daemon).await {
+                        tracing::debug!(error = %crate::cause::chain(&error), "a stream ended early");
+                    }
+                });
             }
-        });
+            Ok(()) = changes.changed() => {
+                if let Err(error) = daemon.credentials.admit(&connection.certificates(), met_at) {
+                    tracing::warn!(control = %peer.control, error = %crate::cause::chain(&error), "cut");
+                    connection.close(&error.to_string());
+                    break;
+                }
+            }
+            () = &mut renewal => {}
+        }
     }
     tracing::info!(control = %peer.control, "disconnected");
+    Ok(since.elapsed())
 }
 
-/// The handshake, who it is, and the first stream with its Hello answered.
-async fn open(incoming: Incoming, daemon: &Daemon) -> Option<(Connection, Peer, Stream)> {
-    let connection = match incoming.handshake().await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::info!(error = %crate::cause::chain(&error), "refused");
-            daemon.audit.count_stranger();
-            return None;
-        }
-    };
-    let peer = match Peer::from_chain(&connection.certificates(), &daemon.authority_id) {
+/// Who it is, and the first stream with its Hello answered.
+async fn meet(connection: &Connection, met_at: u64, daemon: &Daemon) -> Result<(Peer, Stream), Unmet> {
+    let peer = match daemon.credentials.admit(&connection.certificates(), met_at) {
         Ok(peer) => peer,
-        Err(error) => {
-            tracing::warn!(address = %connection.address(), error = %crate::cause::chain(&error), "refused");
-            connection.close(&error.to_string());
-            daemon.audit.count_stranger();
-            return None;
+        Err(source) => {
+            connection.close(&source.to_string());
+            let address = connection.address();
+            return Err(Unmet::Peer { address, source });
         }
     };
-    let mut stream = connection.accept_stream().await?;
-    if let Err(fault) = admit(&connection, &peer, daemon).await {
+    let control = peer.control.clone();
+    let Some(mut stream) = connection.accept_stream().await else {
+        let source = connection.why_gone();
+        return Err(Unmet::Gone { control, source });
+    };
+    if let Err(fault) = admit(connection, &peer, daemon).await {
         // Who is gone already needs no answer.
         let _gone = stream.outbox.send(&fault).await;
         stream.outbox.flush().await;
-        return None;
+        let because = fault.message;
+        return Err(Unmet::Refused { control, because });
     }
     match greet(&mut stream, &peer, daemon).await {
-        Ok(true) => Some((connection, peer, stream)),
-        Ok(false) => {
+        Ok(None) => Ok((peer, stream)),
+        Ok(Some(fault)) => {
             stream.outbox.flush().await;
-            None
+            let because = fault.message;
+            Err(Unmet::Refused { control, because })
         }
-        Err(error) => {
-            tracing::info!(control = %peer.control, error = %crate::cause::chain(&error), "no hello");
-            None
-        }
+        Err(source) => Err(Unmet::Hello { control, source }),
     }
 }
 
@@ -110,14 +163,14 @@ async fn admit(connection: &Connection, peer: &Peer, daemon: &Daemon) -> Result<
     recorded.map_err(|error| storage("the connection", &error))
 }
 
-/// Answers Hello; `false` when it was refused.
-async fn greet(stream: &mut Stream, peer: &Peer, daemon: &Daemon) -> Result<bool, StreamError> {
+/// Answers Hello; with a fault when it was refused.
+async fn greet(stream: &mut Stream, peer: &Peer, daemon: &Daemon) -> Result<Option<Fault>, StreamError> {
     let fault = match stream.inbox.read().await? {
         Some(frame) if frame.kind() == Kind::HELLO => match frame.body::<Hello>() {
             Ok(hello) => match version::settle(hello.minor, hello.minor_min) {
                 Some(minor) => {
                     stream.outbox.send(&welcome(minor, peer, daemon)).await?;
-                    return Ok(true);
+                    return Ok(None);
                 }
                 None => Fault::new(
                     FaultCode::Version,
@@ -143,7 +196,7 @@ async fn greet(stream: &mut Stream, peer: &Peer, daemon: &Daemon) -> Result<bool
         None => Fault::new(FaultCode::Malformed, "the first stream ended without a hello"),
     };
     stream.outbox.send(&fault).await?;
-    Ok(false)
+    Ok(Some(fault))
 }
 
 fn welcome(minor: u16, peer: &Peer, daemon: &Daemon) -> Welcome {

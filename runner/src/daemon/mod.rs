@@ -3,20 +3,26 @@
 //! Floor: daemon. Everything a peer asks passes [`authorise`](authorise), which alone makes what
 //! dispatch takes, after it is in the audit log.
 
+mod ask;
 mod authorise;
+mod backoff;
 mod config;
 mod connection;
+mod dial;
+pub mod enrol;
 mod health;
 mod needs;
 mod query;
 mod ready;
+mod renewal;
 mod roles;
 #[cfg(test)]
 mod roles_tests;
 mod run;
 mod subscription;
 
-pub use config::{Config, ConfigError, HarnessConfig, Overrides};
+pub use config::{Config, ConfigError, HarnessConfig, Listen, Overrides};
+pub use dial::{BadTarget, Target};
 pub use roles::{BadRole, Roles};
 pub use run::{Options, RunError, run};
 
@@ -24,17 +30,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use oqto_protocol::hello::BuildInfo;
-use oqto_protocol::id::{AuthorityId, RunnerId};
-use tokio::sync::watch;
+use oqto_protocol::id::RunnerId;
+use tokio::sync::{Mutex, watch};
 
 use crate::attestation::Attestor;
 use crate::audit;
+use crate::identity::Credentials;
 use crate::supervisor::Supervisor;
 
 /// What every connection shares.
 struct Daemon {
     runner_id: RunnerId,
-    authority_id: AuthorityId,
+    /// What it shows and whom it trusts.
+    credentials: Arc<Credentials>,
+    /// Held by the link that asks for a certificate anew: one at a time.
+    renewing: Mutex<()>,
     supervisor: Arc<Supervisor>,
     /// Which control may do what where.
     roles: Roles,

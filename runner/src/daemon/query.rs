@@ -2,14 +2,16 @@
 
 use oqto_protocol::attest::{Attest, Attestation, CHANNEL_LABEL};
 use oqto_protocol::fault::{Fault, FaultCode};
-use oqto_protocol::query::{Answer, Policies, Query, SessionList, Status};
+use oqto_protocol::query::{Answer, Done, Policies, Query, SessionList, Status};
+use oqto_protocol::trust::Trust;
 
 use super::Daemon;
 use super::authorise::{authorise, may_see};
 use super::connection::malformed;
 use crate::attestation::AttestError;
 use crate::cause::chain;
-use crate::identity::Peer;
+use crate::clock;
+use crate::identity::{LearnError, Peer};
 use crate::transport::{Connection, Received};
 
 /// Answers one query.
@@ -45,6 +47,7 @@ async fn serve(query: Query, peer: &Peer, connection: &Connection, daemon: &Daem
             .map(|policies| Answer::Policies(Policies { policies })),
         Query::PolicyShow(show) => daemon.supervisor.policy(&show.name).map(Answer::Policy),
         Query::RunnerAttest(ask) => attest(ask, connection, daemon).await.map(Answer::Attested),
+        Query::Trust(trust) => learn(trust, daemon).await,
         // What no room serves yet. Named one by one, so that a new query does not compile until it is decided.
         Query::FilesList(_)
         | Query::FilesStat(_)
@@ -57,7 +60,6 @@ async fn serve(query: Query, peer: &Peer, connection: &Connection, daemon: &Daem
         | Query::AuditTail(_)
         | Query::Enrol(_)
         | Query::Renew(_)
-        | Query::Trust(_)
         | Query::Unknown(_) => {
             let message = format!("this runner does not serve {}", query.name());
             Err(Fault::new(FaultCode::Unsupported, message))
@@ -65,11 +67,37 @@ async fn serve(query: Query, peer: &Peer, connection: &Connection, daemon: &Daem
     }
 }
 
+/// Whom to trust from now on, as the authority has signed it: who brings it does not count.
+async fn learn(trust: Trust, daemon: &Daemon) -> Result<Answer, Fault> {
+    let credentials = daemon.credentials.clone();
+    let learnt = tokio::task::spawn_blocking(move || credentials.learn(trust)).await;
+    match learnt {
+        Ok(Ok(is_new)) => {
+            if is_new {
+                let number = daemon.credentials.now().statement_number();
+                tracing::info!(number, "learnt whom to trust");
+            }
+            Ok(Answer::Done(Done {}))
+        }
+        Ok(Err(error)) => {
+            let message = chain(&error);
+            tracing::warn!(error = message, "trust statement refused");
+            let code = match error {
+                LearnError::Trust(_) => FaultCode::Denied,
+                LearnError::Store(_) => FaultCode::Storage,
+            };
+            Err(Fault::new(code, message))
+        }
+        Err(_) => Err(Fault::new(FaultCode::Closing, "the runner is stopping")),
+    }
+}
+
 fn status(peer: &Peer, daemon: &Daemon) -> Status {
-    let mut notes = Vec::new();
-    // They name sessions, wherever those work.
+    // They say nothing of any session.
+    let mut notes = daemon.credentials.now().notes(clock::unix_ms());
+    // These name sessions, wherever those work.
     if daemon.roles.on_runner(&peer.control).is_some() {
-        notes = daemon.supervisor.notes();
+        notes.extend(daemon.supervisor.notes());
     }
     if let Some(because) = daemon.audit.failing() {
         notes.push(format!(

@@ -16,14 +16,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::config::{Config, HarnessConfig};
+use super::config::{Config, HarnessConfig, Listen};
+use super::dial::{self, Target};
 use super::ready::{self, Stage};
-use super::{Daemon, Roles, connection};
+use super::{Daemon, Roles, connection, renewal};
 use crate::attestation::{Attestor, CheckSettings};
 use crate::audit;
-use crate::identity::{self, Identity};
+use crate::identity::{self, Credentials};
 use crate::supervisor::{self, HarnessSettings, Settings, Supervisor};
-use crate::transport::{BindError, Listener};
+use crate::transport::{BindError, Dialler, Incoming, Listener};
 
 /// Threads that serve peers and drive sessions. Sessions are bounded by the disk, not by these.
 const WORKERS: usize = 2;
@@ -84,12 +85,16 @@ pub enum RunError {
     /// No certificate over standard input and output.
     #[error("cannot get a certificate")]
     Bootstrap(#[from] identity::BootstrapError),
+    /// Who starts it so wants to be told where it listens.
+    #[error("a runner that is started with --bootstrap has to listen; leave out --listen none")]
+    BootstrapNowhere,
     /// The identity cannot be read.
     #[error("cannot use this runner's identity")]
     Identity(#[from] identity::StoreError),
     /// No control has signed it yet.
     #[error(
-        "this runner has no certificate yet; let a control start it with --bootstrap, as `oqtoctl` does on this host"
+        "this runner has no certificate yet: enrol it with what `oqtoctl token create` prints on the control \
+         (oqto-runner enrol --help), or let `oqtoctl` on this host start it"
     )]
     NoIdentity,
     /// TLS does not take it.
@@ -140,6 +145,7 @@ enum Leave {
 pub fn run(config: Config, options: Options) -> Result<(), RunError> {
     let Config {
         listen,
+        dial,
         state_dir,
         policy_dir,
         policy_at_most,
@@ -150,13 +156,16 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         health,
         roles,
     } = config;
+    if options.bootstrap && listen == Listen::Nowhere {
+        return Err(RunError::BootstrapNowhere);
+    }
     make_state_dir(&state_dir)?;
     let _lock = lock(&state_dir)?;
     let identity_dir = state_dir.join("identity");
-    let identity = if options.bootstrap {
+    let credentials = if options.bootstrap {
         identity::bootstrap(&identity_dir, io::stdin().lock(), io::stdout().lock())?
     } else {
-        Identity::open(&identity_dir)?.ok_or(RunError::NoIdentity)?
+        Credentials::open(&identity_dir)?.ok_or(RunError::NoIdentity)?
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -164,7 +173,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         .build()
         .map_err(RunError::Runtime)?;
     let settings = Settings {
-        runner_id: identity.grant.runner_id.clone(),
+        runner_id: credentials.runner_id(),
         state_dir,
         policy_dir,
         policy_at_most,
@@ -185,7 +194,15 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         .bootstrap
         .then(|| log_to(&settings.state_dir.join("runner.log")));
     let mut starter = starter.transpose().map_err(RunError::Announce)?;
-    let served = runtime.block_on(serve(listen, identity, roles, settings, options, &mut starter));
+    let served = runtime.block_on(serve(
+        listen,
+        dial,
+        credentials,
+        roles,
+        settings,
+        options,
+        &mut starter,
+    ));
     if let (Err(_), Some(starter)) = (&served, starter) {
         // Why it did not start is theirs to hear; without them it is only in the exit code.
         let _ = nix::unistd::dup2_stderr(starter);
@@ -198,33 +215,39 @@ fn harness_settings(HarnessConfig { program, config_dir }: HarnessConfig) -> Har
 }
 
 async fn serve(
-    listen: SocketAddr,
-    identity: Identity,
+    listen: Listen,
+    dial: Vec<Target>,
+    credentials: Credentials,
     roles: Roles,
     settings: Settings,
     options: Options,
     starter: &mut Option<OwnedFd>,
 ) -> Result<(), RunError> {
-    let tls = identity::server_config(&identity)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut hand_over = signal(SignalKind::user_defined2()).map_err(RunError::Runtime)?;
-    let secret = identity.key.derive("connections of runners that are gone");
-    let listener = Listener::bind(listen, tls, &secret)?;
+    // From before the first handshake: what changes meanwhile is not missed.
+    let mut changes = credentials.changes();
+    let secret = credentials.key().derive("connections of runners that are gone");
+    let listener = match listen {
+        Listen::At(address) => Some(Listener::bind(address, credentials.server_config()?, &secret)?),
+        Listen::Nowhere => None,
+    };
+    let dialler = Arc::new(Dialler::new(&secret));
     let state_dir = settings.state_dir.clone();
     let runner_id = settings.runner_id.clone();
-    let key = Arc::new(identity.key);
-    let audit = open_audit(&state_dir, &runner_id, key.clone())?;
+    let audit = open_audit(&state_dir, &runner_id, credentials.key())?;
     let checks = CheckSettings {
         exe: settings.exe.clone(),
         policy_dir: settings.policy_dir.clone(),
         policy_at_most: settings.policy_at_most.clone(),
     };
-    let attestor = Attestor::new(runner_id.clone(), key, checks);
+    let attestor = Attestor::new(runner_id.clone(), credentials.key(), checks);
     let supervisor = Supervisor::open(settings).await?;
     let daemon = Arc::new(Daemon {
         runner_id,
-        authority_id: identity.grant.authority_id,
+        credentials: Arc::new(credentials),
+        renewing: tokio::sync::Mutex::new(()),
         supervisor: supervisor.clone(),
         roles,
         audit,
@@ -233,26 +256,35 @@ async fn serve(
         started: Instant::now(),
     });
     let whereabouts = state_dir.join("runner.json");
-    say_where(&whereabouts, &daemon.runner_id, listener.address())?;
-    tracing::info!(runner = %daemon.runner_id, address = %listener.address(), "listening");
-    if options.bootstrap {
-        identity::announce(io::stdout().lock(), listener.address()).map_err(RunError::Announce)?;
-        detach().map_err(RunError::Announce)?;
-        *starter = None;
+    if let Some(address) = listener.as_ref().map(Listener::address) {
+        say_where(&whereabouts, &daemon.runner_id, address)?;
+        tracing::info!(runner = %daemon.runner_id, %address, "listening");
+        if options.bootstrap {
+            identity::announce(io::stdout().lock(), address).map_err(RunError::Announce)?;
+            detach().map_err(RunError::Announce)?;
+            *starter = None;
+        }
     }
     ready::say(Stage::Ready).map_err(RunError::Announce)?;
     let mut connections = JoinSet::new();
+    let mut keepers = JoinSet::new();
+    keepers.spawn(renewal::watch(daemon.clone()));
+    for target in dial {
+        tracing::info!(runner = %daemon.runner_id, control = %target, "dialling");
+        keepers.spawn(dial::keep(target, dialler.clone(), daemon.clone()));
+    }
     let idle = idleness(&daemon, options.exit_when_idle);
     let beats = supervisor.clone();
     let beat = beats.beat();
     tokio::pin!(idle, beat);
     let leave = loop {
         tokio::select! {
-            incoming = listener.accept() => {
+            incoming = next(listener.as_ref()) => {
                 let Some(incoming) = incoming else { break Leave::Ended };
                 while connections.try_join_next().is_some() {}
-                connections.spawn(connection::serve(incoming, daemon.clone()));
+                connections.spawn(connection::accept(incoming, daemon.clone()));
             }
+            Ok(()) = changes.changed() => show_anew(listener.as_ref(), &daemon),
             () = &mut beat => {}
             () = &mut idle => {
                 tracing::info!("nobody needs this runner any more");
@@ -274,15 +306,42 @@ async fn serve(
         Leave::Running => {
             // Whoever is in the middle of something finds a link that is gone, and the next runner. Before what serves it:
             // a stream that is let go of ends in good order, and so ends a session's.
-            listener.close().await;
+            close(listener.as_ref(), &dialler).await;
+            keepers.shutdown().await;
             connections.shutdown().await;
             supervisor.hand_over().await;
         }
     }
-    listener.close().await;
+    close(listener.as_ref(), &dialler).await;
+    keepers.shutdown().await;
     daemon.audit.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The next link that comes; a runner that does not listen waits for ever.
+async fn next(listener: Option<&Listener>) -> Option<Incoming> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Has handshakes from here on go by what this runner shows and trusts now.
+fn show_anew(listener: Option<&Listener>, daemon: &Daemon) {
+    let Some(listener) = listener else { return };
+    let shown = daemon.credentials.server_config().map_err(RunError::Tls);
+    let shown = shown.and_then(|tls| listener.set_tls(tls).map_err(RunError::Bind));
+    if let Err(error) = shown {
+        tracing::error!(error = %crate::cause::chain(&error), "new links go by the certificate and roots from before");
+    }
+}
+
+async fn close(listener: Option<&Listener>, dialler: &Dialler) {
+    if let Some(listener) = listener {
+        listener.close().await;
+    }
+    dialler.close().await;
 }
 
 /// The audit log, signed by the runner's key.
@@ -324,7 +383,7 @@ async fn idleness(daemon: &Daemon, limit: Option<Duration>) {
     }
 }
 
-fn make_state_dir(path: &Path) -> Result<(), RunError> {
+pub(super) fn make_state_dir(path: &Path) -> Result<(), RunError> {
     // The principals of sessions pass through it when the runner is root; what is secret has a mode of its own.
     let wanted_owner = crate::sys::effective_uid();
     let wanted_mode = if wanted_owner == 0 { 0o711 } else { 0o700 };

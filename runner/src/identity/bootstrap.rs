@@ -12,7 +12,9 @@ use oqto_protocol::enrol::{Grant, SigningRequest};
 use oqto_protocol::id::RunnerId;
 use serde::Serialize;
 
-use super::store::{Identity, StoreError, open_key};
+use super::credentials::{Credentials, RenewError};
+use super::kept;
+use super::store::{StoreError, open_key};
 
 /// The longest line that a control may answer, bytes.
 const LINE_LEN_MAX: u64 = 256 * 1024;
@@ -32,14 +34,9 @@ pub enum BootstrapError {
     /// The answer is no grant.
     #[error("what stands for a certificate is malformed")]
     Malformed(#[source] serde_json::Error),
-    /// The certificate names somebody else.
-    #[error("the certificate names runner {found}, this is {expected}")]
-    OtherRunner {
-        /// Whom it names.
-        found: RunnerId,
-        /// Whom it should name.
-        expected: RunnerId,
-    },
+    /// The certificate is not one for this runner, or cannot be kept.
+    #[error("cannot use what who started this runner gave it")]
+    Taken(#[from] RenewError),
 }
 
 #[derive(Serialize)]
@@ -58,8 +55,11 @@ struct Listening {
 ///
 /// # Errors
 /// When the channel breaks or the answer is not a certificate for this runner.
-pub fn bootstrap(dir: &Path, input: impl BufRead, output: impl Write) -> Result<Identity, BootstrapError> {
-    let (runner_id, key) = open_key(dir)?;
+pub fn bootstrap(dir: &Path, input: impl BufRead, output: impl Write) -> Result<Credentials, BootstrapError> {
+    let (runner_id, key) = {
+        let _lock = kept::lock(dir)?;
+        open_key(dir)?
+    };
     let request = key.signing_request(runner_id.clone());
     say(
         output,
@@ -79,15 +79,7 @@ pub fn bootstrap(dir: &Path, input: impl BufRead, output: impl Write) -> Result<
         return Err(BootstrapError::NoAnswer);
     }
     let grant: Grant = serde_json::from_str(&line).map_err(BootstrapError::Malformed)?;
-    if grant.runner_id != runner_id {
-        return Err(BootstrapError::OtherRunner {
-            found: grant.runner_id,
-            expected: runner_id,
-        });
-    }
-    let identity = Identity { key, grant };
-    identity.keep(dir)?;
-    Ok(identity)
+    Ok(Credentials::first(dir, &runner_id, key, grant)?)
 }
 
 /// Says where this runner listens; the last line of the channel.

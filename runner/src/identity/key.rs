@@ -91,6 +91,16 @@ impl Key {
         self.0.der_bytes()
     }
 
+    /// The public half as a certificate has it: a SubjectPublicKeyInfo.
+    pub(super) fn public_key_info(&self) -> Vec<u8> {
+        self.0.subject_public_key_info()
+    }
+
+    #[cfg(test)]
+    pub(super) fn pair(&self) -> &rcgen::KeyPair {
+        &self.0
+    }
+
     /// What a control is asked to sign.
     #[must_use]
     pub fn signing_request(&self, runner_id: RunnerId) -> SigningRequest {

@@ -10,9 +10,11 @@ pub struct Peer {
     pub authority: AuthorityId,
     /// Its name.
     pub control: ControlId,
+    /// The serial number of its certificate, as its DER has it.
+    pub serial: Vec<u8>,
 }
 
-/// A certificate that names no control. The peer's fault: the connection is closed.
+/// A certificate that names no control of ours. The peer's fault: the connection is closed.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
     /// The handshake left no certificate.
@@ -32,20 +34,55 @@ pub enum PeerError {
         /// What it should name.
         expected: AuthorityId,
     },
+    /// The authority has said that it is trusted no more.
+    #[error("control {control}, or its certificate {serial}, is revoked")]
+    Revoked {
+        /// Its name.
+        control: ControlId,
+        /// The serial number of its certificate, hex.
+        serial: String,
+    },
+    /// The root that it comes from is trusted no more.
+    #[error("the root that signed the certificate of control {control} is trusted no more")]
+    RootGone {
+        /// Its name.
+        control: ControlId,
+        /// What the verifier says.
+        source: webpki::Error,
+    },
 }
 
 impl Peer {
+    /// Reads the name from a certificate that TLS has verified, or is about to.
+    pub(super) fn read(leaf: &webpki::EndEntityCert<'_>) -> Result<Self, PeerError> {
+        // One name: who could be two could be revoked as one and come as the other.
+        let mut names = leaf.valid_uri_names();
+        let (Some(name), None) = (names.next(), names.next()) else {
+            return Err(PeerError::NotControl);
+        };
+        let (authority, control) = parse(name).ok_or(PeerError::NotControl)?;
+        Ok(Self {
+            authority,
+            control,
+            serial: leaf.serial().to_vec(),
+        })
+    }
+
+    /// Reads the name from a certificate chain that TLS has verified.
+    ///
+    /// # Errors
+    /// When it names no control.
+    pub fn of_chain(chain: &[CertificateDer<'_>]) -> Result<Self, PeerError> {
+        let leaf = chain.first().ok_or(PeerError::Missing)?;
+        Self::read(&webpki::EndEntityCert::try_from(leaf).map_err(PeerError::Malformed)?)
+    }
+
     /// Reads the name from a certificate chain that TLS has verified.
     ///
     /// # Errors
     /// When it names no control of `authority`.
     pub fn from_chain(chain: &[CertificateDer<'_>], authority: &AuthorityId) -> Result<Self, PeerError> {
-        let leaf = chain.first().ok_or(PeerError::Missing)?;
-        let leaf = webpki::EndEntityCert::try_from(leaf).map_err(PeerError::Malformed)?;
-        let peer = leaf
-            .valid_uri_names()
-            .find_map(parse)
-            .ok_or(PeerError::NotControl)?;
+        let peer = Self::of_chain(chain)?;
         if peer.authority == *authority {
             Ok(peer)
         } else {
@@ -55,14 +92,16 @@ impl Peer {
             })
         }
     }
+
+    /// The name that TLS checks when this control is dialled; nobody looks it up.
+    pub(super) fn server_name(&self) -> String {
+        format!("{}.control.oqto.internal", self.control)
+    }
 }
 
-fn parse(uri: &str) -> Option<Peer> {
+fn parse(uri: &str) -> Option<(AuthorityId, ControlId)> {
     let (authority, control) = uri.strip_prefix("oqto://")?.split_once("/control/")?;
-    Some(Peer {
-        authority: authority.parse().ok()?,
-        control: control.parse().ok()?,
-    })
+    Some((authority.parse().ok()?, control.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -71,8 +110,8 @@ mod tests {
 
     #[test]
     fn only_a_controls_uri_names_a_peer() {
-        let peer = parse("oqto://abc/control/me").unwrap();
-        assert_eq!((peer.authority.as_str(), peer.control.as_str()), ("abc", "me"));
+        let (authority, control) = parse("oqto://abc/control/me").unwrap();
+        assert_eq!((authority.as_str(), control.as_str()), ("abc", "me"));
         for uri in [
             "oqto://abc/runner/me",
             "oqto:///control/me",

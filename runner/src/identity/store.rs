@@ -10,8 +10,11 @@ use oqto_protocol::id::{BadId, RunnerId};
 use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
+use super::certificate::RootsError;
+use super::grant::GrantError;
 use super::keeping::{self, CREDENTIAL};
 use super::key::{Key, KeyError};
+use super::trust::TrustError;
 use crate::private::{self, PrivateError};
 
 /// The longest file of an identity, bytes: a certificate with its roots is a few kilobytes.
@@ -19,14 +22,6 @@ const FILE_LEN_MAX: u64 = 256 * 1024;
 
 /// Bytes of an uncompressed point on P-256.
 const POINT_LEN: usize = 65;
-
-/// Who this runner is.
-pub struct Identity {
-    /// Its key.
-    pub key: Key,
-    /// Its certificate, whom it names, and whom to trust.
-    pub grant: Grant,
-}
 
 /// An identity that cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +40,12 @@ pub enum StoreError {
     #[error(transparent)]
     Open(#[from] PrivateError),
     /// It is not what it should be.
-    #[error("{path} is longer than {FILE_LEN_MAX} bytes")]
+    #[error("{path} is longer than {len_max} bytes")]
     TooLong {
         /// What.
         path: PathBuf,
+        /// How long it may be.
+        len_max: u64,
     },
     /// The key does not parse, or none can be made.
     #[error("cannot use {place}")]
@@ -101,21 +98,37 @@ pub enum StoreError {
         /// Why not.
         source: BadId,
     },
-    /// The certificate in the file is none.
-    #[error("cannot use the certificate {path}")]
-    Certificate {
-        /// Where it is.
-        path: PathBuf,
-        /// Why not.
-        source: webpki::Error,
-    },
-    /// The certificate's file does not parse.
-    #[error("cannot use the certificate {path}")]
-    Grant {
+    /// A file of it does not parse.
+    #[error("{path} is not what this runner has written")]
+    Json {
         /// Where it is.
         path: PathBuf,
         /// Why not.
         source: serde_json::Error,
+    },
+    /// The certificate is not one of this runner.
+    #[error("cannot use the certificate in {dir}; enrol this runner anew")]
+    Certificate {
+        /// Where it is.
+        dir: PathBuf,
+        /// Why not.
+        source: GrantError,
+    },
+    /// There is nobody to trust.
+    #[error("cannot use the roots of the authority in {dir}; enrol this runner anew")]
+    Roots {
+        /// Where they are.
+        dir: PathBuf,
+        /// Why not.
+        source: RootsError,
+    },
+    /// The trust statement is none.
+    #[error("cannot use the trust statement {path}")]
+    Statement {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: TrustError,
     },
 }
 
@@ -181,53 +194,17 @@ fn make_key(dir: &Path, name: Option<&RunnerId>) -> Result<Key, StoreError> {
 /// # Errors
 /// When the certificate is open to others or is not what it should be.
 pub fn public_key(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(grant) = read_grant(dir)? else {
-        return Ok(None);
-    };
-    let der = CertificateDer::from(grant.certificate.0);
     let path = dir.join("certificate.json");
+    let Some(text) = read(&path)? else { return Ok(None) };
+    let grant: Grant = serde_json::from_str(&text).map_err(|source| StoreError::Json { path, source })?;
+    let der = CertificateDer::from(grant.certificate.0);
     let leaf = webpki::EndEntityCert::try_from(&der).map_err(|source| StoreError::Certificate {
-        path: path.clone(),
-        source,
+        dir: dir.to_owned(),
+        source: GrantError::Malformed(source),
     })?;
     // The point ends the structure; a key of another kind than ours verifies nothing.
     let info = leaf.subject_public_key_info();
     Ok(info.last_chunk::<POINT_LEN>().map(|point| point.to_vec()))
-}
-
-/// What a control has granted, if one has.
-fn read_grant(dir: &Path) -> Result<Option<Grant>, StoreError> {
-    let path = dir.join("certificate.json");
-    let Some(text) = read(&path)? else { return Ok(None) };
-    let grant = serde_json::from_str(&text).map_err(|source| StoreError::Grant { path, source })?;
-    Ok(Some(grant))
-}
-
-impl Identity {
-    /// Reads the identity in `dir`; `None` when no control has signed it yet.
-    ///
-    /// # Errors
-    /// When a file is open to others or is not what it should be.
-    pub fn open(dir: &Path) -> Result<Option<Self>, StoreError> {
-        let (_, key) = open_key(dir)?;
-        let Some(grant) = read_grant(dir)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self { key, grant }))
-    }
-
-    /// Keeps the identity in `dir`.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn keep(&self, dir: &Path) -> Result<(), StoreError> {
-        let path = dir.join("certificate.json");
-        let text = serde_json::to_vec(&self.grant).map_err(|source| StoreError::Grant {
-            path: path.clone(),
-            source,
-        })?;
-        write(&path, &text)
-    }
 }
 
 /// A name for a new runner: random, since host names are neither unique nor always names.
@@ -253,6 +230,11 @@ pub(super) fn io_error(act: &'static str, path: &Path, source: io::Error) -> Sto
 
 /// Reads a file that only its owner may open; `None` when it is not there.
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<String>>, StoreError> {
+    read_up_to(path, FILE_LEN_MAX)
+}
+
+/// As [`read`], of a file that may be longer.
+pub(super) fn read_up_to(path: &Path, len_max: u64) -> Result<Option<Zeroizing<String>>, StoreError> {
     let file = match OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_NOFOLLOW)
@@ -266,21 +248,22 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<String>>, StoreError>
     private::check(path, &found, 0o600)?;
     // As long as it will be: a buffer that grows leaves copies of its beginning behind.
     let mut text = Zeroizing::new(String::with_capacity(
-        usize::try_from(found.len().min(FILE_LEN_MAX)).unwrap_or_default() + 1,
+        usize::try_from(found.len().min(len_max)).unwrap_or_default() + 1,
     ));
-    file.take(FILE_LEN_MAX + 1)
+    file.take(len_max + 1)
         .read_to_string(&mut text)
         .map_err(|e| io_error("read", path, e))?;
-    if text.len() as u64 > FILE_LEN_MAX {
+    if text.len() as u64 > len_max {
         return Err(StoreError::TooLong {
             path: path.to_owned(),
+            len_max,
         });
     }
     Ok(Some(text))
 }
 
 /// Writes a file whole or not at all, readable by its owner alone.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let new = path.with_extension("new");
     let written = (|| {
         match fs::remove_file(&new) {

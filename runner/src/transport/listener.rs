@@ -14,6 +14,7 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 
+use super::handshake::HandshakeError;
 use super::stream::{Room, Stream};
 
 /// Connections at once. Each may hold a window of unread data; past this a stranger waits outside.
@@ -58,19 +59,6 @@ pub enum BindError {
     Tls(#[source] quinn::crypto::rustls::NoInitialCipherSuite),
 }
 
-/// A connection that did not come about.
-#[derive(Debug, thiserror::Error)]
-pub enum AcceptError {
-    /// The handshake failed: no certificate, another authority, another version, or the link broke.
-    #[error("the handshake with {address} failed")]
-    Handshake {
-        /// With whom.
-        address: SocketAddr,
-        /// Why.
-        source: quinn::ConnectionError,
-    },
-}
-
 /// A TLS session that exports nothing of its own. One whose handshake is done always does.
 #[derive(Debug, thiserror::Error)]
 #[error("this TLS session exports nothing")]
@@ -107,18 +95,21 @@ impl Listener {
         let socket_error = |source| BindError::Socket { address, source };
         let socket = UdpSocket::bind(address).map_err(socket_error)?;
         widen(&socket);
-        let mut endpoint_config = endpoint_config(secret);
-        endpoint_config
-            .max_udp_payload_size(65_527)
-            .map_err(|e| socket_error(io::Error::other(e)))?;
-        let tls = QuicServerConfig::try_from(tls).map_err(BindError::Tls)?;
-        let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(transport_config()));
-        config.max_incoming(CONNECTIONS_MAX);
+        let endpoint_config = endpoint_config(secret).map_err(socket_error)?;
+        let config = server_config(tls)?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime).map_err(socket_error)?;
         let address = endpoint.local_addr().map_err(socket_error)?;
         Ok(Self { endpoint, address })
+    }
+
+    /// Has the handshakes that begin from here on go by `tls`. Links that stand do not notice.
+    ///
+    /// # Errors
+    /// When the configuration cannot carry QUIC; the one before stays.
+    pub fn set_tls(&self, tls: rustls::ServerConfig) -> Result<(), BindError> {
+        self.endpoint.set_server_config(Some(server_config(tls)?));
+        Ok(())
     }
 
     /// Where it listens, the port filled in.
@@ -158,19 +149,22 @@ impl Incoming {
     ///
     /// # Errors
     /// When the peer cannot be verified, or is gone.
-    pub async fn handshake(self) -> Result<Connection, AcceptError> {
+    pub async fn handshake(self) -> Result<Connection, HandshakeError> {
         let address = self.1;
-        self.0
-            .await
-            .map(|link| Connection {
-                link,
-                room: Room::new(),
-            })
-            .map_err(|source| AcceptError::Handshake { address, source })
+        let link = self.0.await;
+        link.map(Connection::new)
+            .map_err(|source| HandshakeError::new(address, source))
     }
 }
 
 impl Connection {
+    pub(super) fn new(link: quinn::Connection) -> Self {
+        Self {
+            link,
+            room: Room::new(),
+        }
+    }
+
     /// Where the peer is now; it may move.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -206,6 +200,19 @@ impl Connection {
         Some(Stream::new(send, recv, HELLO_LEN_MAX, self.room.clone()))
     }
 
+    /// A stream of our own; `None` once the link is gone. It takes as long as the peer likes to have none.
+    pub async fn open_stream(&self) -> Option<Stream> {
+        let (send, recv) = self.link.open_bi().await.ok()?;
+        Some(Stream::new(send, recv, HELLO_LEN_MAX, self.room.clone()))
+    }
+
+    /// Why the link is gone; `None` while it stands.
+    #[must_use]
+    pub fn why_gone(&self) -> Option<HandshakeError> {
+        let reason = self.link.close_reason()?;
+        Some(HandshakeError::new(self.address(), reason))
+    }
+
     /// Ends the link and says why.
     pub fn close(&self, reason: &str) {
         self.link.close(VarInt::from_u32(1), reason.as_bytes());
@@ -218,7 +225,7 @@ impl Connection {
 }
 
 /// How links are named, and how one that nobody knows is refused: the peer believes that only of who knows the secret.
-fn endpoint_config(secret: &[u8; 32]) -> EndpointConfig {
+pub(super) fn endpoint_config(secret: &[u8; 32]) -> io::Result<EndpointConfig> {
     let [name_key, reset_key] = [b"names" as &[u8], b"resets"].map(|purpose| {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose);
         hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())
@@ -228,10 +235,19 @@ fn endpoint_config(secret: &[u8; 32]) -> EndpointConfig {
     let name = u64::from_le_bytes(name);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(name)));
-    config
+    config.max_udp_payload_size(65_527).map_err(io::Error::other)?;
+    Ok(config)
 }
 
-fn transport_config() -> TransportConfig {
+fn server_config(tls: rustls::ServerConfig) -> Result<ServerConfig, BindError> {
+    let tls = QuicServerConfig::try_from(tls).map_err(BindError::Tls)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(Arc::new(transport_config()));
+    config.max_incoming(CONNECTIONS_MAX);
+    Ok(config)
+}
+
+pub(super) fn transport_config() -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
     let mut acks = AckFrequencyConfig::default();
@@ -252,7 +268,7 @@ fn transport_config() -> TransportConfig {
 }
 
 /// Asks for large socket buffers. The kernel may give less than asked; that costs speed, never correctness.
-fn widen(socket: &UdpSocket) {
+pub(super) fn widen(socket: &UdpSocket) {
     use nix::sys::socket::{setsockopt, sockopt};
     for result in [
         setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER_LEN),

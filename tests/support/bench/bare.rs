@@ -17,7 +17,7 @@ use oqto_protocol::hello::{BuildInfo, Limits, Welcome};
 use oqto_protocol::id::{RunnerId, SessionId};
 use oqto_protocol::stream::{Subscribe, Subscribed};
 use oqto_protocol::version::{ALPN, MINOR};
-use oqto_runner::identity::{announce, bootstrap, server_config};
+use oqto_runner::identity::{announce, bootstrap};
 use oqto_runner::transport::{Connection, Listener, Stream};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -53,8 +53,8 @@ pub fn bare_if_asked() -> Option<ExitCode> {
         ["--bare", dir] => {
             let identity = bootstrap(Path::new(dir), io::stdin().lock(), io::stdout().lock());
             let identity = identity.expect("who started it gives a certificate");
-            let tls = server_config(&identity).expect("a certificate of the authority");
-            (tls, identity.grant.runner_id)
+            let tls = identity.server_config().expect("a certificate of the authority");
+            (tls, identity.runner_id())
         }
         ["--raw", dir] => {
             let name = "raw".parse().expect("a name");

@@ -1,0 +1,438 @@
+//! What this runner shows and whom it trusts, as it stands now: both change while connections live.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oqto_protocol::enrol::{Grant, Renew};
+use oqto_protocol::id::{AuthorityId, RunnerId};
+use oqto_protocol::trust::Trust;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::watch;
+use webpki::{EndEntityCert, KeyUsage};
+
+use super::certificate::{Dates, Roots};
+use super::grant::{self, GrantError};
+use super::kept::{self, Kept, Seen};
+use super::key::Key;
+use super::life::Life;
+use super::peer::{Peer, PeerError};
+use super::store::{self, StoreError};
+use super::tls::{self, TlsError};
+use super::trust::{self, Statement, TrustError};
+use crate::clock;
+
+/// What this runner shows and whom it trusts. One of them, shared by all that connect.
+pub struct Credentials {
+    dir: PathBuf,
+    key: Arc<Key>,
+    current: watch::Sender<Arc<Standing>>,
+    /// Held by whoever changes them, so that what is on disk is what is used.
+    changing: Mutex<()>,
+}
+
+/// How this runner stands with its authority at one moment.
+pub struct Standing {
+    kept: Kept,
+    /// By what it shows that the file was replaced.
+    seen: Option<Seen>,
+    life: Life,
+    /// When it is renewed.
+    renewed_at: u64,
+    serial: Vec<u8>,
+    statement: Option<Statement>,
+    roots: Roots,
+}
+
+/// Why a certificate that was asked for, or is found, is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// It is not one for this runner.
+    #[error("the certificate is not taken")]
+    Grant(#[from] GrantError),
+    /// It is of another authority.
+    #[error(
+        "the certificate is of authority {found}, this runner runs for {expected}; restart it if that is meant"
+    )]
+    OtherAuthority {
+        /// Whose it is.
+        found: AuthorityId,
+        /// Whose it should be.
+        expected: AuthorityId,
+    },
+    /// It cannot be kept or read.
+    #[error("cannot keep this runner's identity")]
+    Store(#[from] StoreError),
+}
+
+/// Why a trust statement changes nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// It is not believed.
+    #[error("the trust statement is not believed")]
+    Trust(#[from] TrustError),
+    /// It cannot be kept.
+    #[error("cannot keep the trust statement")]
+    Store(#[from] StoreError),
+}
+
+impl Standing {
+    fn read(dir: &Path, key: &Key, runner_id: &RunnerId) -> Result<Option<Self>, StoreError> {
+        let Some((kept, seen)) = Kept::read(dir)? else {
+            return Ok(None);
+        };
+        let statement = kept::read_statement(dir, &kept.grant.authority_id)?;
+        Self::new(dir, kept, Some(seen), statement, key, runner_id).map(Some)
+    }
+
+    fn new(
+        dir: &Path,
+        kept: Kept,
+        seen: Option<Seen>,
+        statement: Option<Statement>,
+        key: &Key,
+        runner_id: &RunnerId,
+    ) -> Result<Self, StoreError> {
+        let wrong = |source| StoreError::Certificate {
+            dir: dir.to_owned(),
+            source,
+        };
+        let der = CertificateDer::from(kept.grant.certificate.0.as_slice());
+        let leaf = EndEntityCert::try_from(&der).map_err(|e| wrong(GrantError::Malformed(e)))?;
+        if leaf.subject_public_key_info().as_ref() != key.public_key_info() {
+            return Err(wrong(GrantError::OtherKey));
+        }
+        if kept.grant.runner_id != *runner_id {
+            return Err(wrong(GrantError::OtherRunner {
+                found: kept.grant.runner_id.clone(),
+                expected: runner_id.clone(),
+            }));
+        }
+        let dates = Dates::of(&leaf).map_err(|e| wrong(GrantError::Malformed(e)))?;
+        let roots = match &statement {
+            Some(statement) if statement.number > kept.statement => statement.roots.clone(),
+            _ => Roots::read(&kept.grant.trust).map_err(|source| StoreError::Roots {
+                dir: dir.to_owned(),
+                source,
+            })?,
+        };
+        let life = Life::new(dates, kept.taken_at.min(clock::unix_ms()));
+        let mut random = [0; 8];
+        // Without random bytes it is renewed at the last moment that is planned.
+        let _ = getrandom::fill(&mut random);
+        Ok(Self {
+            life,
+            renewed_at: life.renewed_at(u64::from_le_bytes(random)),
+            serial: leaf.serial().to_vec(),
+            kept,
+            seen,
+            statement,
+            roots,
+        })
+    }
+
+    /// The life of the certificate.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// When the certificate is to be renewed, Unix milliseconds: at once when its own root is trusted no more.
+    #[must_use]
+    pub fn renewed_at(&self) -> u64 {
+        if self.is_of_a_root_that_is_gone() {
+            0
+        } else {
+            self.renewed_at
+        }
+    }
+
+    /// What a human should know of it, at a time of our clock (Unix milliseconds).
+    #[must_use]
+    pub fn notes(&self, now: u64) -> Vec<String> {
+        let id = &self.kept.grant.runner_id;
+        let way = format!(
+            "on the control `oqtoctl token create --runner-id {id}`, then here `oqto-runner enrol --again` with what it \
+             prints; this runner takes the new certificate while it runs"
+        );
+        let ends_at = self.life.ends_at();
+        let mut notes = Vec::new();
+        if now > ends_at {
+            let ago_s = (now - ends_at) / 1000;
+            notes.push(format!(
+                "the certificate of this runner expired {ago_s} s ago: links that stand go on, and no new one is made; the \
+                 way back: {way}"
+            ));
+        } else if now >= self.life.late_at() {
+            let left_s = (ends_at - now) / 1000;
+            notes.push(format!(
+                "the certificate of this runner expires in {left_s} s, and no control that is connected has renewed it; \
+                 connect one that can, or enrol it anew: {way}"
+            ));
+        }
+        if self.is_revoked() {
+            notes.push(format!(
+                "the authority has revoked this runner: no control connects to it any more; if that was not meant: {way}"
+            ));
+        }
+        notes
+    }
+
+    /// Its serial number, hex.
+    #[must_use]
+    pub fn serial(&self) -> String {
+        hex(&self.serial)
+    }
+
+    /// The number of the newest trust statement; 0 before the first.
+    #[must_use]
+    pub fn statement_number(&self) -> u64 {
+        self.statement.as_ref().map_or(0, |statement| statement.number)
+    }
+
+    /// Whether this runner's own certificate is signed by a root that it no longer trusts.
+    fn is_of_a_root_that_is_gone(&self) -> bool {
+        let der = CertificateDer::from(self.kept.grant.certificate.0.as_slice());
+        let Ok(leaf) = EndEntityCert::try_from(&der) else {
+            return true;
+        };
+        let then = self.life.ends_at();
+        self.roots
+            .verify(&leaf, &[], then, KeyUsage::client_auth())
+            .is_err()
+    }
+
+    /// Whether the authority has revoked this very runner.
+    fn is_revoked(&self) -> bool {
+        self.statement
+            .as_ref()
+            .is_some_and(|statement| statement.revokes_runner(&self.kept.grant.runner_id, &self.serial))
+    }
+}
+
+impl Credentials {
+    /// Reads what is kept in `dir`; `None` when no control has signed this runner's key yet.
+    ///
+    /// # Errors
+    /// When a file is open to others or is not what it should be.
+    pub fn open(dir: &Path) -> Result<Option<Self>, StoreError> {
+        let _lock = kept::lock(dir)?;
+        let (runner_id, key) = store::open_key(dir)?;
+        let standing = Standing::read(dir, &key, &runner_id)?;
+        Ok(standing.map(|standing| Self::new(dir, key, standing)))
+    }
+
+    fn new(dir: &Path, key: Key, standing: Standing) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            key: Arc::new(key),
+            current: watch::Sender::new(Arc::new(standing)),
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// Takes and keeps a first certificate, or one anew, from somebody who has shown by other means that they may give it:
+    /// what it says of roots counts from here on.
+    pub(super) fn first(
+        dir: &Path,
+        runner_id: &RunnerId,
+        key: Key,
+        grant: Grant,
+    ) -> Result<Self, RenewError> {
+        let roots = Roots::read(&grant.trust).map_err(|source| StoreError::Roots {
+            dir: dir.to_owned(),
+            source,
+        })?;
+        let now = clock::unix_ms();
+        grant::check(&grant, &key, runner_id, &roots, now)?;
+        let _lock = kept::lock(dir)?;
+        // Revocations that are known stay known.
+        let statement = kept::read_statement(dir, &grant.authority_id)?;
+        let kept = Kept {
+            grant,
+            taken_at: now,
+            statement: statement.as_ref().map_or(0, |statement| statement.number),
+        };
+        let seen = kept.write(dir)?;
+        let standing = Standing::new(dir, kept, Some(seen), statement, &key, runner_id)?;
+        Ok(Self::new(dir, key, standing))
+    }
+
+    /// This runner's name.
+    #[must_use]
+    pub fn runner_id(&self) -> RunnerId {
+        self.now().kept.grant.runner_id.clone()
+    }
+
+    /// Whom it belongs to.
+    #[must_use]
+    pub fn authority_id(&self) -> AuthorityId {
+        self.now().kept.grant.authority_id.clone()
+    }
+
+    /// Its key, the same for its whole life.
+    #[must_use]
+    pub fn key(&self) -> Arc<Key> {
+        self.key.clone()
+    }
+
+    /// How it stands now.
+    #[must_use]
+    pub fn now(&self) -> Arc<Standing> {
+        self.current.borrow().clone()
+    }
+
+    /// How it stands, now and whenever that changes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Standing>> {
+        self.current.subscribe()
+    }
+
+    /// How this runner is a TLS server from now on.
+    ///
+    /// # Errors
+    /// When the identity's parts do not go together.
+    pub fn server_config(&self) -> Result<ServerConfig, TlsError> {
+        let now = self.now();
+        tls::server_config(&now.kept.grant, &self.key, &now.roots)
+    }
+
+    /// How this runner is a TLS client from now on.
+    ///
+    /// # Errors
+    /// When the identity's parts do not go together.
+    pub fn client_config(&self) -> Result<ClientConfig, TlsError> {
+        let now = self.now();
+        tls::client_config(&now.kept.grant, &self.key, &now.roots)
+    }
+
+    /// Decides about a peer whose certificates were verified in a handshake at `met_at`, Unix milliseconds: by its name, and
+    /// by what this runner has learnt of whom to trust since. That a certificate has run out since is no reason.
+    ///
+    /// # Errors
+    /// When it is no control of this runner's authority, or one that is trusted no more.
+    pub fn admit(&self, chain: &[CertificateDer<'_>], met_at: u64) -> Result<Peer, PeerError> {
+        let now = self.now();
+        let leaf = chain.first().ok_or(PeerError::Missing)?;
+        let peer = Peer::from_chain(chain, &now.kept.grant.authority_id)?;
+        let statement = now.statement.as_ref();
+        if statement.is_some_and(|statement| statement.revokes(&peer.control, &peer.serial)) {
+            return Err(PeerError::Revoked {
+                control: peer.control,
+                serial: hex(&peer.serial),
+            });
+        }
+        let leaf = EndEntityCert::try_from(leaf).map_err(PeerError::Malformed)?;
+        let usages = [KeyUsage::client_auth(), KeyUsage::server_auth()];
+        let verified = usages.map(|usage| now.roots.verify(&leaf, &chain[1..], met_at, usage));
+        // Either it came or it was dialled; which of both, TLS has looked at.
+        if let [Err(source), Err(_)] = verified {
+            return Err(PeerError::RootGone {
+                control: peer.control,
+                source,
+            });
+        }
+        Ok(peer)
+    }
+
+    /// What a control is asked for a certificate anew.
+    #[must_use]
+    pub fn renewal(&self) -> Renew {
+        Renew {
+            request: self.key.signing_request(self.runner_id()),
+        }
+    }
+
+    /// Takes and keeps a certificate that a control gave for the present one. Of what it says about roots nothing counts.
+    ///
+    /// # Errors
+    /// When it is not for this runner, not of a root that it trusts, no improvement, or cannot be kept.
+    pub fn renewed(&self, grant: Grant) -> Result<Life, RenewError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = kept::lock(&self.dir)?;
+        // Who enrolled this runner anew meanwhile is not overwritten.
+        self.look_again()?;
+        let now = self.now();
+        self.check_authority(&grant.authority_id)?;
+        let taken_at = clock::unix_ms();
+        let runner_id = &now.kept.grant.runner_id;
+        let dates = grant::check(&grant, &self.key, runner_id, &now.roots, taken_at)?;
+        if dates.not_after <= now.life.ends_at() {
+            return Err(GrantError::NotLonger.into());
+        }
+        let kept = Kept {
+            grant: Grant {
+                trust: now.kept.grant.trust.clone(),
+                ..grant
+            },
+            taken_at,
+            statement: now.kept.statement,
+        };
+        let seen = kept.write(&self.dir)?;
+        let statement = now.statement.clone();
+        let standing = Standing::new(&self.dir, kept, Some(seen), statement, &self.key, runner_id)?;
+        let life = standing.life;
+        self.current.send_replace(Arc::new(standing));
+        Ok(life)
+    }
+
+    /// Learns whom to trust from now on; kept on disk before it counts. `false` when it was known.
+    ///
+    /// # Errors
+    /// When nobody has signed the statement whom this runner trusts already, when it is not newer, or cannot be kept.
+    pub fn learn(&self, signed: Trust) -> Result<bool, LearnError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = kept::lock(&self.dir)?;
+        let now = self.now();
+        let authority = &now.kept.grant.authority_id;
+        let judged = trust::judge(signed, authority, &now.roots, now.statement.as_ref())?;
+        let Some(statement) = judged else { return Ok(false) };
+        kept::write_statement(&self.dir, &statement)?;
+        let (kept, seen) = (now.kept.clone(), now.seen);
+        let runner_id = kept.grant.runner_id.clone();
+        let standing = Standing::new(&self.dir, kept, seen, Some(statement), &self.key, &runner_id)?;
+        self.current.send_replace(Arc::new(standing));
+        Ok(true)
+    }
+
+    /// Looks whether this runner was enrolled anew meanwhile, and takes what it was given then.
+    ///
+    /// # Errors
+    /// When what is there cannot be used; what was used before stays in use.
+    pub fn reload(&self) -> Result<bool, RenewError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept::seen(&self.dir) == self.now().seen {
+            return Ok(false);
+        }
+        let _lock = kept::lock(&self.dir)?;
+        self.look_again()
+    }
+
+    fn look_again(&self) -> Result<bool, RenewError> {
+        let now = self.now();
+        if kept::seen(&self.dir) == now.seen {
+            return Ok(false);
+        }
+        let read = Standing::read(&self.dir, &self.key, &now.kept.grant.runner_id)?;
+        // One that is gone is not missed before the next start.
+        let Some(standing) = read else { return Ok(false) };
+        self.check_authority(&standing.kept.grant.authority_id)?;
+        self.current.send_replace(Arc::new(standing));
+        Ok(true)
+    }
+
+    fn check_authority(&self, found: &AuthorityId) -> Result<(), RenewError> {
+        let expected = self.authority_id();
+        if *found == expected {
+            return Ok(());
+        }
+        Err(RenewError::OtherAuthority {
+            found: found.clone(),
+            expected,
+        })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,230 @@
+//! Renewal: a certificate of seconds, links that live for many of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use oqto_protocol::codec::Blob;
+use oqto_protocol::query::Answer;
+
+use crate::authority::{Authority, HOUR};
+use crate::control::{Answerer, Link, Listening, refused, renews, request};
+use crate::dialling::enrolled;
+use crate::runner::Place;
+
+/// The life of a certificate: whole seconds are what a certificate has.
+const LIFE: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_lives_through_many_certificates_and_each_new_link_shows_the_newest() {
+    let authority = Arc::new(Authority::new("a"));
+    let place = Place::new();
+    enrolled(&place, &authority, "r-1", LIFE).await;
+    let mut runner = place.serve(&[]);
+    let at = runner.listening().await.address;
+    let dial = || {
+        let answer = renews(authority.clone(), LIFE);
+        Link::dial(&authority, authority.control("main"), at, "r-1", answer)
+    };
+    let link = dial().await.unwrap();
+    let begun = Instant::now();
+    let mut shown = BTreeSet::new();
+    while begun.elapsed() < LIFE * 4 {
+        link.status().await;
+        let fresh = dial().await.expect("a new link at any time");
+        shown.insert(fresh.shown().to_vec());
+        fresh.connection.close(0_u8.into(), b"seen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    link.status().await;
+    // Each lives two thirds of its life or a little less, and is not asked for more often than that.
+    assert!((5..=9).contains(&shown.len()), "{} certificates", shown.len());
+    assert_eq!(runner.log().matches("expired").count(), 0, "{}", runner.log());
+    runner.stop().await;
+    // What is kept is what the next runner shows.
+    let text = fs::read_to_string(place.identity("certificate.json")).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let kept: Blob = serde_json::from_value(kept["certificate"].clone()).unwrap();
+    let mut runner = place.serve(&[]);
+    let at = runner.listening().await.address;
+    let refuses: Answerer = Arc::new(|_| refused("this control signs nothing"));
+    let link = Link::dial(&authority, authority.control("main"), at, "r-1", refuses);
+    assert_eq!(Blob(link.await.unwrap().shown().to_vec()), kept);
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_the_runner_dialled_renews_it_too() {
+    let authority = Arc::new(Authority::new("a"));
+    let place = Place::new();
+    enrolled(&place, &authority, "r-1", LIFE).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let (count, answer) = (asked.clone(), renews(authority.clone(), LIFE));
+    let counts: Answerer = Arc::new(move |query| {
+        count.fetch_add(1, Ordering::Relaxed);
+        answer(query)
+    });
+    let mut control = Listening::start(&authority, authority.control("main"), counts);
+    let target = control.address.to_string();
+    let mut runner = place.serve(&["--listen", "none", "--dial", &target]);
+    let link = control.next().await;
+    runner.logs("certificate renewed", 3).await;
+    link.status().await;
+    // A link that is dialled now shows it.
+    link.connection.close(0_u8.into(), b"again");
+    let again = control.next().await;
+    assert_ne!(again.shown(), link.shown());
+    assert!(asked.load(Ordering::Relaxed) >= 3);
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_no_improvement_is_not_taken_and_another_control_does_better() {
+    let authority = Arc::new(Authority::new("a"));
+    let other = Arc::new(Authority::new("a"));
+    let place = Place::new();
+    enrolled(&place, &authority, "r-1", LIFE * 2).await;
+    let kept = || fs::read_to_string(place.identity("certificate.json")).unwrap();
+    let before = kept();
+
+    let asked = AtomicU32::new(0);
+    let signer = authority.clone();
+    let answers_wrong: Answerer = Arc::new(move |query| match asked.fetch_add(1, Ordering::Relaxed) % 4 {
+        0 => refused("no"),
+        1 => Answer::Grant(signer.grant(request(&query), Duration::from_secs(1))),
+        2 => {
+            // Of another root, which it says is to be trusted.
+            let mut grant = other.grant(request(&query), HOUR);
+            grant.trust.extend(signer.grant(request(&query), HOUR).trust);
+            Answer::Grant(grant)
+        }
+        _ => {
+            let mut request = request(&query).clone();
+            request.runner_id = Some("r-2".parse().unwrap());
+            Answer::Grant(signer.grant(&request, HOUR))
+        }
+    });
+    let mut runner = place.serve(&["--log", "debug"]);
+    let at = runner.listening().await.address;
+    let bad = Link::dial(&authority, authority.control("bad"), at, "r-1", answers_wrong);
+    let bad = bad.await.unwrap();
+    runner.logs("certificate not renewed", 4).await;
+    for words in [
+        "refuses: no",
+        "does not live longer",
+        "not one of an authority",
+        "names runner r-2",
+    ] {
+        assert!(runner.log().contains(words), "{words}: {}", runner.log());
+    }
+    assert_eq!(kept(), before);
+    bad.status().await;
+
+    let answer = renews(authority.clone(), HOUR);
+    let good = Link::dial(&authority, authority.control("good"), at, "r-1", answer);
+    let good = good.await.unwrap();
+    runner.logs("certificate renewed", 1).await;
+    // Of what a renewal says of roots nothing is kept.
+    let of = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap()["trust"].clone();
+    assert_eq!(of(kept()), of(before));
+    good.status().await;
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_nobody_renews_links_stay_a_human_is_told_and_enrolling_anew_is_the_way_back() {
+    let authority = Arc::new(Authority::new("a"));
+    let place = Place::new();
+    enrolled(&place, &authority, "r-1", LIFE).await;
+    let mut runner = place.serve(&[]);
+    let at = runner.listening().await.address;
+    let refuses: Answerer = Arc::new(|_| refused("this control signs nothing"));
+    let dial = || Link::dial(&authority, authority.control("main"), at, "r-1", refuses.clone());
+    let link = dial().await.unwrap();
+    runner
+        .logs("no control that is connected has renewed it", 1)
+        .await;
+    runner.logs("expired", 1).await;
+    let notes = link.status().await.notes;
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("oqto-runner enrol --again")),
+        "{notes:?}"
+    );
+    // By the second that it names a certificate is good to its end.
+    let error = loop {
+        match dial().await {
+            Ok(link) => link.connection.close(0_u8.into(), b"seen"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.contains("expired"), "{error}");
+
+    enrolled(&place, &authority, "r-1", HOUR).await;
+    runner.logs("enrolled anew", 1).await;
+    let fresh = dial().await.unwrap();
+    for link in [&link, &fresh] {
+        assert_eq!(link.status().await.notes, Vec::<String>::new());
+    }
+    assert_eq!(
+        runner.log().matches("the way back").count(),
+        1,
+        "{}",
+        runner.log()
+    );
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_has_expired_starts_and_says_the_way_back() {
+    let authority = Arc::new(Authority::new("a"));
+    let place = Place::new();
+    enrolled(&place, &authority, "r-1", Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let mut runner = place.serve(&[]);
+    runner.listening().await;
+    runner.logs("oqtoctl token create --runner-id r-1", 1).await;
+    // One that has expired needs no --again.
+    let signer = authority.clone();
+    let sells: Answerer = Arc::new(move |query| Answer::Grant(signer.grant(request(&query), HOUR)));
+    let control = Listening::start(&authority, authority.control("door"), sells);
+    let ended = place
+        .enrol(control.address, &authority.pin(), "oqto1-token", &[])
+        .await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    runner.logs("enrolled anew", 1).await;
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_on_disk_that_is_damaged_or_of_somebody_else_changes_nothing() {
+    let authority = Arc::new(Authority::new("a"));
+    let place = Place::new();
+    enrolled(&place, &authority, "r-1", LIFE).await;
+    let mut runner = place.serve(&[]);
+    let at = runner.listening().await.address;
+    let refuses: Answerer = Arc::new(|_| refused("this control signs nothing"));
+    let link = Link::dial(&authority, authority.control("main"), at, "r-1", refuses);
+    let link = link.await.unwrap();
+    // Late, so that it looks each second.
+    runner
+        .logs("no control that is connected has renewed it", 1)
+        .await;
+    let path = place.identity("certificate.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut kept: serde_json::Value = serde_json::from_str(&text).unwrap();
+    kept["authority_id"] = "b".into();
+    fs::write(&path, "{").unwrap();
+    runner.logs("is not what this runner has written", 1).await;
+    fs::write(&path, kept.to_string()).unwrap();
+    runner.logs("of authority b", 1).await;
+    kept["authority_id"] = "a".into();
+    kept["certificate"] = serde_json::to_value(Blob(authority.root.to_vec())).unwrap();
+    fs::write(&path, kept.to_string()).unwrap();
+    runner.logs("for another key", 1).await;
+    link.status().await;
+    runner.stop().await;
+}
