@@ -30,13 +30,13 @@ pub(super) fn create(
         }
         return output.json(&value);
     }
-    let whose = match &info.runner_id {
-        Some(runner) => format!("for runner {runner}"),
-        None => "for one new runner".to_owned(),
+    let (whose, name) = match &info.runner_id {
+        Some(runner) => (format!("for runner {runner}"), format!(" --runner-id {runner}")),
+        None => ("for one new runner".to_owned(), String::new()),
     };
     note(&format!(
         "token {} is good {whose}, once, for {}. On its host, with the token on standard input:\n\n  \
-         oqto-runner enrol --control HOST:7443 --ca-pin {pin} --token-file -\n\n\
+         oqto-runner enrol --control HOST:7443 --ca-pin {pin} --token-file -{name}\n\n\
          HOST is where oqtoctl listen runs meanwhile.",
         info.id,
         Span(life)

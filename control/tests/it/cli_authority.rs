@@ -114,7 +114,8 @@ async fn a_token_alone_is_on_standard_output_and_the_whole_command_beside_it() {
         "{output:?}"
     );
     let pin = user.authority().pin();
-    let command = format!("oqto-runner enrol --control HOST:7443 --ca-pin {pin} --token-file -");
+    let command =
+        format!("oqto-runner enrol --control HOST:7443 --ca-pin {pin} --token-file - --runner-id r-1");
     assert!(
         told.contains(&command) && told.contains("for runner r-1") && told.contains("60 min"),
         "{told}"
