@@ -10,6 +10,7 @@
 
 mod attest;
 mod audit;
+mod authority;
 mod bad_input;
 mod direct;
 mod dormant;

@@ -1,0 +1,239 @@
+//! An authority and its runners, both real: enrolling over the command line, dialling, renewing while a stream never stops,
+//! a whole rotation, and the end.
+
+use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use oqto_control::protocol::id::RunnerId;
+use oqto_control::{
+    Authority, Control, Event, Events, ListenOptions, Listener, Options, Outcome, Revocable, RotateError,
+    SessionConfig,
+};
+use oqto_tests::{Ended, Home, end, signal};
+
+/// How long the certificates here live: several are used up within a test.
+const LIFE: Duration = Duration::from_secs(4);
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Bed {
+    home: Home,
+    control: Control,
+    listener: Listener,
+}
+
+/// A runner in the foreground, ended in good order.
+struct Runner(Child);
+
+impl Runner {
+    fn end(mut self, with: Signal) {
+        signal(i32::try_from(self.0.id()).unwrap(), with);
+        self.0.wait().unwrap();
+    }
+}
+
+impl Bed {
+    fn new() -> Self {
+        let home = Home::new();
+        let options = Options::under(home.path("data/oqto")).runner_life(LIFE);
+        let control = Control::open(options).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = control.listen(ListenOptions { address }).unwrap();
+        Self {
+            home,
+            control,
+            listener,
+        }
+    }
+
+    /// The authority as another process has it.
+    fn elsewhere(&self) -> Authority {
+        Authority::open(&self.home.path("data/oqto/authority")).unwrap()
+    }
+
+    /// What `oqto-runner enrol` makes of a token.
+    async fn enrol(&self, token: &str, pin: &str) -> Ended {
+        let file = self.home.path("token");
+        fs::write(&file, token).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let mut command = self.home.environment(&self.home.runner_program());
+        command
+            .args([
+                "enrol",
+                "--json",
+                "--control",
+                &self.listener.address().to_string(),
+            ])
+            .args(["--ca-pin", pin, "--token-file"])
+            .arg(file)
+            .arg("--state-dir")
+            .arg(self.home.state());
+        tokio::task::spawn_blocking(move || end(&mut command))
+            .await
+            .unwrap()
+    }
+
+    fn serve(&self) -> Runner {
+        let mut command = self.home.environment(&self.home.runner_program());
+        command
+            .args([
+                "serve",
+                "--listen",
+                "none",
+                "--dial",
+                &self.listener.address().to_string(),
+            ])
+            .arg("--state-dir")
+            .arg(self.home.state());
+        let log = fs::File::create(self.home.path("runner.log")).unwrap();
+        Runner(command.stdin(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    fn token(&self, runner_id: Option<&RunnerId>) -> String {
+        let authority = self.control.authority();
+        let (token, _) = authority.create_token(PATIENCE, runner_id.cloned()).unwrap();
+        token.reveal().to_owned()
+    }
+}
+
+/// Reads a stream that never stops until something is so.
+async fn read_until(events: &mut Events, what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "waited for {what}");
+        let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap();
+        event.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_dials_renews_follows_a_rotation_comes_again_and_is_cut_off_at_the_end() {
+    let mut bed = Bed::new();
+    let mut records = bed.control.records();
+    let first_pin = bed.control.authority().pin();
+    let enrolled = bed.enrol(&bed.token(None), &first_pin).await;
+    assert_eq!(enrolled.code, 0, "{enrolled:?}");
+    assert_eq!(records.recv().await.unwrap().outcome, Outcome::Enrolled);
+    let serving = bed.serve();
+    let accepted = tokio::time::timeout(PATIENCE, bed.listener.accept())
+        .await
+        .unwrap();
+    let runner = accepted.unwrap();
+    let link = runner.link();
+    let config = SessionConfig {
+        harness: "exec".to_owned(),
+        cwd: Some(bed.home.workspace().display().to_string()),
+        ..SessionConfig::default()
+    };
+    let session = runner.create(config).await.unwrap();
+    let mut events = session.events().await.unwrap();
+    session
+        .prompt("while :; do echo on; sleep 0.02; done")
+        .await
+        .unwrap();
+
+    // Two certificates are used up and a third is in use, and the stream did not notice.
+    let mut renewed = 0;
+    read_until(&mut events, "two renewals", || {
+        renewed += usize::from(
+            records
+                .try_recv()
+                .is_ok_and(|record| record.outcome == Outcome::Renewed),
+        );
+        renewed == 2
+    })
+    .await;
+
+    // A whole rotation, each step as soon as the runner is ready for it and not before.
+    let authority = bed.elsewhere();
+    let told = |number| authority.issued().unwrap()[0].told == number;
+    let next = authority.rotate().unwrap();
+    read_until(&mut events, "the runner to know the next root", || told(1)).await;
+    // Right behind a renewal, so that the next one is some seconds away.
+    let serial = || authority.issued().unwrap()[0].serial.clone();
+    let issued = serial();
+    read_until(&mut events, "a renewal", || serial() != issued).await;
+    authority.switch(false).unwrap();
+    let error = authority.drop_old(false).unwrap_err();
+    assert!(matches!(error, RotateError::LocksOut { .. }), "{error:?}");
+    read_until(&mut events, "a certificate of the next root", || {
+        authority.issued().unwrap()[0].root == next.id
+    })
+    .await;
+    assert!(!link.has_changed().unwrap(), "one link carried all of it");
+    // The runner hangs up on who came with a certificate of the old root, and comes again: the stream goes on.
+    authority.drop_old(false).unwrap();
+    read_until(
+        &mut events,
+        "the runner to know that the old root is gone",
+        || told(3),
+    )
+    .await;
+    let issued = serial();
+    read_until(&mut events, "one more renewal", || serial() != issued).await;
+
+    // A runner that was killed comes in again by what it has kept.
+    serving.end(Signal::SIGKILL);
+    let serving = bed.serve();
+    let mut link = runner.link();
+    read_until(&mut events, "the stream to go on", || {
+        link.borrow_and_update().is_connected()
+    })
+    .await;
+
+    let begun = Instant::now();
+    let what = Revocable::Runner(runner.id().clone());
+    authority.revoke(&what, None).unwrap();
+    let error = loop {
+        match events.next().await.unwrap() {
+            Ok(envelope) => assert!(!matches!(envelope.event, Event::SessionClosed(_))),
+            Err(error) => break error,
+        }
+    };
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    assert!(
+        causes.any(|cause| cause.to_string().ends_with("was revoked")),
+        "{error:?}"
+    );
+    serving.end(Signal::SIGTERM);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_whose_certificate_has_ended_comes_back_by_a_token_for_its_name() {
+    let mut bed = Bed::new();
+    let pin = bed.control.authority().pin();
+    let forged = "oqto1-".to_owned() + &"a".repeat(52);
+    let refused = bed.enrol(&forged, &pin).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("does not take the token"), "{refused:?}");
+    let other_pin = format!("sha256:{}", "0".repeat(64));
+    let token = bed.token(None);
+    let refused = bed.enrol(&token, &other_pin).await;
+    assert_eq!(refused.code, 4, "{refused:?}");
+    // The token was not said to who has another pin.
+    assert_eq!(bed.enrol(&token, &pin).await.code, 0);
+    let authority = bed.control.authority();
+    let before = authority.issued().unwrap().remove(0);
+    let now = || u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    while now() <= before.not_after + 1000 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let token = bed.token(Some(&before.runner_id));
+    let again = bed.enrol(&token, &pin).await;
+    assert_eq!(again.code, 0, "{again:?}");
+    let after = authority.issued().unwrap().remove(0);
+    assert_eq!((&after.runner_id, after.key), (&before.runner_id, before.key));
+    assert_ne!(after.serial, before.serial);
+    let serving = bed.serve();
+    let accepted = tokio::time::timeout(PATIENCE, bed.listener.accept())
+        .await
+        .unwrap();
+    assert_eq!(accepted.unwrap().sessions().await.unwrap(), []);
+    serving.end(Signal::SIGTERM);
+}
