@@ -30,11 +30,6 @@ impl Backoff {
         jittered(bound, random)
     }
 
-    /// Whether this is the first wait since it worked.
-    pub(super) fn is_fresh(self) -> bool {
-        self.waits == 0
-    }
-
     /// It worked: the next wait is a first one.
     pub(super) fn reset(&mut self) {
         self.waits = 0;

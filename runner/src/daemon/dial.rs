@@ -100,9 +100,11 @@ impl Unreached {
 pub(super) async fn keep(target: Target, dialler: Arc<Dialler>, daemon: Arc<Daemon>) {
     let mut backoff = Backoff::default();
     let mut changes = daemon.credentials.changes();
+    let mut is_known = false;
     loop {
         let is_refused = match once(&target, &dialler, &daemon).await {
             Ok(stood) => {
+                is_known = false;
                 if stood >= STEADY {
                     backoff.reset();
                 }
@@ -110,18 +112,22 @@ pub(super) async fn keep(target: Target, dialler: Arc<Dialler>, daemon: Arc<Daem
             }
             Err(error) => {
                 let said = crate::cause::chain(&error);
-                if backoff.is_fresh() {
+                if !is_known {
                     tracing::warn!(control = %target, error = said, "no link to a control; it is dialled again");
                 } else {
                     tracing::debug!(control = %target, error = said, "no link to a control");
                 }
+                is_known = true;
                 error.is_refusal()
             }
         };
         tokio::select! {
             () = tokio::time::sleep(backoff.next(is_refused, random())) => {}
             // Who was refused for what it showed may show something else now.
-            Ok(()) = changes.changed() => backoff.reset(),
+            Ok(()) = changes.changed() => {
+                backoff.reset();
+                is_known = false;
+            }
         }
     }
 }
