@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oqto_runner::audit::segment::Segment;
-use oqto_runner::audit::{Entry, Log, Outcome, PublicKey, Record, verify};
+use oqto_runner::audit::{Entry, Expected, Log, Outcome, PublicKey, Record, Settings, verify};
 use oqto_runner::identity::Key;
 
 /// Where the small disk is, for the half of a test that runs on it.
@@ -19,7 +19,7 @@ fn open(dir: &Path) -> (Log, PublicKey) {
     let key = Key::generate().unwrap();
     let public = PublicKey(key.public().to_vec());
     let sign = std::sync::Arc::new(move |message: &[u8]| Ok(key.sign(message).unwrap()));
-    let log = Log::open(dir, "r-test".parse().unwrap(), &public, sign).unwrap();
+    let log = Log::open(dir, "r-test".parse().unwrap(), &public, sign, Settings::default()).unwrap();
     (log, public)
 }
 
@@ -77,7 +77,7 @@ async fn fills_its_disk() {
     assert!(recorded > 1000, "{recorded}");
     assert!(refused.to_string().contains("No space left"), "{refused}");
     assert!(log.failing().is_some());
-    let found = verify(&dir, 1, Some(&key)).unwrap();
+    let found = verify(&dir, &Expected::default(), Some(&key)).unwrap();
     assert_eq!(
         (found.torn_len, found.whole.unsigned),
         (0, 0),
@@ -91,7 +91,7 @@ async fn fills_its_disk() {
     assert_eq!(log.failing(), None);
     log.close().await;
 
-    verify(&dir, 1, Some(&key)).unwrap();
+    verify(&dir, &Expected::default(), Some(&key)).unwrap();
     let text = std::fs::read_to_string(&Segment::all(&dir).unwrap()[0].path).unwrap();
     let records: Vec<Record> = text
         .lines()

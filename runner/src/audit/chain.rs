@@ -2,7 +2,7 @@
 
 use oqto_protocol::id::Digest;
 
-use super::record::{Line, NO_HASH};
+use super::record::{CHECKPOINT, Line, NO_HASH, REMOVED};
 use super::seal::{Head, PublicKey, is_signed_checkpoint};
 
 /// The first thing that is wrong.
@@ -58,6 +58,25 @@ pub enum Wrong {
         /// Which.
         seq: u64,
     },
+    /// It is not the one that somebody kept elsewhere.
+    #[error(
+        "record {seq} is not the one that was kept elsewhere: it or one before it was replaced, by somebody who has the \
+         runner's key"
+    )]
+    NotExpected {
+        /// Which.
+        seq: u64,
+    },
+    /// It ends before a record that somebody kept elsewhere.
+    #[error(
+        "the log ends with record {last}, and record {expected} was kept elsewhere: it was cut short or written anew"
+    )]
+    EndsBefore {
+        /// The last that is there.
+        last: u64,
+        /// The one that was kept.
+        expected: u64,
+    },
     /// It ends too early.
     #[error("the log is cut short: it ends with record {last}, the runner signed {signed}")]
     CutShort {
@@ -66,6 +85,15 @@ pub enum Wrong {
         /// The last that was acknowledged.
         signed: u64,
     },
+}
+
+/// A record as somebody knows it who keeps that elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its number.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: Digest,
 }
 
 /// What was found where nothing is wrong.
@@ -80,6 +108,8 @@ pub struct Whole {
     /// Records after the newest that the runner signed: those that it was about to acknowledge, or whose signature a
     /// loss of power took. Nothing but the chain speaks for them.
     pub unsigned: u64,
+    /// The last record of those that the runner says it removed; 0 where it says nothing.
+    pub removed: u64,
 }
 
 /// Takes records one after the other.
@@ -87,6 +117,8 @@ pub struct Whole {
 pub struct Verifier<'a> {
     key: Option<&'a PublicKey>,
     head: Option<&'a Head>,
+    anchors: &'a [Anchor],
+    removed: u64,
     /// The number that comes next.
     next: u64,
     /// The hash of the last one; none while nothing is known of it.
@@ -99,10 +131,12 @@ pub struct Verifier<'a> {
 impl<'a> Verifier<'a> {
     /// Begins with record `from`. What was before it is believed, unless it is the first of all.
     #[must_use]
-    pub fn new(from: u64, head: Option<&'a Head>, key: Option<&'a PublicKey>) -> Self {
+    pub fn new(from: u64, anchors: &'a [Anchor], head: Option<&'a Head>, key: Option<&'a PublicKey>) -> Self {
         Self {
             key,
             head,
+            anchors,
+            removed: 0,
             next: from,
             last: (from == 1).then_some(NO_HASH),
             checkpoints: 0,
@@ -142,7 +176,7 @@ impl<'a> Verifier<'a> {
         if self.last.is_some_and(|last| !line.follows(&last)) {
             return Err(Wrong::Replaced { seq });
         }
-        if line.is_checkpoint()
+        if line.says(CHECKPOINT)
             && let Some(key) = self.key
         {
             if !line
@@ -158,6 +192,15 @@ impl<'a> Verifier<'a> {
             .is_some_and(|head| head.seq == seq && head.hash != line.hash)
         {
             return Err(Wrong::NotSigned { seq });
+        }
+        let is_other = |anchor: &Anchor| anchor.seq == seq && anchor.hash != line.hash;
+        if self.anchors.iter().any(is_other) {
+            return Err(Wrong::NotExpected { seq });
+        }
+        // What stands behind the head anybody may have written.
+        if self.head.is_none_or(|head| seq <= head.seq) && line.says(REMOVED) {
+            let removed = line.record().and_then(|record| record.count);
+            self.removed = self.removed.max(removed.unwrap_or(0));
         }
         self.next += 1;
         self.last = Some(line.hash);
@@ -180,11 +223,18 @@ impl<'a> Verifier<'a> {
         if last < signed {
             return Err(Wrong::CutShort { last, signed });
         }
+        if let Some(anchor) = self.anchors.iter().find(|anchor| anchor.seq > last) {
+            return Err(Wrong::EndsBefore {
+                last,
+                expected: anchor.seq,
+            });
+        }
         Ok(Whole {
             last,
             hash: self.last.unwrap_or(NO_HASH),
             checkpoints: self.checkpoints,
             unsigned: last - signed,
+            removed: self.removed,
         })
     }
 }

@@ -8,16 +8,22 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use oqto_protocol::id::RunnerId;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::VerifyError;
 use super::record::{Entry, Outcome};
 use super::seal::{NoSignature, PublicKey, Sign};
+use super::settings::{AtBound, Settings};
+use super::sink::Outlet;
+use super::tail::Tail;
 use super::writer::{Checkpoint, CommitError, Left, Writer};
 use crate::{cause, clock};
 
 /// How many entries are committed at once. More wait for the next group: one sync takes longer than all of them.
 const GROUP_MAX: usize = 1024;
+
+/// From which share of its bound on somebody is told that a log will be full: three quarters.
+const NEARLY: (u64, u64) = (3, 4);
 
 /// How often strangers who were refused are recorded, all of them in one record: what somebody without a certificate
 /// does must not fill the disk.
@@ -44,7 +50,8 @@ pub enum OpenError {
     },
     /// It is not as it was written. To go on would hide it.
     #[error(
-        "the audit log is not as this runner left it; look at it with `oqto-runner audit verify`, keep it elsewhere and start again"
+        "the audit log is not as this runner left it; look at it with `oqto-runner audit verify`, keep it elsewhere and start again. \
+         One that another key signed is of another identity: this runner's key stays the same for the life of its identity"
     )]
     Damaged(#[source] VerifyError),
     /// The key does not sign.
@@ -72,6 +79,13 @@ pub struct Log {
     asks: mpsc::Sender<Ask>,
     strangers: Arc<AtomicU64>,
     failing: Arc<Mutex<Option<Arc<str>>>>,
+    dir: PathBuf,
+    settings: Settings,
+    /// How much of the disk it takes, bytes.
+    len: Arc<AtomicU64>,
+    newest: watch::Receiver<u64>,
+    #[cfg(test)]
+    unheard: Vec<Arc<AtomicU64>>,
 }
 
 impl Log {
@@ -80,11 +94,24 @@ impl Log {
     ///
     /// # Errors
     /// When it cannot be had, or is not as it was left.
-    pub fn open(dir: &Path, runner: RunnerId, key: &PublicKey, sign: Sign) -> Result<Self, OpenError> {
-        let (writer, left) = Writer::open(dir, runner, key, sign)?;
+    pub fn open(
+        dir: &Path,
+        runner: RunnerId,
+        key: &PublicKey,
+        sign: Sign,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
+        let (writer, left) = Writer::open(dir, runner, key, sign, &settings)?;
+        let outlets = settings.sinks.iter().cloned().map(Outlet::open);
+        let outlets: Vec<Outlet> = outlets.collect::<Result<_, _>>().map_err(OpenError::Thread)?;
+        #[cfg(test)]
+        let unheard = outlets.iter().map(|outlet| outlet.lost.clone()).collect();
         let (asks, asked) = mpsc::channel();
         let strangers = Arc::new(AtomicU64::new(0));
         let failing = Arc::new(Mutex::new(None));
+        let len = Arc::new(AtomicU64::new(writer.len()));
+        let newest = watch::Sender::new(writer.last());
+        let read = newest.subscribe();
         let mut work = Work {
             writer,
             asked,
@@ -93,6 +120,9 @@ impl Log {
             failing: failing.clone(),
             unrecorded: 0,
             start: Some(start(left)),
+            outlets,
+            len: len.clone(),
+            newest,
         };
         let run = move || {
             // Whether it fails is said to the first who asks.
@@ -107,7 +137,54 @@ impl Log {
             asks,
             strangers,
             failing,
+            dir: dir.to_owned(),
+            settings,
+            len,
+            newest: read,
+            #[cfg(test)]
+            unheard,
         })
+    }
+
+    /// The number of its newest record, now and whenever there is one more.
+    #[must_use]
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.clone()
+    }
+
+    /// Reads it from record `next` on.
+    #[must_use]
+    pub fn tail(&self, next: u64) -> Tail {
+        Tail::new(&self.dir, next)
+    }
+
+    /// How many records each sink has not taken, and nothing said yet.
+    #[cfg(test)]
+    pub(super) fn unheard(&self) -> Vec<u64> {
+        let counted = self.unheard.iter();
+        counted.map(|lost| lost.load(Ordering::Relaxed)).collect()
+    }
+
+    /// What a human should know of it.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(because) = self.failing() {
+            notes.push(format!(
+                "what needs a record is refused, since the audit log takes none: {because}"
+            ));
+        }
+        let (len, keep_len) = (self.len.load(Ordering::Relaxed), self.settings.keep_len);
+        if self.settings.at_bound == AtBound::Stop
+            && len / NEARLY.1 >= keep_len / NEARLY.1 * NEARLY.0 / NEARLY.1
+        {
+            notes.push(format!(
+                "the audit log in {} has {len} of the {keep_len} bytes that it may take, and what needs a record will be refused \
+                 then: move its oldest files elsewhere, or say [audit] at_bound = \"rotate\"",
+                self.dir.display()
+            ));
+        }
+        notes
     }
 
     /// Comes back when the entry is on disk, whatever happens then.
@@ -170,6 +247,9 @@ struct Work {
     unrecorded: u64,
     /// What is said first.
     start: Option<Entry>,
+    outlets: Vec<Outlet>,
+    len: Arc<AtomicU64>,
+    newest: watch::Sender<u64>,
 }
 
 impl Work {
@@ -178,7 +258,9 @@ impl Work {
             let first = match self.asked.recv_timeout(STRANGERS_EVERY) {
                 Ok(ask) => ask,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    if self.strangers.load(Ordering::Relaxed) > 0 {
+                    if self.strangers.load(Ordering::Relaxed) > 0
+                        || self.outlets.iter().any(|it| it.lost() > 0)
+                    {
                         // They stay counted where it fails.
                         let _said = self.commit(Vec::new(), false);
                     }
@@ -211,6 +293,7 @@ impl Work {
                 let _gone = answer.send(committed.clone());
             }
             if let Some(answer) = close {
+                Outlet::close(&mut self.outlets);
                 let _gone = answer.send(());
                 return;
             }
@@ -230,9 +313,17 @@ impl Work {
         }
         let now = clock::instant();
         let mut strangers = 0;
+        let mut lost = vec![0; self.outlets.len()];
         if is_last || now.duration_since(self.strangers_at) >= STRANGERS_EVERY {
             self.strangers_at = now;
             strangers = self.strangers.load(Ordering::Relaxed);
+            lost = self.outlets.iter().map(Outlet::lost).collect();
+        }
+        for (outlet, lost) in self.outlets.iter().zip(&lost).filter(|(_, lost)| **lost > 0) {
+            let mut entry = Entry::new("audit.unheard", Outcome::Noted);
+            entry.count = Some(*lost);
+            entry.detail = Some(format!("{} did not take them; they stand here", outlet.name()));
+            group.push(entry);
         }
         if strangers > 0 {
             let mut entry = Entry::new("connection.open", Outcome::Refused);
@@ -246,18 +337,37 @@ impl Work {
         } else {
             Checkpoint::WhenDue
         };
-        let committed = self.writer.commit(group, checkpoint).and_then(|()| {
+        let committed = self.writer.commit(group, checkpoint).and_then(|lines| {
             if is_last {
                 self.writer.sync_head()?;
             }
-            Ok(())
+            Ok(lines)
         });
-        if committed.is_ok() {
+        self.len.store(self.writer.len(), Ordering::Relaxed);
+        let committed = committed.map(|lines| {
             self.start = None;
             self.unrecorded = 0;
             self.strangers.fetch_sub(strangers, Ordering::Relaxed);
-        }
+            for (outlet, lost) in self.outlets.iter().zip(lost) {
+                outlet.said(lost);
+            }
+            self.newest.send_replace(self.writer.last());
+            self.hand(&lines);
+        });
         self.tell(committed)
+    }
+
+    /// Lets sinks have what is on disk.
+    fn hand(&self, lines: &[u8]) {
+        if self.outlets.is_empty() {
+            return;
+        }
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let line = Arc::from(line);
+            for outlet in &self.outlets {
+                outlet.hand(&line);
+            }
+        }
     }
 
     /// Says once that it fails, and once that it does no longer.

@@ -8,7 +8,8 @@
 //! moved or cut off is found by who has the runner's public key, and named. What cannot be written is refused and counted,
 //! never passed over.
 //!
-//! Bounds: a line, a group, a file; what waits is bounded by the transport's streams. Files are never deleted here.
+//! Bounds: a line, a group, a file, all files together; what waits is bounded by the transport's streams. At the last of these
+//! bounds nothing more is taken, or the oldest file goes and a record says so: [`Settings`].
 //!
 //! Not here: what is recorded (`daemon::authorise`), whose key it is (`identity`).
 
@@ -16,17 +17,27 @@ pub mod chain;
 mod log;
 mod ocsf;
 pub mod record;
+mod said;
 pub mod seal;
 pub mod segment;
+mod settings;
+mod sink;
+mod tail;
 mod verify;
 mod writer;
 
+pub use chain::Anchor;
 pub use log::{Log, OpenError, Unrecorded};
 pub use ocsf::ocsf;
 pub use record::{Entry, Outcome, Record};
+pub use said::for_people;
 pub use seal::{PublicKey, Sign};
-pub use verify::{Found, VerifyError, verify};
+pub use settings::{AtBound, KEEP_LEN, Settings, Sink};
+pub use tail::{Tail, TailError};
+pub use verify::{Expected, Found, VerifyError, verify};
 
+#[cfg(test)]
+mod keep_tests;
 #[cfg(test)]
 mod tamper_tests;
 #[cfg(test)]

@@ -11,12 +11,16 @@ const VERSION: &str = "1.3.0";
 /// The category of both classes, Application Activity.
 const CATEGORY: u64 = 6;
 
+/// Who a peer is that has no certificate of ours.
+const STRANGER: &str = "unknown";
+
 /// One record. What the schema has no place for is under `unmapped`, so that nothing is left out.
 #[must_use]
 pub fn ocsf(record: &Record, hash: &str) -> Value {
     let lifecycle = match &*record.what {
         "audit.start" => Some(3),
         "audit.stop" => Some(4),
+        "audit.tail" => None,
         what if what.starts_with("audit.") => Some(99),
         _ => None,
     };
@@ -72,12 +76,18 @@ pub fn ocsf(record: &Record, hash: &str) -> Value {
     if lifecycle.is_some() {
         event["app"] = product;
     } else {
-        let user = json!({ "uid": record.control, "name": record.control, "domain": record.authority });
-        event["actor"] = json!({ "user": user });
+        // Of a peer whose handshake was refused nothing is known but that there was one, and the schema wants to be told who.
+        event["actor"] = match &record.control {
+            Some(control) => {
+                json!({ "user": { "uid": control, "name": control, "domain": record.authority } })
+            }
+            None => json!({ "user": { "name": STRANGER } }),
+        };
         event["api"] = json!({ "operation": record.what, "service": { "name": "oqto-runner" } });
-        event["src_endpoint"] = match record.address {
-            Some(address) => json!({ "ip": address.ip().to_string(), "port": address.port() }),
-            None => json!({ "uid": record.control }),
+        event["src_endpoint"] = match (record.address, &record.control) {
+            (Some(address), _) => json!({ "ip": address.ip().to_string(), "port": address.port() }),
+            (None, Some(control)) => json!({ "uid": control }),
+            (None, None) => json!({ "name": STRANGER }),
         };
     }
     without_nulls(&mut event);
@@ -101,5 +111,99 @@ fn without_nulls(value: &mut Value) {
     if let Value::Object(fields) = value {
         fields.retain(|_, field| !field.is_null());
         fields.values_mut().for_each(without_nulls);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oqto_protocol::id::Digest;
+
+    use super::super::record::Entry;
+    use super::*;
+
+    /// What the schema's version 1.3.0 requires of every event of both classes.
+    const OF_ALL: &[&str] = &[
+        "activity_id",
+        "category_uid",
+        "class_uid",
+        "metadata",
+        "metadata.product",
+        "metadata.product.vendor_name",
+        "metadata.version",
+        "severity_id",
+        "time",
+        "type_uid",
+    ];
+
+    /// What it requires besides of API Activity; of an object that has to have one of some attributes, those.
+    const OF_API_ACTIVITY: &[&str] = &[
+        "actor",
+        "actor.user",
+        "actor.user.uid|actor.user.name",
+        "api",
+        "api.operation",
+        "src_endpoint",
+        "src_endpoint.ip|src_endpoint.uid|src_endpoint.name",
+    ];
+
+    /// What it requires besides of Application Lifecycle.
+    const OF_LIFECYCLE: &[&str] = &["app", "app.vendor_name"];
+
+    fn has(event: &Value, path: &str) -> bool {
+        path.split('|').any(|path| {
+            let found = path.split('.').try_fold(event, |at, name| at.get(name));
+            found.is_some_and(|found| !found.is_null())
+        })
+    }
+
+    #[test]
+    fn every_record_has_all_that_the_schema_requires_and_loses_nothing() {
+        for what in [
+            "audit.start",
+            "audit.stop",
+            "audit.checkpoint",
+            "audit.gap",
+            "audit.removed",
+            "audit.tail",
+            "connection.open",
+            "session.create",
+            "prompt",
+            "subscribe",
+            "set_model",
+            "session.delete",
+            "trust",
+        ] {
+            for outcome in [Outcome::Allowed, Outcome::Refused, Outcome::Noted] {
+                for known in [false, true] {
+                    let mut entry = Entry::new(what, outcome);
+                    if known {
+                        entry.control = Some("c".parse().unwrap());
+                        entry.authority = Some("a".parse().unwrap());
+                        entry.on_behalf_of = Some("alice".to_owned());
+                        entry.reason = Some("denied".to_owned());
+                    }
+                    let record = Record::new(3, 1000, Digest([0; 32]), entry);
+                    let event = ocsf(&record, "hash");
+                    let of_class = match event["class_uid"].as_u64().unwrap() {
+                        6003 => OF_API_ACTIVITY,
+                        6002 => OF_LIFECYCLE,
+                        other => panic!("{other}"),
+                    };
+                    for path in OF_ALL.iter().chain(of_class) {
+                        assert!(has(&event, path), "{what}: {path}: {event}");
+                    }
+                    let number = |name: &str| event[name].as_u64().unwrap();
+                    assert_eq!(
+                        number("type_uid"),
+                        number("class_uid") * 100 + number("activity_id")
+                    );
+                    assert_eq!(number("category_uid"), number("class_uid") / 1000);
+                    assert_eq!(event["unmapped"]["what"], what);
+                    if known {
+                        assert_eq!(event["unmapped"]["on_behalf_of"], "alice");
+                    }
+                }
+            }
+        }
     }
 }

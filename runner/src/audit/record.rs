@@ -20,6 +20,9 @@ pub const NO_HASH: Digest = Digest([0; 32]);
 /// The name of a record that the runner's key has signed.
 pub const CHECKPOINT: &str = "audit.checkpoint";
 
+/// The name of a record that says that the oldest files were removed; its count is the number of the last record in them.
+pub const REMOVED: &str = "audit.removed";
+
 /// The number of hexadecimal digits of a hash.
 const HEX_LEN: usize = 64;
 
@@ -277,13 +280,13 @@ impl<'a> Line<'a> {
         serde_json::from_slice(self.whole).ok()
     }
 
-    /// Whether it says that it is signed.
+    /// Whether that is what it says happened.
     #[must_use]
-    pub fn is_checkpoint(&self) -> bool {
+    pub fn says(&self, what: &str) -> bool {
         // The third field, after two numbers: nothing that a peer chose stands before it.
-        const WHAT: &[u8] = b",\"what\":\"audit.checkpoint\"";
-        let head = &self.whole[..self.whole.len().min(SEQ.len() + 2 * 20 + 6 + WHAT.len())];
-        head.windows(WHAT.len()).any(|at| at == WHAT)
+        let field = [b",\"what\":\"", what.as_bytes(), b"\""].concat();
+        let head = &self.whole[..self.whole.len().min(SEQ.len() + 2 * 20 + 6 + field.len())];
+        memchr::memmem::find(head, &field).is_some()
     }
 }
 

@@ -9,12 +9,12 @@ use proptest::sample::Index;
 use proptest::test_runner::TestRunner;
 
 use super::chain::{Verifier, Wrong};
-use super::record::{Line, Record};
+use super::record::{CHECKPOINT, Line, Record};
 use super::seal::{Head, PublicKey};
 use super::segment::{Segment, head_path};
 use super::writer::Checkpoint;
 use super::writer_tests::{Hand, entry, wrong};
-use super::{VerifyError, verify};
+use super::{Expected, VerifyError, verify};
 
 /// How many records the log has that is tampered with.
 const RECORDS: u64 = 100_000;
@@ -72,7 +72,7 @@ impl Bed {
 
     fn verify_in(&self, dir: &Path, head: &[u8]) -> Result<(), VerifyError> {
         fs::write(head_path(dir), head).unwrap();
-        verify(dir, 1, Some(&self.key)).map(|_| ())
+        verify(dir, &Expected::default(), Some(&self.key)).map(|_| ())
     }
 
     fn lines(&self) -> Vec<Vec<&[u8]>> {
@@ -317,7 +317,7 @@ fn every_bit_of_every_byte_of_a_record_counts() {
         for bit in 0..line.len() * 8 {
             let mut changed = line.to_vec();
             changed[bit / 8] ^= 1 << (bit % 8);
-            let mut verifier = Verifier::new(1, Some(&head), Some(&bed.key));
+            let mut verifier = Verifier::new(1, &[], Some(&head), Some(&bed.key));
             let mut found = Ok(());
             for (other, line) in lines.iter().enumerate() {
                 found = found.and_then(|()| verifier.line(if other == at { &changed } else { line }));
@@ -361,7 +361,7 @@ fn a_rest_that_was_written_anew_does_not_get_past_the_next_checkpoint() {
     for at in 500..files[0].len() {
         let line = files[0][at].clone();
         let line = Line::read(&line[..line.len() - 1]).unwrap();
-        if line.is_checkpoint() && next.is_none() {
+        if line.says(CHECKPOINT) && next.is_none() {
             next = Some(line.seq);
         }
         let before = files[0][at - 1].clone();
@@ -387,6 +387,6 @@ fn what_is_added_behind_the_newest_signature_is_said_to_be_unsigned() {
     let text = [bed.files[0].concat(), added].concat();
     fs::write(Segment::new(dir.path(), 1).path, text).unwrap();
     fs::write(head_path(dir.path()), &bed.head).unwrap();
-    let found = verify(dir.path(), 1, Some(&bed.key)).unwrap();
+    let found = verify(dir.path(), &Expected::default(), Some(&bed.key)).unwrap();
     assert_eq!((found.whole.last, found.whole.unsigned), (bed.last() + 1, 1));
 }

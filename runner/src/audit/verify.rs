@@ -3,13 +3,23 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::chain::{Verifier, Whole, Wrong};
+use super::chain::{Anchor, Verifier, Whole, Wrong};
 use super::seal::{Head, PublicKey};
 use super::segment::{HeadFile, Piece, Segment, read_head};
 
 /// How often a log is read again that went on meanwhile: what was taken back by a runner whose disk failed is written
 /// over, and a reader may have seen half of either.
 const READS_MAX: usize = 3;
+
+/// What somebody who verifies a log knows of it beforehand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The first record of the oldest file to look at, where older ones were taken elsewhere. Without it all that the log
+    /// itself does not say were removed have to be there.
+    pub from: Option<u64>,
+    /// Records that are known from elsewhere.
+    pub anchors: Vec<Anchor>,
+}
 
 /// What was found in a log where nothing is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +66,16 @@ pub enum VerifyError {
         /// Where it is.
         path: PathBuf,
     },
+    /// What is known from elsewhere is of a record that is not looked at.
+    #[error(
+        "record {seq} is known from elsewhere, and the oldest that is here is {first}: put the older files back"
+    )]
+    AnchorGone {
+        /// Which.
+        seq: u64,
+        /// The oldest that is there.
+        first: u64,
+    },
     /// There is no log.
     #[error("there is no audit log in {path}")]
     NoLog {
@@ -80,29 +100,21 @@ impl VerifyError {
             Self::Wrong { .. } | Self::NoHead { .. } | Self::HeadDamaged { .. } | Self::HeadForged { .. } => {
                 true
             }
-            Self::NoLog { .. } | Self::Io { .. } => false,
+            Self::AnchorGone { .. } | Self::NoLog { .. } | Self::Io { .. } => false,
         }
     }
 }
 
-/// Verifies all files of the log in `dir`. It begins with the file whose first record is `from`,
-/// where older ones were taken elsewhere.
+/// Verifies all files of the log in `dir`, and that they are what is expected.
 /// Without a key, hashes are verified and signatures are not.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn verify(dir: &Path, from: u64, key: Option<&PublicKey>) -> Result<Found, VerifyError> {
+pub fn verify(dir: &Path, expected: &Expected, key: Option<&PublicKey>) -> Result<Found, VerifyError> {
     let mut reads = 1;
     loop {
         let head = head(dir, key)?;
-        let found = Segment::all(dir)
-            .map_err(|source| io_error(dir, source))
-            .and_then(|mut segments| {
-                // What is older is not asked about.
-                segments.retain(|segment| segment.first >= from);
-                walk(dir, &segments, from, head.as_ref(), key).map(|walked| walked.found)
-            });
-        let error = match found {
+        let error = match verify_once(dir, expected, head.as_ref(), key) {
             Err(error) if error.is_finding() && reads < READS_MAX => error,
             found => return found,
         };
@@ -111,6 +123,46 @@ pub fn verify(dir: &Path, from: u64, key: Option<&PublicKey>) -> Result<Found, V
         }
         reads += 1;
     }
+}
+
+fn verify_once(
+    dir: &Path,
+    expected: &Expected,
+    head: Option<&Head>,
+    key: Option<&PublicKey>,
+) -> Result<Found, VerifyError> {
+    let mut segments = Segment::all(dir).map_err(|source| io_error(dir, source))?;
+    if let Some(from) = expected.from {
+        // What is older is not asked about.
+        segments.retain(|segment| segment.first >= from);
+    }
+    let oldest = segments.first().map_or(1, |segment| segment.first);
+    let first = expected.from.unwrap_or(oldest);
+    if let Some(gone) = expected.anchors.iter().find(|anchor| anchor.seq < first) {
+        return Err(VerifyError::AnchorGone { seq: gone.seq, first });
+    }
+    let known = Known {
+        from: first,
+        anchors: &expected.anchors,
+        head,
+        key,
+    };
+    let found = walk(dir, &segments, &known)?.found;
+    let removed = found.whole.removed;
+    if let Some(segment) = segments.first()
+        && expected.from.is_none()
+        && removed + 1 < first
+    {
+        return Err(VerifyError::Wrong {
+            path: segment.path.clone(),
+            line: 1,
+            source: Wrong::Missing {
+                first: removed + 1,
+                last: first - 1,
+            },
+        });
+    }
+    Ok(found)
 }
 
 /// The head of the log in `dir`, signed by the key; `None` where there is none.
@@ -133,14 +185,23 @@ pub(super) struct Walked {
     pub(super) last_len: u64,
 }
 
+/// What is known of a log before it is read.
+pub(super) struct Known<'a> {
+    /// Its first record that is looked at.
+    pub(super) from: u64,
+    pub(super) anchors: &'a [Anchor],
+    pub(super) head: Option<&'a Head>,
+    pub(super) key: Option<&'a PublicKey>,
+}
+
 /// Reads these files in their order.
-pub(super) fn walk(
-    dir: &Path,
-    segments: &[Segment],
-    from: u64,
-    head: Option<&Head>,
-    key: Option<&PublicKey>,
-) -> Result<Walked, VerifyError> {
+pub(super) fn walk(dir: &Path, segments: &[Segment], known: &Known<'_>) -> Result<Walked, VerifyError> {
+    let Known {
+        from,
+        anchors,
+        head,
+        key,
+    } = *known;
     if segments.is_empty() && head.is_none_or(|head| head.seq == 0) {
         return Err(VerifyError::NoLog { path: dir.to_owned() });
     }
@@ -149,7 +210,7 @@ pub(super) fn walk(
             path: super::segment::head_path(dir),
         });
     }
-    let mut verifier = Verifier::new(from, head, key);
+    let mut verifier = Verifier::new(from, anchors, head, key);
     let (mut line, mut last_len, mut torn_len) = (0, 0, 0);
     let mut at = dir;
     // Where something that stands elsewhere should be.

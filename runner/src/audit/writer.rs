@@ -1,5 +1,6 @@
 //! The files of a log as its one writer has them: a group is written whole, synced and signed, or was never there.
 
+use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -10,10 +11,11 @@ use oqto_protocol::id::{Digest, RunnerId};
 use super::VerifyError;
 use super::chain::Wrong;
 use super::log::OpenError;
-use super::record::{BadRecord, CHECKPOINT, Entry, NO_HASH, Outcome, Record};
+use super::record::{BadRecord, CHECKPOINT, Entry, NO_HASH, Outcome, REMOVED, Record};
 use super::seal::{Head, NoSignature, PublicKey, Sign, sign_checkpoint};
 use super::segment::{Segment, head_path};
-use super::verify::{head, walk};
+use super::settings::{AtBound, Settings};
+use super::verify::{Known, head, walk};
 use crate::{clock, sys};
 
 /// How long a file gets before the next one is begun, bytes, and one group: some 150,000 records, which are verified in
@@ -38,6 +40,11 @@ pub(super) enum CommitError {
     Record(#[from] BadRecord),
     #[error("the runner's name is too long for the head of its audit log")]
     Head,
+    #[error(
+        "{dir} has the {keep_len} bytes that it may take: move its oldest files elsewhere, or raise `[audit] keep_bytes`, or \
+         let the oldest go with `at_bound = \"rotate\"`"
+    )]
+    Full { dir: PathBuf, keep_len: u64 },
 }
 
 /// What a start found of the runner before.
@@ -54,12 +61,14 @@ pub(super) struct Left {
 pub(super) enum Checkpoint {
     /// It does: a runner begins or ends.
     Now,
-    /// When enough records came since the last one.
+    /// Only where enough records came since the last one.
     WhenDue,
 }
 
 /// The open file, and where in it the next group goes.
 struct Open {
+    /// Its first record, as its name says.
+    first: u64,
     file: File,
     path: PathBuf,
     len: u64,
@@ -78,8 +87,13 @@ pub(super) struct Writer {
     next: u64,
     /// The hash of the last.
     hash: Digest,
-    since_checkpoint: u64,
+    /// How many records came since the last that is signed.
+    unsigned: u64,
     segment_len_max: u64,
+    keep_len: u64,
+    at_bound: AtBound,
+    /// The files before the open one with their lengths, the oldest first.
+    closed: VecDeque<(Segment, u64)>,
 }
 
 impl Writer {
@@ -89,6 +103,7 @@ impl Writer {
         runner: RunnerId,
         key: &PublicKey,
         sign: Sign,
+        settings: &Settings,
     ) -> Result<(Self, Left), OpenError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -101,6 +116,12 @@ impl Writer {
             Some(head) => head,
             None if segments.is_empty() => begin(dir, &path, &runner, &sign)?,
             None => return Err(OpenError::Damaged(VerifyError::NoHead { path })),
+        };
+        let of_ours = |from| Known {
+            from,
+            anchors: &[],
+            head: Some(&known),
+            key: Some(key),
         };
         let head = OpenOptions::new()
             .write(true)
@@ -115,14 +136,16 @@ impl Writer {
             open: None,
             next: 1,
             hash: NO_HASH,
-            since_checkpoint: 0,
+            unsigned: 0,
             segment_len_max: SEGMENT_LEN_MAX,
+            keep_len: settings.keep_len,
+            at_bound: settings.at_bound,
+            closed: VecDeque::new(),
         };
         let mut left = Left::default();
         while let Some(last) = segments.last() {
             let newest = std::slice::from_ref(last);
-            let walked =
-                walk(dir, newest, last.first, Some(&known), Some(key)).map_err(OpenError::Damaged)?;
+            let walked = walk(dir, newest, &of_ours(last.first)).map_err(OpenError::Damaged)?;
             left.torn_len += walked.found.torn_len;
             left.unsigned = walked.found.whole.unsigned;
             let is_begun = walked.found.whole.last < last.first;
@@ -160,6 +183,7 @@ impl Writer {
             }
             (writer.next, writer.hash) = (walked.found.whole.last + 1, walked.found.whole.hash);
             writer.open = Some(Open {
+                first: last.first,
                 file,
                 path: last.path.clone(),
                 len: walked.last_len,
@@ -169,8 +193,9 @@ impl Writer {
         }
         if segments.is_empty() && known.seq > 0 {
             // It says what is missing.
-            walk(dir, &[], 1, Some(&known), Some(key)).map_err(OpenError::Damaged)?;
+            walk(dir, &[], &of_ours(1)).map_err(OpenError::Damaged)?;
         }
+        writer.count().map_err(failed(dir))?;
         Ok((writer, left))
     }
 
@@ -180,8 +205,85 @@ impl Writer {
         self.segment_len_max = len;
     }
 
-    /// Writes these entries as the next records, and comes back when they are on disk.
-    pub(super) fn commit(&mut self, entries: Vec<Entry>, checkpoint: Checkpoint) -> Result<(), CommitError> {
+    /// How much of the disk it takes, bytes.
+    pub(super) fn len(&self) -> u64 {
+        let closed: u64 = self.closed.iter().map(|(_, len)| len).sum();
+        closed + self.open.as_ref().map_or(0, |open| open.len)
+    }
+
+    /// The number of its last record.
+    pub(super) fn last(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// Looks which files there are before the open one: somebody may have taken some elsewhere.
+    fn count(&mut self) -> io::Result<()> {
+        let open = self.open.as_ref().map(|open| &open.path);
+        let mut closed = VecDeque::new();
+        for segment in Segment::all(&self.dir)? {
+            if Some(&segment.path) != open && segment.first < self.next {
+                let len = fs::symlink_metadata(&segment.path)?.len();
+                closed.push_back((segment, len));
+            }
+        }
+        self.closed = closed;
+        Ok(())
+    }
+
+    /// Whether so much more is within the bound.
+    fn has_room(&mut self, more: u64) -> Result<(), CommitError> {
+        if self.at_bound == AtBound::Rotate || self.len() + more <= self.keep_len {
+            return Ok(());
+        }
+        self.count().map_err(|source| CommitError::Io {
+            path: self.dir.clone(),
+            source,
+        })?;
+        if self.len() + more <= self.keep_len {
+            return Ok(());
+        }
+        Err(CommitError::Full {
+            dir: self.dir.clone(),
+            keep_len: self.keep_len,
+        })
+    }
+
+    /// How many of the oldest files go when one more is begun.
+    fn surplus(&self) -> usize {
+        if self.at_bound == AtBound::Stop {
+            return 0;
+        }
+        let mut len = self.len() + self.segment_len_max;
+        let goes = |(_, closed): &&(Segment, u64)| {
+            let is_over = len > self.keep_len;
+            len -= *closed;
+            is_over
+        };
+        self.closed.iter().take_while(goes).count()
+    }
+
+    /// Removes them; a record says so already. Those that cannot be removed are tried again with the next ones.
+    fn remove(&mut self, surplus: usize) {
+        for (segment, len) in self.closed.drain(..surplus).collect::<Vec<_>>() {
+            match fs::remove_file(&segment.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(path = %segment.path.display(), %error, "cannot remove a file of the audit log");
+                    self.closed.push_back((segment, len));
+                }
+                _ => {}
+            }
+        }
+        self.closed
+            .make_contiguous()
+            .sort_by_key(|(segment, _)| segment.first);
+    }
+
+    /// Writes these entries as the next records, and gives their lines when they are on disk.
+    pub(super) fn commit(
+        &mut self,
+        entries: Vec<Entry>,
+        checkpoint: Checkpoint,
+    ) -> Result<Vec<u8>, CommitError> {
         let rotate = self
             .open
             .as_ref()
@@ -191,19 +293,35 @@ impl Writer {
             at: clock::unix_ms(),
             next: first,
             hash: self.hash,
+            unsigned: self.unsigned,
             bytes: Vec::new(),
         };
+        let surplus = if rotate { self.surplus() } else { 0 };
         if rotate {
             draft.checkpoint(&self.runner, &self.sign)?;
         }
-        for entry in entries {
+        if surplus > 0 {
+            let following = self.closed.get(surplus).map(|(segment, _)| segment.first);
+            let open = self.open.as_ref().map(|open| open.first);
+            let last = following.or(open).unwrap_or(first) - 1;
+            let mut entry = Entry::new(REMOVED, Outcome::Noted);
+            entry.count = Some(last);
+            entry.detail = Some(format!(
+                "records up to {last} are kept no longer, at the bound of {} bytes",
+                self.keep_len
+            ));
             draft.entry(entry)?;
         }
-        let since = self.since_checkpoint + (draft.next - first);
-        let is_due = checkpoint == Checkpoint::Now || since >= CHECKPOINT_EVERY;
-        if is_due {
+        for entry in entries {
+            if draft.unsigned >= CHECKPOINT_EVERY {
+                draft.checkpoint(&self.runner, &self.sign)?;
+            }
+            draft.entry(entry)?;
+        }
+        if checkpoint == Checkpoint::Now {
             draft.checkpoint(&self.runner, &self.sign)?;
         }
+        self.has_room(draft.bytes.len() as u64)?;
         let head = Head::sign(&self.runner, draft.next - 1, draft.hash, &self.sign)?;
         let head = head.to_bytes().ok_or(CommitError::Head)?;
         if rotate {
@@ -213,7 +331,10 @@ impl Writer {
             if let Some(before) = self.open.replace(next) {
                 // What was kept for it goes back.
                 let _kept = before.file.set_len(before.len);
+                let segment = Segment::new(&self.dir, before.first);
+                self.closed.push_back((segment, before.len));
             }
+            self.remove(surplus);
         } else if let Some(open) = &self.open {
             open.write(&draft.bytes, &self.head, &self.dir, &head)?;
         }
@@ -223,8 +344,8 @@ impl Writer {
         }
         self.next = draft.next;
         self.hash = draft.hash;
-        self.since_checkpoint = if is_due { 0 } else { since };
-        Ok(())
+        self.unsigned = draft.unsigned;
+        Ok(draft.bytes)
     }
 
     /// The next file. One of that name holds nothing that anybody was told of.
@@ -240,6 +361,7 @@ impl Writer {
             .open(&path);
         match file {
             Ok(file) => Ok(Open {
+                first,
                 file,
                 path,
                 len: 0,
@@ -299,6 +421,7 @@ struct Draft {
     at: u64,
     next: u64,
     hash: Digest,
+    unsigned: u64,
     bytes: Vec<u8>,
 }
 
@@ -312,12 +435,15 @@ impl Draft {
         let entry = Entry::new(CHECKPOINT, Outcome::Noted);
         let mut record = Record::new(self.next, self.at, self.hash, entry);
         sign_checkpoint(&mut record, runner, sign)?;
-        self.push(&record)
+        self.push(&record)?;
+        self.unsigned = 0;
+        Ok(())
     }
 
     fn push(&mut self, record: &Record) -> Result<(), CommitError> {
         self.hash = record.write(&mut self.bytes)?;
         self.next += 1;
+        self.unsigned += 1;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use super::chain::Wrong;
 use super::log::OpenError;
 use super::segment::{Segment, head_path};
 use super::writer::{Checkpoint, Left, Writer};
-use super::{Entry, Found, Log, Outcome, PublicKey, Sign, VerifyError, seal, verify};
+use super::{Entry, Expected, Found, Log, Outcome, PublicKey, Settings, Sign, VerifyError, seal, verify};
 
 /// A key and what it signs.
 pub(super) struct Hand {
@@ -30,11 +30,11 @@ impl Hand {
     }
 
     pub(super) fn writer(&self, dir: &Path) -> Result<(Writer, Left), OpenError> {
-        Writer::open(dir, runner(), &self.key, self.sign.clone())
+        Writer::open(dir, runner(), &self.key, self.sign.clone(), &Settings::default())
     }
 
     fn verify(&self, dir: &Path) -> Result<Found, VerifyError> {
-        verify(dir, 1, Some(&self.key))
+        verify(dir, &Expected::default(), Some(&self.key))
     }
 }
 
@@ -106,7 +106,11 @@ fn a_log_goes_on_where_it_was_left_through_files_and_starts() {
         wrong(hand.verify(&dir).unwrap_err()),
         Wrong::Missing { first: 1, last }
     );
-    verify(&dir, last + 1, Some(&hand.key)).unwrap();
+    let from = Expected {
+        from: Some(last + 1),
+        anchors: Vec::new(),
+    };
+    verify(&dir, &from, Some(&hand.key)).unwrap();
 }
 
 /// Where a write is cut is where a process or the host died: whatever of it is there, what was acknowledged is, and the log
@@ -268,7 +272,7 @@ async fn many_at_once_are_each_recorded_once_and_strangers_are_one_record() {
     let home = tempfile::tempdir().unwrap();
     let hand = Hand::new();
     let dir = home.path().join("audit");
-    let log = Log::open(&dir, runner(), &hand.key, hand.sign.clone()).unwrap();
+    let log = Log::open(&dir, runner(), &hand.key, hand.sign.clone(), Settings::default()).unwrap();
     let log = Arc::new(log);
     let mut asked = tokio::task::JoinSet::new();
     for number in 0..3000 {

@@ -1,15 +1,23 @@
 //! The doors `audit verify`, `audit tail` and `audit export`: they read files, whether the runner runs or not.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::audit::record::{Line, Record, is_plain};
-use crate::audit::segment::{Piece, Segment};
-use crate::audit::{Found, Outcome, PublicKey, VerifyError, ocsf, verify};
+use crate::audit::record::{CHECKPOINT, LINE_LEN_MAX, Line, Record};
+use crate::audit::seal::{Head, is_signed_checkpoint};
+use crate::audit::segment::{HeadFile, Piece, Segment, head_path, read_head};
+use crate::audit::{
+    Anchor, Expected, Found, PublicKey, Tail, TailError, VerifyError, for_people, ocsf, verify,
+};
 use crate::cause::chain;
 use crate::daemon::{Config, ConfigError, Overrides};
 use crate::identity;
@@ -17,11 +25,14 @@ use crate::identity;
 /// The most records that a tail shows: they are kept in memory.
 const TAIL_MAX: u64 = 10_000;
 
+/// How often a tail that follows looks whether there is more.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// `audit`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum AuditCommand {
-    /// Say whether every record is there as it was written, and which is the first that is not. Exit codes: 0 whole, 1
-    /// something is wrong, 125 it cannot be read
+    /// Say whether every record is there as it was written, and which is the first that is not. Run it as the runner's user, or
+    /// as root. Exit codes: 0 whole, 1 something is wrong, 125 it cannot be read
     Verify(VerifyArgs),
     /// Print the newest records
     Tail(TailArgs),
@@ -46,8 +57,15 @@ pub(super) struct VerifyArgs {
     #[command(flatten)]
     place: Place,
     /// The first record of the oldest file to verify, as its name says it, where older ones were taken elsewhere
-    #[arg(long, value_name = "SEQ", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    from: u64,
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    from: Option<u64>,
+    /// A copy of the log's `head`, or the line of a checkpoint, that was kept where nobody of this host can change it: what it
+    /// names has to be there. That finds also what root has written anew
+    #[arg(long, value_name = "FILE")]
+    head: Vec<PathBuf>,
+    /// The number and the hash of a record that are known from elsewhere
+    #[arg(long, value_name = "SEQ:HASH")]
+    expect: Vec<Known>,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -61,9 +79,33 @@ pub(super) struct TailArgs {
     /// How many
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=TAIL_MAX))]
     lines: u64,
+    /// Go on with what comes
+    #[arg(long, short)]
+    follow: bool,
     /// Print them as they stand in the log
     #[arg(long)]
     json: bool,
+}
+
+/// A record, as somebody knows it who kept that elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Known(Anchor);
+
+impl FromStr for Known {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = || {
+            let (seq, hash) = text.split_once(':')?;
+            let hash = hash.strip_prefix("sha256:").unwrap_or(hash);
+            let seq = seq.parse().ok().filter(|seq| *seq > 0)?;
+            Some(Self(Anchor {
+                seq,
+                hash: hash.parse().ok()?,
+            }))
+        };
+        known().ok_or("it has to be a record's number, a colon, and the 64 digits of its hash")
+    }
 }
 
 /// `audit export`.
@@ -102,6 +144,15 @@ enum ShowError {
     Read { path: PathBuf, source: io::Error },
     #[error("{path}, line {line}, is no record: run `oqto-runner audit verify`")]
     NoRecord { path: PathBuf, line: u64 },
+    #[error(
+        "this needs the runner's user or root, who alone may read the audit log: run it as user {owner}, such as with \
+         `sudo -u '#{owner}' oqto-runner audit …`"
+    )]
+    NotOurs { owner: u32, source: io::Error },
+    #[error("{path} is neither a copy of an audit log's head nor the line of a checkpoint")]
+    NoHead { path: PathBuf },
+    #[error("cannot read on")]
+    Tail(#[from] TailError),
     #[error("cannot print")]
     Print(#[from] io::Error),
 }
@@ -137,20 +188,81 @@ fn log_dir(state_dir: &Path) -> PathBuf {
 
 fn verified(args: &VerifyArgs) -> Result<ExitCode, ShowError> {
     let state_dir = args.place.state_dir()?;
+    may_read(&state_dir)?;
     let identity_dir = state_dir.join("identity");
     let key = identity::public_key(&identity_dir)?.ok_or(ShowError::NoKey { path: identity_dir })?;
-    let (text, code) = match verify(&log_dir(&state_dir), args.from, Some(&PublicKey(key))) {
+    let key = PublicKey(key);
+    let (text, code) = match verify_all(&log_dir(&state_dir), args, &key)? {
         Ok(found) if args.json => (format!("{}\n", as_json(&found)), ExitCode::SUCCESS),
         Ok(found) => (as_text(&found), ExitCode::SUCCESS),
-        Err(error) if error.is_finding() && args.json => {
-            let answer = json!({ "whole": false, "wrong": chain(&error) });
+        Err(wrong) if args.json => {
+            let answer = json!({ "whole": false, "wrong": wrong });
             (format!("{answer}\n"), ExitCode::from(1))
         }
-        Err(error) if error.is_finding() => (format!("not whole: {}\n", chain(&error)), ExitCode::from(1)),
-        Err(error) => return Err(error.into()),
+        Err(wrong) => (format!("not whole: {wrong}\n"), ExitCode::from(1)),
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(code)
+}
+
+/// What was found, or what is wrong.
+fn verify_all(dir: &Path, args: &VerifyArgs, key: &PublicKey) -> Result<Result<Found, String>, ShowError> {
+    let mut anchors: Vec<_> = args.expect.iter().map(|known| known.0).collect();
+    for path in &args.head {
+        match anchor(path, key)? {
+            Some(anchor) => anchors.push(anchor),
+            None => {
+                let path = path.display();
+                return Ok(Err(format!(
+                    "what {path} has is not signed by the key that this runner has now"
+                )));
+            }
+        }
+    }
+    let from = args.from;
+    match verify(dir, &Expected { from, anchors }, Some(key)) {
+        Ok(found) => Ok(Ok(found)),
+        Err(error) if error.is_finding() => Ok(Err(chain(&error))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What was kept elsewhere; `None` when the runner's key did not sign it.
+fn anchor(path: &Path, key: &PublicKey) -> Result<Option<Anchor>, ShowError> {
+    let no_head = || ShowError::NoHead {
+        path: path.to_owned(),
+    };
+    let bytes =
+        crate::sys::read_bounded(path, LINE_LEN_MAX as u64 + 1).map_err(|source| ShowError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+    let bytes = bytes.ok_or_else(no_head)?;
+    if let Some(Head { seq, hash, .. }) = Head::from_bytes(&bytes).filter(|head| head.is_signed_by(key)) {
+        return Ok(Some(Anchor { seq, hash }));
+    } else if Head::from_bytes(&bytes).is_some() {
+        return Ok(None);
+    }
+    let line = Line::read(bytes.trim_ascii_end()).filter(|line| line.says(CHECKPOINT));
+    let line = line.ok_or_else(no_head)?;
+    let record = line.record().ok_or_else(no_head)?;
+    let anchor = Anchor {
+        seq: line.seq,
+        hash: line.hash,
+    };
+    Ok(is_signed_checkpoint(&record, key).then_some(anchor))
+}
+
+/// Whose files these are, where somebody else looks: the answer would else be about a single path.
+fn may_read(state_dir: &Path) -> Result<(), ShowError> {
+    match fs::read_dir(log_dir(state_dir)) {
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            let owner = fs::metadata(state_dir).map_or(0, |found| found.uid());
+            Err(ShowError::NotOurs { owner, source })
+        }
+        // What else is wrong with it is said by who reads it.
+        _ => Ok(()),
+    }
 }
 
 fn as_text(found: &Found) -> String {
@@ -166,6 +278,12 @@ fn as_text(found: &Found) -> String {
         whole.last - whole.unsigned,
         whole.checkpoints
     );
+    if whole.removed > 0 {
+        text += &format!(
+            "records up to {} were removed by the runner, at its bound\n",
+            whole.removed
+        );
+    }
     if whole.unsigned > 0 {
         text += &format!("the newest {} are not signed yet\n", whole.unsigned);
     }
@@ -186,12 +304,15 @@ fn as_json(found: &Found) -> serde_json::Value {
         "hash": found.whole.hash,
         "checkpoints": found.whole.checkpoints,
         "unsigned": found.whole.unsigned,
+        "removed": found.whole.removed,
         "torn_len": found.torn_len,
     })
 }
 
 fn tail(args: &TailArgs) -> Result<(), ShowError> {
-    let dir = log_dir(&args.place.state_dir()?);
+    let state_dir = args.place.state_dir()?;
+    may_read(&state_dir)?;
+    let dir = log_dir(&state_dir);
     let segments = found(&dir)?;
     let wanted = usize::try_from(args.lines).unwrap_or(usize::MAX);
     let mut newest: VecDeque<(String, Record)> = VecDeque::new();
@@ -214,17 +335,53 @@ fn tail(args: &TailArgs) -> Result<(), ShowError> {
     }
     let mut out = BufWriter::new(io::stdout().lock());
     for (line, record) in &newest {
-        if args.json {
-            writeln!(out, "{line}")?;
-        } else {
-            writeln!(out, "{}", for_people(record))?;
+        print(&mut out, line, record, args.json)?;
+    }
+    out.flush()?;
+    if args.follow {
+        let next = newest.back().map_or(1, |(_, record)| record.seq + 1);
+        follow(&dir, next, args.json, &mut out)?;
+    }
+    Ok(())
+}
+
+fn print(out: &mut impl io::Write, line: &str, record: &Record, as_json: bool) -> io::Result<()> {
+    if as_json {
+        writeln!(out, "{line}")
+    } else {
+        writeln!(out, "{}", for_people(record))
+    }
+}
+
+/// Prints what comes, as far as it is acknowledged, until nobody reads it.
+fn follow(dir: &Path, next: u64, as_json: bool, out: &mut impl io::Write) -> Result<(), ShowError> {
+    let mut tail = Tail::new(dir, next);
+    loop {
+        let head = read_head(dir).map_err(|source| ShowError::Read {
+            path: head_path(dir),
+            source,
+        })?;
+        let lines = match head {
+            HeadFile::Head(head) => tail.read(head.seq)?,
+            // It is being written.
+            HeadFile::Absent | HeadFile::Damaged => Vec::new(),
+        };
+        if lines.is_empty() {
+            out.flush()?;
+            thread::sleep(LOOK_EVERY);
+        }
+        for line in lines {
+            if let Some(record) = Line::read(&line).and_then(|line| line.record()) {
+                print(out, &String::from_utf8_lossy(&line), &record, as_json)?;
+            }
         }
     }
-    Ok(out.flush()?)
 }
 
 fn export(args: &ExportArgs) -> Result<(), ShowError> {
-    let dir = log_dir(&args.place.state_dir()?);
+    let state_dir = args.place.state_dir()?;
+    may_read(&state_dir)?;
+    let dir = log_dir(&state_dir);
     let mut out = BufWriter::new(io::stdout().lock());
     for segment in found(&dir)? {
         each(&segment, |line, record| {
@@ -281,85 +438,4 @@ fn each(segment: &Segment, mut take: impl FnMut(&[u8], Record) -> io::Result<()>
         }
     }
     Ok(())
-}
-
-fn for_people(record: &Record) -> String {
-    let outcome = match record.outcome {
-        Outcome::Allowed => "allowed",
-        Outcome::Refused => "refused",
-        Outcome::Noted => "noted",
-    };
-    let mut text = format!(
-        "{:>8} {} {:<7} {}",
-        record.seq,
-        time(record.at),
-        outcome,
-        record.what
-    );
-    if let Some(control) = &record.control {
-        text += &format!(" by {control}");
-    }
-    if let Some(whom) = &record.on_behalf_of {
-        text += &format!(" for {whom:?}");
-    }
-    if let Some(session) = &record.session {
-        text += &format!(" on {session}");
-    }
-    if let Some(address) = &record.address {
-        text += &format!(" from {address}");
-    }
-    if let Some(count) = &record.count {
-        text += &format!(" {count} times");
-    }
-    if let Some(reason) = &record.reason {
-        text += &format!(": {reason}");
-    }
-    if let Some(detail) = &record.detail {
-        text += &format!(" ({detail})");
-    }
-    // Who can write the file could else write to the terminal.
-    text.replace(|letter| !is_plain(letter), "\u{fffd}")
-}
-
-/// Unix milliseconds as a date in UTC, RFC 3339.
-fn time(unix_ms: u64) -> String {
-    let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted from the first of March of year 0, so that a leap day is the last of its year.
-    let days = day + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day_of_month = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day_of_month:02}T{:02}:{:02}:{:02}.{ms:03}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_said_as_a_date() {
-        for (unix_ms, said) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_735_689_599_001, "2024-12-31T23:59:59.001Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(time(unix_ms), said);
-        }
-    }
 }

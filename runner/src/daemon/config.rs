@@ -14,7 +14,9 @@ use serde::Deserialize;
 
 use super::dial::{BadTarget, Target};
 use super::health::{BadHealth, HealthDocument};
+use super::recording::{AuditDocument, BadAudit};
 use super::roles::{BadRole, RoleDocument, Roles};
+use crate::audit;
 use crate::event_log::Retention;
 use crate::harness::{Harness, UnknownHarness};
 use crate::policy::PolicyName;
@@ -62,6 +64,8 @@ pub struct Config {
     pub health: HealthSettings,
     /// Which control may do what where.
     pub roles: Roles,
+    /// How the audit log is kept.
+    pub audit: audit::Settings,
 }
 
 /// Where a runner listens.
@@ -128,6 +132,8 @@ struct Document {
     health: HealthDocument,
     #[serde(default)]
     role: Vec<RoleDocument>,
+    #[serde(default)]
+    audit: AuditDocument,
 }
 
 /// What is said of keeping events.
@@ -219,6 +225,9 @@ pub enum ConfigError {
     /// A table `[[role]]` says nothing that can be done.
     #[error("cannot use a table [[role]] of the configuration")]
     Role(#[from] BadRole),
+    /// A key of `[audit]` says nothing that can be done.
+    #[error("cannot use the table [audit] of the configuration")]
+    Audit(#[from] BadAudit),
     /// Too small to hold what may come at once.
     #[error(
         "events.store_len_max in the configuration is {value}, it must be at least {STORE_LEN_LEAST}: twice the longest \
@@ -285,6 +294,7 @@ impl Config {
             harness,
             health,
             role,
+            audit,
         } = document;
         let listen = overrides
             .listen
@@ -329,6 +339,7 @@ impl Config {
             harnesses: harness,
             health: health.try_into()?,
             roles: role.try_into()?,
+            audit: audit.try_into()?,
         })
     }
 }
@@ -479,6 +490,10 @@ mod tests {
             ("[events]\nstore_len_max = 134217727", "events.store_len_max"),
             ("[events]\nage_max_days = 0", "events.age_max_days"),
             ("[events]\nage_max = 3", "age_max"),
+            ("[audit]\nkeep_bytes = 268435455", "keep_bytes"),
+            ("[audit]\nat_bound = \"forget\"", "forget"),
+            ("[audit]\nsyslog = \"dev/log\"", "dev/log"),
+            ("[audit]\njournal = true", "journal"),
             ("[[role]]\nrole = \"read\"", "control"),
             ("[[role]]\ncontrol = \"ci\"", "role"),
             ("[[role]]\ncontrol = \"C I\"\nrole = \"read\"", "C I"),

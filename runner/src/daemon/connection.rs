@@ -272,10 +272,7 @@ async fn serve_stream(
                 Err(fault) => stream.outbox.send(&fault).await?,
             }
         }
-        Kind::QUERY => {
-            let answer = query::answer(&frame, peer, connection, daemon).await;
-            stream.outbox.send(&answer).await?;
-        }
+        Kind::QUERY => return query::serve(stream, &frame, peer, connection, daemon).await,
         Kind::SUBSCRIBE => return subscription::serve(stream, &frame, peer, daemon).await,
         Kind(kind) => {
             let message = format!("this runner serves no stream that begins with a frame of kind {kind}");

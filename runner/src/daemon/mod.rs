@@ -14,6 +14,8 @@ mod health;
 mod needs;
 mod query;
 mod ready;
+mod recording;
+mod records;
 mod renewal;
 mod roles;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod subscription;
 
 pub use config::{Config, ConfigError, HarnessConfig, Listen, Overrides};
 pub use dial::{BadTarget, Target};
+pub use recording::BadAudit;
 pub use roles::{BadRole, Roles};
 pub use run::{Options, RunError, run};
 

@@ -5,35 +5,43 @@ use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::query::{Answer, Done, Policies, Query, SessionList, Status};
 use oqto_protocol::trust::Trust;
 
-use super::Daemon;
-use super::authorise::{authorise, may_see};
-use super::connection::malformed;
+use super::authorise::{Authorised, authorise, may_see};
+use super::connection::{StreamError, malformed};
+use super::{Daemon, records};
 use crate::attestation::AttestError;
 use crate::cause::chain;
 use crate::clock;
 use crate::identity::{LearnError, Peer};
-use crate::transport::{Connection, Received};
+use crate::transport::{Connection, Received, Stream};
 
-/// Answers one query.
-pub(super) async fn answer(
+/// Serves one query to its end.
+pub(super) async fn serve(
+    mut stream: Stream,
     frame: &Received,
     peer: &Peer,
     connection: &Connection,
     daemon: &Daemon,
-) -> Answer {
+) -> Result<(), StreamError> {
     let asked = match frame.body::<Query>() {
         Ok(query) => authorise(daemon, peer, query, frame).await,
         Err(error) => Err(malformed("query", &error)),
     };
-    match asked {
-        Ok(query) => serve(query.into_asked(), peer, connection, daemon)
-            .await
-            .unwrap_or_else(Answer::Fault),
-        Err(fault) => Answer::Fault(fault),
-    }
+    let answer = match asked.map(Authorised::into_asked) {
+        Ok(Query::AuditTail(asked)) => return records::serve(stream, &asked, daemon).await,
+        Ok(query) => answer(query, peer, connection, daemon).await,
+        Err(fault) => Err(fault),
+    };
+    stream.outbox.send(&answer.unwrap_or_else(Answer::Fault)).await?;
+    stream.outbox.flush().await;
+    Ok(())
 }
 
-async fn serve(query: Query, peer: &Peer, connection: &Connection, daemon: &Daemon) -> Result<Answer, Fault> {
+async fn answer(
+    query: Query,
+    peer: &Peer,
+    connection: &Connection,
+    daemon: &Daemon,
+) -> Result<Answer, Fault> {
     match query {
         Query::RunnerStatus(_) => Ok(Answer::Status(status(peer, daemon))),
         Query::RunnerSessions(_) => Ok(Answer::SessionList(SessionList {
@@ -57,6 +65,7 @@ async fn serve(query: Query, peer: &Peer, connection: &Connection, daemon: &Daem
         | Query::FilesRename(_)
         | Query::FilesMakeDir(_)
         | Query::TerminalOpen(_)
+        // Answered record by record, in `records`.
         | Query::AuditTail(_)
         | Query::Enrol(_)
         | Query::Renew(_)
@@ -99,11 +108,7 @@ fn status(peer: &Peer, daemon: &Daemon) -> Status {
     if daemon.roles.on_runner(&peer.control).is_some() {
         notes.extend(daemon.supervisor.notes());
     }
-    if let Some(because) = daemon.audit.failing() {
-        notes.push(format!(
-            "what needs a record is refused, since the audit log takes none: {because}"
-        ));
-    }
+    notes.extend(daemon.audit.notes());
     Status {
         runner_id: daemon.runner_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -155,6 +155,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         harnesses,
         health,
         roles,
+        audit,
     } = config;
     if options.bootstrap && listen == Listen::Nowhere {
         return Err(RunError::BootstrapNowhere);
@@ -198,7 +199,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         listen,
         dial,
         credentials,
-        roles,
+        (roles, audit),
         settings,
         options,
         &mut starter,
@@ -218,7 +219,7 @@ async fn serve(
     listen: Listen,
     dial: Vec<Target>,
     credentials: Credentials,
-    roles: Roles,
+    (roles, audit): (Roles, audit::Settings),
     settings: Settings,
     options: Options,
     starter: &mut Option<OwnedFd>,
@@ -236,7 +237,7 @@ async fn serve(
     let dialler = Arc::new(Dialler::new(&secret));
     let state_dir = settings.state_dir.clone();
     let runner_id = settings.runner_id.clone();
-    let audit = open_audit(&state_dir, &runner_id, credentials.key())?;
+    let audit = open_audit(&state_dir, &runner_id, credentials.key(), audit)?;
     let checks = CheckSettings {
         exe: settings.exe.clone(),
         policy_dir: settings.policy_dir.clone(),
@@ -349,6 +350,7 @@ fn open_audit(
     state_dir: &Path,
     runner_id: &RunnerId,
     key: Arc<identity::Key>,
+    settings: audit::Settings,
 ) -> Result<audit::Log, audit::OpenError> {
     let public = audit::PublicKey(key.public().to_vec());
     let sign = Arc::new(move |message: &[u8]| {
@@ -357,7 +359,13 @@ fn open_audit(
             audit::seal::NoSignature
         })
     });
-    audit::Log::open(&state_dir.join("audit"), runner_id.clone(), &public, sign)
+    audit::Log::open(
+        &state_dir.join("audit"),
+        runner_id.clone(),
+        &public,
+        sign,
+        settings,
+    )
 }
 
 /// Ends when there was no session and no connection for so long; never when it is not asked for.
