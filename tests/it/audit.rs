@@ -2,16 +2,21 @@
 //! is found.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use oqto_control::SessionConfig;
+use oqto_protocol::codec::decode_all;
 use oqto_protocol::command::{Abort, Command, CommandEnvelope};
+use oqto_protocol::fault::FaultCode;
 use oqto_protocol::frame::Kind;
 use oqto_protocol::id::CommandId;
-use oqto_tests::{Ended, Home, end};
+use oqto_protocol::query::{Answer, AuditTail, Query};
+use oqto_tests::{Ended, Home, end, not_run};
 use serde_json::Value;
 
-use crate::stranger::{Stranger, control_papers, first_answer, frame, hello};
+use crate::stranger::{Stranger, control_papers, first_answer, frame, hello, next_frame, papers_of};
 
 /// `oqto-runner audit` with these words.
 fn audit(home: &Home, words: &[&str]) -> Ended {
@@ -174,6 +179,163 @@ async fn a_log_is_whole_after_kill_9_and_whatever_is_done_to_it_is_named() {
     fs::write(&path, text).unwrap();
     is_whole(&home);
     assert!(home.run(&["status"]).ok().contains("runner"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_was_kept_elsewhere_finds_what_was_written_anew() {
+    let home = Home::new();
+    talk(&home, "first").await;
+    assert_eq!(home.stop(), []);
+    let kept = home.path("kept");
+    fs::copy(home.state().join("audit/head"), &kept).unwrap();
+    let all = records(&home);
+    let checkpoint = said(&all, "audit.checkpoint")[0];
+    let line = home.path("checkpoint");
+    let text = fs::read_to_string(file(&home)).unwrap();
+    let seq = checkpoint["seq"].as_u64().unwrap();
+    fs::write(
+        &line,
+        text.lines().nth(usize::try_from(seq).unwrap() - 1).unwrap(),
+    )
+    .unwrap();
+    let prompt = said(&all, "prompt")[0];
+    let known = format!("{}:{}", prompt["seq"], prompt["hash"].as_str().unwrap());
+    let words = |expected: &str| {
+        let [kept, line] = [&kept, &line].map(|path| path.to_str().unwrap().to_owned());
+        let words = ["verify", "--head", &kept, "--head", &line, "--expect", expected];
+        audit(&home, &words)
+    };
+    assert!(words(&known).ok().starts_with("whole"));
+    let found = words(&format!("{}:{}", prompt["seq"], "0".repeat(64)));
+    assert_eq!(found.code, 1, "{}", found.text());
+
+    // Who has the key begins the log anew, and all that is on this host agrees.
+    fs::remove_dir_all(home.state().join("audit")).unwrap();
+    talk(&home, "second").await;
+    talk(&home, "third").await;
+    assert_eq!(home.stop(), []);
+    is_whole(&home);
+    let found = words(&known);
+    assert_eq!(found.code, 1, "{}", found.text());
+    assert!(found.text().contains("was kept elsewhere"), "{}", found.text());
+    for (words, said) in [
+        (["verify", "--expect", "7"], "64 digits"),
+        (["verify", "--head", "/dev/null"], "neither a copy"),
+    ] {
+        let refused = audit(&home, &words);
+        assert!(refused.code > 1 && refused.err.contains(said), "{}", refused.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_that_follows_prints_what_comes() {
+    let home = Home::new();
+    talk(&home, "before").await;
+    let mut command = home.environment(&home.runner_program());
+    command.args(["audit", "tail", "--follow", "--json", "-n", "1", "--state-dir"]);
+    let mut follower = command.arg(home.state()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    let mut seq = next()["seq"].as_u64().unwrap();
+    let session = talk(&home, "while it is read").await;
+    loop {
+        let record = next();
+        seq += 1;
+        assert_eq!(record["seq"], seq);
+        if record["what"] == "session.close" && record["session"] == session.as_str() {
+            break;
+        }
+    }
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_reads_the_log_over_its_connection_and_nobody_else_does() {
+    let home = Home::new();
+    home.configure(
+        "[[role]]\ncontrol = \"main\"\nrole = \"owner\"\n[[role]]\ncontrol = \"*\"\nrole = \"execute\"\n",
+    );
+    talk(&home, "before").await;
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let authority = control.authority().id().to_string();
+    let dir = home.path("data/oqto/authority");
+    let connected = async |papers| {
+        let stranger = Stranger::of(&control, runner.addr()).with(papers);
+        let connection = stranger.connect().await.unwrap();
+        let (kind, _) = first_answer(&connection, &hello(1, 1)).await.unwrap();
+        assert_eq!(kind, Kind::WELCOME);
+        connection
+    };
+    let ask = frame(&Query::AuditTail(AuditTail { from: Some(1) }));
+    let other = papers_of(&dir, &authority, &format!("oqto://{authority}/control/other"));
+    let other = connected(other).await;
+    let (kind, body) = first_answer(&other, &ask).await.unwrap();
+    assert_eq!(kind, Kind::ANSWER);
+    match decode_all::<Answer>(&body).unwrap() {
+        Answer::Fault(fault) => assert_eq!(fault.code, FaultCode::Denied),
+        answer => panic!("{answer:?}"),
+    }
+
+    let owner = connected(control_papers(&dir, &authority)).await;
+    let (mut send, mut recv) = owner.open_bi().await.unwrap();
+    send.write_all(&ask).await.unwrap();
+    let mut seq = 0;
+    let (mut names, mut got) = (Vec::new(), Vec::new());
+    loop {
+        let (kind, body) = next_frame(&mut recv, &mut got).await.unwrap();
+        assert_eq!(kind, Kind::ANSWER);
+        let Answer::AuditRecord(answer) = decode_all(&body).unwrap() else {
+            panic!("no record")
+        };
+        let record = answer.record.value();
+        seq += 1;
+        assert_eq!(record["seq"], seq);
+        names.push(record["what"].as_str().unwrap().to_owned());
+        if record["what"] == "audit.tail" && record["outcome"] == "allowed" {
+            // All that was there is read; what comes now comes by itself.
+            runner
+                .session("s-none".parse().unwrap())
+                .abort()
+                .await
+                .unwrap_err();
+        }
+        if record["what"] == "abort" {
+            break;
+        }
+    }
+    assert!(names.contains(&"prompt".to_owned()));
+    control.close().await;
+}
+
+/// What the journal itself makes of it, where there is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_has_what_the_log_has() {
+    if !Path::new("/run/systemd/journal/socket").exists() {
+        not_run(
+            "the journal has what the audit log has",
+            "systemd-journald does not run here",
+        );
+        return;
+    }
+    let home = Home::new();
+    home.configure("[audit]\njournald = true\n");
+    let session = talk(&home, "heard").await;
+    assert_eq!(home.stop(), []);
+    let mut command = std::process::Command::new("journalctl");
+    assert_eq!(end(command.arg("--sync")).code, 0);
+    let mut command = std::process::Command::new("journalctl");
+    command.args(["-o", "cat", "--no-pager", "--output-fields=OQTO_AUDIT_RECORD"]);
+    command.arg(format!("OQTO_AUDIT_SESSION={session}"));
+    let heard = end(&mut command).ok();
+    let all = records(&home);
+    for record in all.iter().filter(|record| record["session"] == session.as_str()) {
+        assert!(
+            heard.contains(record["hash"].as_str().unwrap()),
+            "{record}: {heard}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

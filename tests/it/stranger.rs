@@ -182,12 +182,20 @@ pub(crate) async fn open(connection: &Connection) -> Result<(SendStream, RecvStr
 pub(crate) async fn first_answer(connection: &Connection, bytes: &[u8]) -> Result<(Kind, Vec<u8>), String> {
     let (mut up, mut down) = open(connection).await?;
     up.write_all(bytes).await.map_err(|error| error.to_string())?;
+    let answer = next_frame(&mut down, &mut Vec::new()).await;
+    drop(up);
+    answer
+}
+
+/// The next frame of a stream of which `got` was read and is in no frame yet.
+pub(crate) async fn next_frame(down: &mut RecvStream, got: &mut Vec<u8>) -> Result<(Kind, Vec<u8>), String> {
     let read = async {
-        let mut got = Vec::new();
         let mut piece = [0; 4096];
         loop {
-            if let Ok(Some((Frame { kind, body }, _))) = Frame::split(&got, 1 << 20) {
-                return Ok((kind, body.to_vec()));
+            if let Ok(Some((Frame { kind, body }, rest))) = Frame::split(got, 1 << 20) {
+                let (frame, rest) = ((kind, body.to_vec()), rest.to_vec());
+                *got = rest;
+                return Ok(frame);
             }
             match down.read(&mut piece).await {
                 Ok(Some(len)) => got.extend_from_slice(&piece[..len]),
@@ -196,9 +204,8 @@ pub(crate) async fn first_answer(connection: &Connection, bytes: &[u8]) -> Resul
             }
         }
     };
-    let answer = tokio::time::timeout(PATIENCE, read).await;
-    drop(up);
-    answer.expect("the runner answers or hangs up")
+    let frame = tokio::time::timeout(PATIENCE, read).await;
+    frame.expect("the runner answers or hangs up")
 }
 
 /// The fault that a frame is.

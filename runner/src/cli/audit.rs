@@ -238,19 +238,18 @@ fn anchor(path: &Path, key: &PublicKey) -> Result<Option<Anchor>, ShowError> {
             source,
         })?;
     let bytes = bytes.ok_or_else(no_head)?;
-    if let Some(Head { seq, hash, .. }) = Head::from_bytes(&bytes).filter(|head| head.is_signed_by(key)) {
-        return Ok(Some(Anchor { seq, hash }));
-    } else if Head::from_bytes(&bytes).is_some() {
-        return Ok(None);
-    }
+    // First as a line: a checkpoint has all that a head has, and more.
     let line = Line::read(bytes.trim_ascii_end()).filter(|line| line.says(CHECKPOINT));
-    let line = line.ok_or_else(no_head)?;
-    let record = line.record().ok_or_else(no_head)?;
-    let anchor = Anchor {
-        seq: line.seq,
-        hash: line.hash,
-    };
-    Ok(is_signed_checkpoint(&record, key).then_some(anchor))
+    if let Some(line) = line {
+        let is_signed = line
+            .record()
+            .is_some_and(|record| is_signed_checkpoint(&record, key));
+        let Line { seq, hash, .. } = line;
+        return Ok(is_signed.then_some(Anchor { seq, hash }));
+    }
+    let head = Head::from_bytes(&bytes).ok_or_else(no_head)?;
+    let Head { seq, hash, .. } = head;
+    Ok(head.is_signed_by(key).then_some(Anchor { seq, hash }))
 }
 
 /// Whose files these are, where somebody else looks: the answer would else be about a single path.
