@@ -14,6 +14,11 @@ use serde::{Deserialize, Serialize};
 /// The longest line, bytes, without its end: names are short, and of arguments only the digest is here.
 pub const LINE_LEN_MAX: usize = 4096;
 
+/// How much of a reason and of a detail stands in a record, bytes: a text that is longer, such as an error with all its causes, must
+/// not keep the record from being written, nor those beside it.
+const REASON_LEN_MAX: usize = 64;
+const DETAIL_LEN_MAX: usize = 512;
+
 /// What the first record has for the hash of the one before.
 pub const NO_HASH: Digest = Digest([0; 32]);
 
@@ -177,12 +182,12 @@ impl Record {
             control,
             session,
             command,
-            reason,
+            reason: reason.map(|reason| clipped(&reason, REASON_LEN_MAX)),
             arguments,
             policy,
             address,
             count,
-            detail,
+            detail: detail.map(|detail| clipped(&detail, DETAIL_LEN_MAX)),
             on_behalf_of,
             runner: None,
             signature: None,
@@ -217,6 +222,19 @@ impl Record {
 pub fn is_plain(letter: char) -> bool {
     !letter.is_control()
         && !matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The beginning of a text, without what would take more room in JSON than it has.
+fn clipped(text: &str, len_max: usize) -> String {
+    let mut clipped = String::new();
+    for letter in text.chars() {
+        let letter = if is_plain(letter) { letter } else { ' ' };
+        if clipped.len() + letter.len_utf8() > len_max {
+            break;
+        }
+        clipped.push(letter);
+    }
+    clipped
 }
 
 /// A record that cannot be written.

@@ -316,3 +316,30 @@ async fn many_at_once_are_each_recorded_once_and_strangers_are_one_record() {
     );
     assert_eq!(records.last().unwrap().what, "audit.checkpoint");
 }
+
+#[tokio::test]
+async fn whatever_is_said_in_a_record_it_is_written_and_so_are_those_beside_it() {
+    let home = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let dir = home.path().join("audit");
+    let log = Log::open(&dir, runner(), &hand.key, hand.sign.clone(), Settings::default()).unwrap();
+    let long = "\u{202e}\"\\\u{1}\n".repeat(4000);
+    let mut entry = Entry::new("session.create", Outcome::Refused);
+    for name in [&mut entry.detail, &mut entry.reason] {
+        *name = Some(long.clone());
+    }
+    entry.on_behalf_of = Some("\"".repeat(256));
+    let name = "a".repeat(63);
+    entry.authority = Some(name.parse().unwrap());
+    entry.control = Some(name.parse().unwrap());
+    entry.session = Some(name.parse().unwrap());
+    entry.arguments = Some(super::record::digest_of(&[]));
+    entry.policy = Some(super::record::digest_of(&[]));
+    entry.address = Some("[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().unwrap());
+    entry.count = Some(u64::MAX);
+    let (first, second) = tokio::join!(log.record(entry), log.record(self::entry(1)));
+    first.unwrap();
+    second.unwrap();
+    log.close().await;
+    hand.verify(&dir).unwrap();
+}

@@ -163,8 +163,7 @@ pub(super) async fn authorise<C: Asked>(
         )
     };
     let decided = decide();
-    let is_denied = matches!(&decided, Err(fault) if fault.code == FaultCode::Denied);
-    if kept == Kept::Recorded || is_denied {
+    if kept == Kept::Recorded || decided.is_err() {
         let mut entry = entry_of(&asked, peer, &decided, frame.body_bytes());
         entry.policy = asked.policy().and_then(|name| policy_digest(daemon, name));
         let recorded = daemon.audit.record(entry).await;

@@ -31,7 +31,7 @@ pub(super) enum Place<'a> {
     Directory(Option<&'a str>),
 }
 
-/// Whether the audit log says that something was allowed. What was refused for its role is always there.
+/// Whether the audit log says that something was allowed. What was refused is always there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
     /// It changes something, or shows what agents and people said.
