@@ -21,6 +21,7 @@ pub fn ocsf(record: &Record, hash: &str) -> Value {
         "audit.start" => Some(3),
         "audit.stop" => Some(4),
         "audit.tail" => None,
+        "enrol" | "identity" if record.control.is_none() => Some(99),
         what if what.starts_with("audit.") => Some(99),
         _ => None,
     };
@@ -165,6 +166,8 @@ mod tests {
             "audit.gap",
             "audit.removed",
             "audit.tail",
+            "identity",
+            "enrol",
             "connection.open",
             "session.create",
             "prompt",

@@ -5,10 +5,11 @@ use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::query::{Answer, Done, Policies, Query, SessionList, Status};
 use oqto_protocol::trust::Trust;
 
-use super::authorise::{Authorised, authorise, may_see};
+use super::authorise::{Authorised, authorise, from_peer, may_see, storage};
 use super::connection::{StreamError, malformed};
 use super::{Daemon, records};
 use crate::attestation::AttestError;
+use crate::audit::Outcome;
 use crate::cause::chain;
 use crate::clock;
 use crate::identity::{LearnError, Peer};
@@ -55,7 +56,7 @@ async fn answer(
             .map(|policies| Answer::Policies(Policies { policies })),
         Query::PolicyShow(show) => daemon.supervisor.policy(&show.name).map(Answer::Policy),
         Query::RunnerAttest(ask) => attest(ask, connection, daemon).await.map(Answer::Attested),
-        Query::Trust(trust) => learn(trust, daemon).await,
+        Query::Trust(trust) => learn(trust, peer, daemon).await,
         // What no room serves yet. Named one by one, so that a new query does not compile until it is decided.
         Query::FilesList(_)
         | Query::FilesStat(_)
@@ -77,7 +78,7 @@ async fn answer(
 }
 
 /// Whom to trust from now on, as the authority has signed it: who brings it does not count.
-async fn learn(trust: Trust, daemon: &Daemon) -> Result<Answer, Fault> {
+async fn learn(trust: Trust, peer: &Peer, daemon: &Daemon) -> Result<Answer, Fault> {
     let credentials = daemon.credentials.clone();
     let learnt = tokio::task::spawn_blocking(move || credentials.learn(trust)).await;
     match learnt {
@@ -91,6 +92,12 @@ async fn learn(trust: Trust, daemon: &Daemon) -> Result<Answer, Fault> {
         Ok(Err(error)) => {
             let message = chain(&error);
             tracing::warn!(error = message, "trust statement refused");
+            // That it was brought is recorded already; that it was not believed is what somebody looks for.
+            let mut refused = from_peer("trust", Outcome::Refused, peer);
+            refused.reason = Some("denied".to_owned());
+            refused.detail = Some(message.clone());
+            let recorded = daemon.audit.record(refused).await;
+            recorded.map_err(|error| storage("trust", &error))?;
             let code = match error {
                 LearnError::Trust(_) => FaultCode::Denied,
                 LearnError::Store(_) => FaultCode::Storage,

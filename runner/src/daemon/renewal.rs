@@ -87,7 +87,7 @@ pub(super) async fn keep(connection: &Connection, peer: &Peer, daemon: &Daemon) 
 async fn renew(connection: &Connection, peer: &Peer, daemon: &Daemon) -> Result<(), Unrenewed> {
     let query = Query::Renew(daemon.credentials.renewal());
     let grant = ask::grant(connection, &query).await?;
-    let entry = |outcome| from_peer("certificate.renew", outcome, peer);
+    let entry = |outcome| from_peer("renew", outcome, peer);
     daemon.audit.record(entry(Outcome::Allowed)).await?;
     let credentials = daemon.credentials.clone();
     let taken = tokio::task::spawn_blocking(move || credentials.renewed(grant)).await;
@@ -99,7 +99,8 @@ async fn renew(connection: &Connection, peer: &Peer, daemon: &Daemon) -> Result<
         }
         Err(error) => {
             let mut refused = entry(Outcome::Refused);
-            refused.reason = Some(crate::cause::chain(&error));
+            refused.reason = Some("invalid".to_owned());
+            refused.detail = Some(crate::cause::chain(&error));
             daemon.audit.record(refused).await?;
             Err(error.into())
         }
@@ -132,7 +133,7 @@ pub(super) async fn watch(daemon: Arc<Daemon>) {
                 let now = daemon.credentials.now();
                 let (serial, ends_at) = (now.serial(), now.life().ends_at());
                 tracing::info!(serial, ends_at, "enrolled anew");
-                let mut entry = Entry::new("certificate.enrol", Outcome::Noted);
+                let mut entry = Entry::new("enrol", Outcome::Noted);
                 entry.detail = Some(serial);
                 if let Err(error) = daemon.audit.record(entry).await {
                     tracing::error!(%error, "cannot record that this runner was enrolled anew");

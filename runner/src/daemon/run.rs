@@ -238,6 +238,12 @@ async fn serve(
     let state_dir = settings.state_dir.clone();
     let runner_id = settings.runner_id.clone();
     let audit = open_audit(&state_dir, &runner_id, credentials.key(), audit)?;
+    // However it came by its certificate while it did not run.
+    let mut identity = audit::Entry::new("identity", audit::Outcome::Noted);
+    identity.authority = Some(credentials.authority_id());
+    identity.detail = Some(format!("certificate {}", credentials.now().serial()));
+    // A log that takes no record says so itself; sessions are kept all the same.
+    let _said = audit.record(identity).await;
     let checks = CheckSettings {
         exe: settings.exe.clone(),
         policy_dir: settings.policy_dir.clone(),
