@@ -23,7 +23,7 @@ struct Found {
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
     pub(crate) at: RunnerAddr,
-    pid: u32,
+    pub(super) pid: u32,
 }
 
 impl Neighbour {

@@ -45,6 +45,17 @@ pub enum LocalError {
         /// Why.
         source: StartError,
     },
+    /// One runs, is not trusted any more, and leaves no room for another.
+    #[error(
+        "the runner of this machine (process {pid}) is not trusted any more; kill -KILL {pid} ends it and not its agents, \
+         and the next one takes them over with a new certificate"
+    )]
+    Stale {
+        /// Its process.
+        pid: u32,
+        /// Why it is not trusted.
+        source: ConnectError,
+    },
     /// It asks for the name of another runner.
     #[error("the runner of this machine calls itself {id}, as another that is known")]
     Taken {
@@ -74,8 +85,19 @@ impl LocalError {
     /// Whether trying again is of no use before somebody has changed something. A missing program is not of that kind:
     /// it may be in the middle of its replacement.
     pub(crate) fn is_lasting(&self) -> bool {
-        matches!(self, Self::Taken { .. } | Self::Changed { .. })
+        matches!(
+            self,
+            Self::Stale { .. } | Self::Taken { .. } | Self::Changed { .. }
+        )
     }
+}
+
+/// What became of knocking where a runner says it is.
+enum Knock {
+    Reached(RunnerAddr, Connection),
+    /// Somebody is there and not trusted. It may be another who has its address and the number of its process.
+    Refused(Neighbour, ConnectError),
+    Nobody,
 }
 
 /// Where the private runner is, its program if one was asked for, and what it takes to start and to reach it: again
@@ -94,21 +116,30 @@ impl Place {
     /// Connects to the runner that runs in the state directory, or to one that is started there.
     pub(crate) async fn reach(&self) -> Result<(RunnerAddr, Connection), LocalError> {
         let dir = &self.dir;
-        if let Some(reached) = self.knock().await? {
-            return Ok(reached);
+        if let Knock::Reached(at, connection) = self.knock().await? {
+            return Ok((at, connection));
         }
         make_dir(dir)?;
         let _lock = lock(dir).await?;
         // Who held the lock may have started it.
-        if let Some(reached) = self.knock().await? {
-            return Ok(reached);
-        }
+        let stale = match self.knock().await? {
+            Knock::Reached(at, connection) => return Ok((at, connection)),
+            Knock::Refused(neighbour, source) => Some((neighbour, source)),
+            Knock::Nobody => None,
+        };
         let program = runner_program(self.program.as_deref()).ok_or(LocalError::NoProgram)?;
         let failed = |source| LocalError::Start {
             program: program.clone(),
             source,
         };
-        let asking = start(&program, dir).await.map_err(failed)?;
+        let asking = match (start(&program, dir).await, stale) {
+            // What is in the way says more than that something is.
+            (Err(StartError::Ended { .. }), Some((neighbour, source))) if neighbour.lives() => {
+                let pid = neighbour.pid;
+                return Err(LocalError::Stale { pid, source });
+            }
+            (started, _) => started.map_err(failed)?,
+        };
         self.check_wanted(asking.runner_id())?;
         if self.records.find(asking.runner_id())?.is_some() {
             return Err(LocalError::Taken {
@@ -138,24 +169,27 @@ impl Place {
     }
 
     /// Connects to a runner that may be gone.
-    async fn knock(&self) -> Result<Option<(RunnerAddr, Connection)>, LocalError> {
+    async fn knock(&self) -> Result<Knock, LocalError> {
         let Some(neighbour) = found(&self.dir) else {
-            return Ok(None);
+            return Ok(Knock::Nobody);
         };
         let at = neighbour.at.clone();
-        match tokio::time::timeout(LOCAL_CONNECT_WAIT, self.dial_living(neighbour)).await {
+        match tokio::time::timeout(LOCAL_CONNECT_WAIT, self.dial_living(neighbour.clone())).await {
             Ok(Ok(connection)) => {
                 self.check_wanted(&at.id)?;
-                Ok(Some((at, connection)))
+                Ok(Knock::Reached(at, connection))
             }
+            Ok(Err(LocalError::Connect(
+                error @ (ConnectError::Expired { .. } | ConnectError::Handshake { .. }),
+            ))) => Ok(Knock::Refused(neighbour, error)),
             Ok(Err(error)) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "the runner that was found is not ours"
                 );
-                Ok(None)
+                Ok(Knock::Nobody)
             }
-            Err(_) => Ok(None),
+            Err(_) => Ok(Knock::Nobody),
         }
     }
 

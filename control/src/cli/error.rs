@@ -122,7 +122,11 @@ impl CliError {
             Self::Local(error) if matches!(**error, LocalError::NoProgram) => {
                 Some("install oqto-runner beside oqtoctl, or set OQTO_RUNNER to its path".to_owned())
             }
-            Self::NoRunner(_) => Some("oqtoctl runners lists the known ones".to_owned()),
+            Self::NoRunner(_) => Some(
+                "oqtoctl runners lists the known ones, and oqtoctl runners add makes one known; one that dials is reached \
+                 by who listens alone"
+                    .to_owned(),
+            ),
             Self::NoSession(_) => Some("oqtoctl sessions lists them".to_owned()),
             Self::Events { session, .. } => Some(format!("oqtoctl attach {session}")),
             _ => fault_hint(self.fault()?),

@@ -56,6 +56,15 @@ impl Endpoints {
         Ok(endpoint)
     }
 
+    /// Frees the address of an endpoint that takes nobody in any more, unless links on it stand.
+    pub(super) fn leave(&self, address: SocketAddr) {
+        let is_left = |endpoint: &Endpoint| {
+            endpoint.open_connections() == 0 && endpoint.local_addr().is_ok_and(|local| local == address)
+        };
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        listening.retain(|endpoint| !is_left(endpoint));
+    }
+
     /// Moves every connection to a socket of its own port; the peers follow.
     pub(super) fn rebind(&self) -> io::Result<()> {
         for slot in [&self.v4, &self.v6] {

@@ -60,6 +60,7 @@ pub(crate) struct Listening {
     address: SocketAddr,
     arrivals: mpsc::Receiver<Arc<Line>>,
     endpoint: Endpoint,
+    dialer: Arc<Dialer>,
     task: JoinHandle<()>,
 }
 
@@ -68,6 +69,7 @@ impl Drop for Listening {
         // Links that stand are of use without it.
         self.endpoint.set_server_config(None);
         self.task.abort();
+        self.dialer.endpoints().leave(self.address);
     }
 }
 
@@ -86,7 +88,7 @@ impl Listening {
         let address = endpoint.local_addr().map_err(failed)?;
         let (arrived, arrivals) = mpsc::channel(UNACCEPTED_MAX);
         let door = Arc::new(Door {
-            dialer,
+            dialer: Arc::clone(&dialer),
             lines: Mutex::default(),
             arrived,
         });
@@ -95,6 +97,7 @@ impl Listening {
             address,
             arrivals,
             endpoint,
+            dialer,
             task,
         })
     }

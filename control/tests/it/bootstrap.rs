@@ -1,15 +1,17 @@
 //! Starting the private runner: a shell script plays the process, a test runner the one that then listens.
 
+use std::error::Error as _;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oqto_control::protocol::enrol::Grant;
 use oqto_control::{Control, LocalError, Options, StartError};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use tempfile::TempDir;
 
-use crate::support::{Reaction, TestRunner, signing_request, welcome};
+use crate::support::{Papers, Reaction, TestRunner, signing_request, welcome};
 
 struct Bench {
     dir: TempDir,
@@ -159,4 +161,32 @@ async fn a_runner_that_takes_the_name_of_a_known_one_gets_no_certificate() {
     assert!(matches!(error, LocalError::Taken { .. }), "{error:?}");
     bench.control.forget(&bench.runner.at.id).unwrap();
     assert_eq!(bench.control.runners().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_runner_that_is_not_trusted_any_more_and_in_the_way_is_named_with_the_way_out() {
+    let bench = Bench::new(|_, _| "echo 'oqto-runner: another runs here' >&2; exit 125".to_owned());
+    let papers = Papers::signed("r-1", bench.control.authority(), Duration::ZERO);
+    let expired = TestRunner::start_with(
+        "r-1",
+        bench.control.authority(),
+        papers,
+        Duration::ZERO,
+        |_, _| Reaction::HangUp,
+    );
+    fs::create_dir_all(bench.state()).unwrap();
+    let pid = std::process::id();
+    let record = format!(
+        r#"{{"runner_id":"r-1","address":"{}","pid":{pid}}}"#,
+        expired.at.address
+    );
+    fs::write(bench.state().join("runner.json"), record).unwrap();
+    // A certificate ends with its second.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let error = bench.control.local().await.unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("kill -KILL {pid}")),
+        "{error}"
+    );
+    assert!(error.source().unwrap().to_string().contains("ended"), "{error:?}");
 }

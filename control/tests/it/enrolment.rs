@@ -96,6 +96,38 @@ async fn a_token_buys_one_certificate_and_with_it_a_runner_dials_in() {
 }
 
 #[tokio::test]
+async fn an_address_that_nobody_listens_at_any_more_is_free_again() {
+    let Bench {
+        dir,
+        control,
+        listener,
+    } = bench();
+    let address = listener.address();
+    control.listen(ListenOptions { address }).unwrap_err();
+    drop(listener);
+    let begun = Instant::now();
+    // The socket goes with the tasks that hold it.
+    let listener = loop {
+        match control.listen(ListenOptions { address }) {
+            Ok(listener) => break listener,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let mut bench = Bench {
+        dir,
+        control,
+        listener,
+    };
+    let dialler = bench.dialler("r-1");
+    let grant = dialler.enrol(&bench.token()).await.unwrap();
+    let _link = dialler.dial(&grant.certificate.0).await;
+    assert_eq!(bench.listener.accept().await.unwrap().id(), &dialler.name);
+    bench.control.close().await;
+    assert!(bench.listener.accept().await.is_none());
+}
+
+#[tokio::test]
 async fn a_runner_that_comes_again_goes_on_under_the_handle_that_it_had() {
     let mut bench = bench();
     let dialler = bench.dialler("r-1");
