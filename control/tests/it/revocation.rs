@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use oqto_control::protocol::codec::{Blob, decode_all};
+use oqto_control::protocol::fault::FaultCode;
 use oqto_control::protocol::trust::{TRUST_CONTEXT, Trust, TrustStatement};
 use oqto_control::{
     Authority, ConnectError, Control, LinkState, ListenOptions, Listener, Options, Outcome, QueryError,
@@ -305,4 +306,46 @@ fn what_is_decided_is_written_down() {
     ];
     assert_eq!(outcomes, wanted);
     assert_eq!(std::fs::read_dir(dir.path().join("ca/keys")).unwrap().count(), 1);
+}
+
+#[test]
+fn the_audit_log_is_turned_over_by_size_and_has_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca");
+    let authority = Authority::open(&ca).unwrap();
+    for number in 0..10 {
+        let full = std::fs::File::create(ca.join("audit.jsonl")).unwrap();
+        full.set_len(16 * 1024 * 1024).unwrap();
+        let serial = format!("4{number}").parse().unwrap();
+        authority.revoke(&Revocable::Serial(serial), None).unwrap();
+        let text = std::fs::read_to_string(ca.join("audit.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains(&format!(r#""serial":"4{number}""#)), "{text}");
+    }
+    let files = std::fs::read_dir(&ca)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let logs = files
+        .filter(|name| name.to_str().unwrap().starts_with("audit"))
+        .count();
+    assert_eq!(logs, 8);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_down_is_not_granted_and_not_decided() {
+    let bench = bench();
+    let authority = bench.control.authority();
+    let (token, _) = authority.create_token(MINUTE, None).unwrap();
+    let log = bench.dir.path().join("oqto/authority/audit.jsonl");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let dialler = Dialler::new("r-1", authority, bench.listener.address());
+    let fault = dialler.enrol(&token).await.unwrap_err();
+    assert_eq!(fault.code, FaultCode::Storage, "{fault:?}");
+    assert_eq!(authority.issued().unwrap(), []);
+    authority
+        .revoke(&Revocable::Runner("r-9".parse().unwrap()), None)
+        .unwrap_err();
+    assert_eq!(authority.trust_number(), 0);
+    authority.create_token(MINUTE, None).map(drop).unwrap_err();
 }
