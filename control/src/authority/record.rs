@@ -66,7 +66,8 @@ pub struct Record {
     /// Why, for people. The runner is not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How many refusals before this one were counted and not written, since they came too fast.
+    /// How many refusals before this one were counted and not written, since they came too fast, or from who failed in the
+    /// handshake and may have made up its address.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unwritten: u64,
 }

@@ -128,6 +128,11 @@ impl Registrar {
         }
     }
 
+    /// Counts somebody of whom not even the address is known; the next record says how many there were.
+    pub(super) async fn count_refusal(&self) {
+        self.refusals.lock().await.unwritten += 1;
+    }
+
     /// Decides on a new certificate for the one that a link's runner has.
     pub(super) async fn renew(
         &self,
