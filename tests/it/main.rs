@@ -12,6 +12,7 @@ mod attest;
 mod audit;
 mod authority;
 mod bad_input;
+mod dial;
 mod direct;
 mod dormant;
 mod enrol;

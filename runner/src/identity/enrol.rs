@@ -45,7 +45,11 @@ pub enum TokenError {
         source: io::Error,
     },
     /// Others can read it.
-    #[error("{} is open to other users (mode {mode:04o}): run chmod 600 on it, and make another token if one of them may have read it", path.display())]
+    #[error(
+        "{} is open to other users (mode {mode:04o}): run chmod 600 on it, and make another token if one of them may have \
+         read it",
+        path.display()
+    )]
     Exposed {
         /// Which.
         path: PathBuf,

@@ -135,3 +135,25 @@ async fn a_runner_that_neither_listens_nor_dials_does_not_start() {
     let said = said.failed().await;
     assert!(said.contains("--bootstrap"), "{said}");
 }
+
+#[tokio::test]
+async fn a_control_whose_certificate_is_not_good_now_is_told_apart_by_its_clock() {
+    let authority = Arc::new(Authority::new("a"));
+    let place = Place::new();
+    enrolled(&place, &authority, "r-1", HOUR).await;
+    let mut runner = place.serve(&[]);
+    let at = runner.listening().await.address;
+    let names = [
+        rcgen::SanType::DnsName(text("main.control.oqto.internal")),
+        rcgen::SanType::URI(text("oqto://a/control/main")),
+    ];
+    let expired = authority.papers(&names, Duration::ZERO, None);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let answer = renews(authority.clone(), HOUR);
+    let dialled = Link::dial(&authority, expired, at, "r-1", answer).await;
+    assert!(dialled.err().unwrap().contains("expired"));
+    // How long ago, as far as this host knows.
+    runner.logs("clocks of the two hosts", 1).await;
+    runner.logs("seconds ago", 1).await;
+    runner.stop().await;
+}
