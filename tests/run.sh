@@ -6,24 +6,25 @@ umask 022
 
 usage() {
   cat <<'END'
-usage: tests/run.sh [--setup | --soak] [--no-install]
+usage: tests/run.sh [--setup | --nightly | --soak] [--no-install]
 
 Installs what the tests need, builds once, and runs: formatting, clippy, all tests, the documentation's tests, the
 fuzz corpora, every bench for a moment. As root it runs the tests of the sandbox and of the whole way a second time,
 as a user without privileges. What this host cannot exercise is listed at the end.
 
   --setup       only install
-  --soak        then also what takes long: the tests of the whole way over and over, the fuzzers, full benches
-                (--nightly is the same)
+  --nightly     then also every decoder that a peer reaches, and every other, fuzzed for a minute each
+  --soak        then also that and what takes longer: the tests of the whole way over and over, libFuzzer, full benches
   --no-install  install nothing; fail where something is missing
 END
 }
 
-setup_only=no soak=no install=yes
+setup_only=no nightly=no soak=no install=yes
 for word in "$@"; do
   case $word in
     --setup) setup_only=yes ;;
-    --soak | --nightly) soak=yes ;;
+    --nightly) nightly=yes ;;
+    --soak) nightly=yes soak=yes ;;
     --no-install) install=no ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
@@ -185,6 +186,13 @@ install_vm() {
     qemu-system-x86 mmdebstrap e2fsprogs openssh-client
 }
 
+# The loop that needs no other compiler. As many targets at once as there are processors.
+run_fuzzers() {
+  step "every fuzz target, a minute each"
+  FUZZ_SECONDS=60 cargo test -p oqto-tests --all-features --test fuzz -- --nocapture --exact \
+    no_decoder_breaks_its_promise_for_as_long_as_is_asked
+}
+
 run_soak() {
   step "two hundred and fifty kills"
   OQTO_CHAOS_KILLS=250 cargo test -p oqto-tests --all-features --test chaos -- --nocapture
@@ -239,6 +247,7 @@ step "tests in the documentation"
 cargo test --workspace --all-features --doc
 step "benches, for a moment each"
 run_benches
+[ "$nightly" = no ] || run_fuzzers
 [ "$soak" = no ] || run_soak
 
 step "all passed"

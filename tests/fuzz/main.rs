@@ -9,8 +9,20 @@ mod targets;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use targets::{Golden, TARGETS, Target};
+
+/// How long each target is tried further, seconds, where this variable says so: with other mutations each time.
+const SECONDS: &str = "FUZZ_SECONDS";
+
+/// The only target that is tried, where this variable names one.
+const ONLY: &str = "FUZZ_TARGET";
+
+/// How many mutations are kept beside the seeds, and how long one may be, bytes.
+const POOL: usize = 256;
+const LEN_MAX: usize = 16 * 1024;
 
 /// How often each seed is mutated: enough to meet every byte of a short one, done in seconds.
 const MUTATIONS: u64 = 300;
@@ -115,6 +127,14 @@ fn all() -> impl Iterator<Item = &'static Target> {
     TARGETS.iter().chain(runner::TARGETS)
 }
 
+fn attempt(target: &Target, bytes: &[u8]) {
+    let _tried = Tried {
+        target: target.name,
+        bytes,
+    };
+    (target.run)(bytes);
+}
+
 #[test]
 fn no_decoder_breaks_its_promise() {
     for target in all() {
@@ -122,20 +142,68 @@ fn no_decoder_breaks_its_promise() {
         assert!(!seeds.is_empty(), "{} has no seeds", target.name);
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         for seed in &seeds {
-            let attempt = |bytes: &[u8]| {
-                let _tried = Tried {
-                    target: target.name,
-                    bytes,
-                };
-                (target.run)(bytes);
-            };
-            attempt(seed);
+            attempt(target, seed);
             for _ in 0..MUTATIONS {
                 let other = &seeds[dice.below(seeds.len())];
-                attempt(&mutate(seed, other, &mut dice));
+                attempt(target, &mutate(seed, other, &mut dice));
             }
         }
     }
+}
+
+/// With `FUZZ_SECONDS=<n>` each target is tried for so long, or the one that `FUZZ_TARGET` names. Nothing tells
+/// which mutation was worth something, so some are kept by chance and mutated further.
+#[test]
+fn no_decoder_breaks_its_promise_for_as_long_as_is_asked() {
+    let Some(seconds) = std::env::var_os(SECONDS) else {
+        return;
+    };
+    let seconds = Duration::from_secs(seconds.to_str().unwrap().parse().unwrap());
+    let only = std::env::var_os(ONLY);
+    let chosen: Vec<_> = all()
+        .filter(|target| only.as_ref().is_none_or(|only| only == target.name))
+        .collect();
+    assert!(!chosen.is_empty(), "{ONLY} names no target");
+    let begin = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(|| {
+                while let Some(target) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let count = search(target, begin, seconds);
+                    eprintln!("{}: {count} inputs in {} s", target.name, seconds.as_secs());
+                }
+            });
+        }
+    });
+}
+
+/// Tries a target for so long, and says on how many inputs.
+fn search(target: &Target, begin: u64, time: Duration) -> u64 {
+    let mut pool = seeds(target);
+    let first = pool.len();
+    let mut dice = Dice(begin);
+    let until = Instant::now() + time;
+    let mut count = 0;
+    while Instant::now() < until {
+        // Looking at the clock costs more than a short attempt.
+        for _ in 0..100 {
+            let (seed, other) = (dice.below(pool.len()), dice.below(pool.len()));
+            let bytes = mutate(&pool[seed], &pool[other], &mut dice);
+            attempt(target, &bytes);
+            count += 1;
+            if dice.below(50) > 0 || bytes.len() > LEN_MAX {
+                continue;
+            }
+            if pool.len() < first + POOL {
+                pool.push(bytes);
+            } else {
+                pool[first + dice.below(POOL)] = bytes;
+            }
+        }
+    }
+    count
 }
 
 /// With `FUZZ_SEEDS=<dir>` all seeds are written there, a directory a target, for libFuzzer to begin with.

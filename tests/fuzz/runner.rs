@@ -1,9 +1,18 @@
-//! The runner's own decoders. Not for libFuzzer: its program is built without the runner.
+//! The own decoders of the runner and of the control. Not for libFuzzer: its program is built without them.
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use oqto_control::Authority;
+use oqto_control::posture::SandboxCheck;
+use oqto_protocol::codec::Blob;
+use oqto_protocol::enrol::{KeyAlgorithm, SigningRequest};
 use oqto_runner::audit::ocsf;
 use oqto_runner::audit::record::Line;
+use oqto_runner::identity::{Peer, Pin};
 use oqto_runner::kernel_audit::Record;
 use oqto_runner::session::Fact;
+use rustls::pki_types::CertificateDer;
 
 use super::targets::Target;
 
@@ -19,8 +28,28 @@ pub(crate) const TARGETS: &[Target] = &[
         golden: None,
     },
     Target {
+        name: "certificate",
+        run: certificate,
+        golden: None,
+    },
+    Target {
         name: "facts",
         run: facts,
+        golden: None,
+    },
+    Target {
+        name: "pin",
+        run: pin,
+        golden: None,
+    },
+    Target {
+        name: "public_key",
+        run: public_key,
+        golden: None,
+    },
+    Target {
+        name: "sandbox_check",
+        run: sandbox_check,
         golden: None,
     },
 ];
@@ -51,4 +80,55 @@ fn facts(bytes: &[u8]) {
         let again = Fact::parse(&Fact::note(&facts));
         assert!(matches!(again, Some(Ok(again)) if again == facts), "{facts:?}");
     }
+}
+
+/// A name that a certificate gives is one of the authority that was asked for.
+fn certificate(bytes: &[u8]) {
+    let authority = "an-authority".parse().unwrap();
+    let chain = [CertificateDer::from(bytes)];
+    if let Ok(peer) = Peer::from_chain(&chain, &authority) {
+        assert_eq!(peer.authority, authority);
+    }
+}
+
+/// A pin is written as it was read, but for its letters.
+fn pin(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(pin) = text.parse::<Pin>() {
+        assert_eq!(pin.to_string(), text.to_ascii_lowercase());
+    }
+}
+
+/// Whatever key a runner sends, its authority signs it or says no.
+fn public_key(bytes: &[u8]) {
+    static AUTHORITY: LazyLock<(tempfile::TempDir, Authority)> = LazyLock::new(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(&dir.path().join("authority")).unwrap();
+        (dir, authority)
+    });
+    let request = SigningRequest {
+        algorithm: KeyAlgorithm::EcdsaP256Sha256,
+        public_key: Blob(bytes.to_vec()),
+        runner_id: None,
+    };
+    let runner = "r-1".parse().unwrap();
+    let signed = AUTHORITY.1.sign(&request, &runner, Duration::from_secs(60));
+    assert!(
+        signed.is_err() || bytes.len() == 65,
+        "{} bytes of a key",
+        bytes.len()
+    );
+}
+
+/// What a runner says of its sandbox can be looked at.
+fn sandbox_check(bytes: &[u8]) {
+    let Ok(check) = serde_json::from_slice::<SandboxCheck>(bytes) else {
+        return;
+    };
+    assert!(check.not_stopped().count() <= check.tried());
+    let enforced = check.layers.iter().filter(|layer| layer.is_enforced());
+    assert!(enforced.clone().count() <= check.layers.len());
+    assert!(enforced.clone().all(|layer| check.layer(&layer.layer).is_some()));
 }

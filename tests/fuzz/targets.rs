@@ -6,6 +6,7 @@ use oqto_protocol::attest::Statement;
 use oqto_protocol::bounds::FRAME_LEN_MAX;
 use oqto_protocol::codec::{Wire, decode_all};
 use oqto_protocol::command::{Command, CommandEnvelope};
+use oqto_protocol::enrol::Grant;
 use oqto_protocol::event::{Envelope, Event, InputRequest, Numbered, Transient};
 use oqto_protocol::fault::Fault;
 use oqto_protocol::file::{FileChunk, FileEnd};
@@ -17,6 +18,7 @@ use oqto_protocol::query::{Answer, Query};
 use oqto_protocol::reply::{Reply, ReplyData};
 use oqto_protocol::stream::{Ack, Subscribe, Subscribed};
 use oqto_protocol::terminal::{TerminalExit, TerminalInput, TerminalOutput, TerminalResize};
+use oqto_protocol::trust::TrustStatement;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -47,6 +49,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("event", wire::<Event>, Some(Bytes("event"))),
     target("event_json", json::<Event>, Some(Json("event"))),
     target("frame", frames, Some(Bytes("frame"))),
+    target("grant_json", json::<Grant>, None),
     target("id", ids, None),
     target(
         "input_request",
@@ -63,6 +66,11 @@ pub(crate) const TARGETS: &[Target] = &[
     target("reply_data_json", json::<ReplyData>, Some(Json("reply_data"))),
     target("source", wire::<Source>, Some(Bytes("source"))),
     target("statement", wire::<Statement>, Some(Bytes("statement"))),
+    target(
+        "trust_statement",
+        wire::<TrustStatement>,
+        Some(Bytes("trust_statement")),
+    ),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), golden: Option<Golden>) -> Target {

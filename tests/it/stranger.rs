@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use oqto_control::{Control, RunnerAddr};
 use oqto_protocol::fault::Fault;
 use oqto_protocol::frame::{Body, Frame, Kind, append};
 use oqto_protocol::hello::{BuildInfo, Hello};
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use rcgen::string::Ia5String;
 use rcgen::{
@@ -25,6 +25,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Papers {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+}
+
+impl Papers {
+    /// Listens with them, to whoever comes.
+    pub(crate) fn listen(self) -> Endpoint {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(self.chain, self.key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"oqto/1".to_vec()];
+        let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+        Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
+    }
 }
 
 /// What a stranger brings to a handshake.
@@ -54,9 +70,30 @@ impl Stranger {
         self
     }
 
+    /// The name of the runner as TLS checks it.
+    pub(crate) fn name(&self) -> String {
+        format!("{}.runner.oqto.internal", self.at.id)
+    }
+
     /// Goes as far as the handshake lets it. With TLS 1.3 the client believes itself connected before the runner
     /// has seen its certificate.
     pub(crate) async fn connect(self) -> Result<Connection, String> {
+        let (name, address, window) = (self.name(), self.at.address, self.window);
+        let crypto = QuicClientConfig::try_from(self.tls()).unwrap();
+        let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        if let Some(window) = window {
+            let mut transport = quinn::TransportConfig::default();
+            transport.stream_receive_window(window.into());
+            config.transport_config(Arc::new(transport));
+        }
+        let connecting = endpoint.connect_with(config, address, &name);
+        let connected = tokio::time::timeout(PATIENCE, connecting.unwrap()).await;
+        connected.unwrap().map_err(|error| error.to_string())
+    }
+
+    /// How it does TLS.
+    pub(crate) fn tls(self) -> rustls::ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.root).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -69,18 +106,7 @@ impl Stranger {
             None => config.with_no_client_auth(),
         };
         config.alpn_protocols = vec![self.alpn];
-        let crypto = QuicClientConfig::try_from(config).unwrap();
-        let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let name = format!("{}.runner.oqto.internal", self.at.id);
-        let mut config = ClientConfig::new(Arc::new(crypto));
-        if let Some(window) = self.window {
-            let mut transport = quinn::TransportConfig::default();
-            transport.stream_receive_window(window.into());
-            config.transport_config(Arc::new(transport));
-        }
-        let connecting = endpoint.connect_with(config, self.at.address, &name);
-        let connected = tokio::time::timeout(PATIENCE, connecting.unwrap()).await;
-        connected.unwrap().map_err(|error| error.to_string())
+        config
     }
 
     /// Goes on until the runner hangs up, and gives its reason.
@@ -97,26 +123,51 @@ impl Stranger {
 
 /// The papers of a control that the authority in `dir` would give.
 pub(crate) fn control_papers(dir: &Path, authority: &str) -> Papers {
-    signed(
-        &key_of(dir),
-        authority,
-        &format!("oqto://{authority}/control/main"),
-    )
+    let uri = format!("oqto://{authority}/control/main");
+    signed(&authority_key(dir), authority, &uri, |_| {})
+}
+
+/// As [`control_papers`], but of the day before yesterday, and of a day.
+pub(crate) fn expired_papers(dir: &Path, authority: &str) -> Papers {
+    let uri = format!("oqto://{authority}/control/main");
+    signed(&authority_key(dir), authority, &uri, |params| {
+        let day = Duration::from_secs(24 * 3600);
+        params.not_before = (SystemTime::now() - 2 * day).into();
+        params.not_after = (SystemTime::now() - day).into();
+    })
+}
+
+/// Papers of the authority with which a control would stand in for the runner `name`: good in everything but that they
+/// say that it is a control.
+pub(crate) fn pretender_papers(dir: &Path, authority: &str, name: &str) -> Papers {
+    let uri = format!("oqto://{authority}/control/main");
+    signed(&authority_key(dir), authority, &uri, |params| {
+        let name = Ia5String::try_from(format!("{name}.runner.oqto.internal")).unwrap();
+        params.subject_alt_names.push(SanType::DnsName(name));
+        params
+            .extended_key_usages
+            .push(ExtendedKeyUsagePurpose::ServerAuth);
+    })
 }
 
 /// Papers with the same words, signed by somebody who only calls himself the authority.
 pub(crate) fn forged_papers(authority: &str) -> Papers {
     let key = KeyPair::generate().unwrap();
-    signed(&key, authority, &format!("oqto://{authority}/control/main"))
+    signed(
+        &key,
+        authority,
+        &format!("oqto://{authority}/control/main"),
+        |_| {},
+    )
 }
 
 /// Papers that the authority signed, with another name in them.
 pub(crate) fn papers_of(dir: &Path, authority: &str, uri: &str) -> Papers {
-    signed(&key_of(dir), authority, uri)
+    signed(&authority_key(dir), authority, uri, |_| {})
 }
 
 /// The key of an authority that was never rotated.
-fn key_of(dir: &Path) -> KeyPair {
+fn authority_key(dir: &Path) -> KeyPair {
     let key = std::fs::read_dir(dir.join("keys"))
         .unwrap()
         .next()
@@ -126,7 +177,7 @@ fn key_of(dir: &Path) -> KeyPair {
     KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
-fn signed(issuer: &KeyPair, authority: &str, uri: &str) -> Papers {
+fn signed(issuer: &KeyPair, authority: &str, uri: &str, edit: impl FnOnce(&mut CertificateParams)) -> Papers {
     let mut root = CertificateParams::default();
     root.distinguished_name = rcgen::DistinguishedName::new();
     root.distinguished_name
@@ -136,6 +187,7 @@ fn signed(issuer: &KeyPair, authority: &str, uri: &str) -> Papers {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(uri).unwrap())];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    edit(&mut params);
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &issuer).unwrap();
     Papers {

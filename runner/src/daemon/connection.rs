@@ -266,7 +266,7 @@ async fn serve_stream(
     };
     match frame.kind() {
         Kind::COMMAND => {
-            let reply = command(&frame, peer, daemon).await;
+            let reply = command(&frame, peer, connection, daemon).await;
             match reply {
                 Ok(reply) => stream.outbox.send(&reply).await?,
                 Err(fault) => stream.outbox.send(&fault).await?,
@@ -286,12 +286,19 @@ async fn serve_stream(
     Ok(())
 }
 
-async fn command(frame: &Received, peer: &Peer, daemon: &Daemon) -> Result<Reply, Fault> {
+async fn command(
+    frame: &Received,
+    peer: &Peer,
+    connection: &Connection,
+    daemon: &Daemon,
+) -> Result<Reply, Fault> {
+    let turn = connection.turns().command().await;
     let envelope: oqto_protocol::command::CommandEnvelope =
         frame.body().map_err(|error| malformed("command", &error))?;
     let (id, name) = (envelope.id, envelope.command.name());
     match authorise(daemon, peer, envelope, frame).await {
         Ok(authorised) => {
+            drop(turn);
             let (envelope, directory) = authorised.into_command();
             Ok(daemon.supervisor.command(envelope, directory).await)
         }

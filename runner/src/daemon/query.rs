@@ -43,6 +43,11 @@ async fn answer(
     connection: &Connection,
     daemon: &Daemon,
 ) -> Result<Answer, Fault> {
+    // Whom to trust is not to wait for anything that somebody else asks.
+    let _turn = match query {
+        Query::Trust(_) => None,
+        _ => Some(connection.turns().query().await),
+    };
     match query {
         Query::RunnerStatus(_) => Ok(Answer::Status(status(peer, daemon))),
         Query::RunnerSessions(_) => Ok(Answer::SessionList(SessionList {

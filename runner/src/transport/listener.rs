@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::handshake::HandshakeError;
 use super::stream::{Room, Stream};
+use super::turns::Turns;
 
 /// Connections at once. Each may hold a window of unread data; past this a stranger waits outside.
 const CONNECTIONS_MAX: usize = 64;
@@ -79,6 +80,8 @@ pub struct Connection {
     link: quinn::Connection,
     /// For long frames that are not whole yet.
     room: Room,
+    /// For what is asked and looked at.
+    turns: Turns,
 }
 
 impl Listener {
@@ -162,6 +165,7 @@ impl Connection {
         Self {
             link,
             room: Room::new(),
+            turns: Turns::new(),
         }
     }
 
@@ -211,6 +215,12 @@ impl Connection {
     pub fn why_gone(&self) -> Option<HandshakeError> {
         let reason = self.link.close_reason()?;
         Some(HandshakeError::new(self.address(), reason))
+    }
+
+    /// Whose turn it is among what is asked on this connection.
+    #[must_use]
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Ends the link and says why.
