@@ -60,6 +60,9 @@ pub struct Options {
 }
 
 impl Options {
+    /// The longest life that a runner's certificate gets.
+    pub const RUNNER_LIFE_MAX: Duration = LEAF_LIFE_MAX;
+
     /// The places of the user who runs this process: authority and records in `$XDG_DATA_HOME/oqto`, the private
     /// runner in `$XDG_STATE_HOME/oqto/runner`. For root the latter is `/var/lib/oqto/runner` unless the variable is
     /// set: agents do not run as root, and no other user can enter root's home.
@@ -109,7 +112,7 @@ impl Options {
     /// How long the certificates live that runners get for a token or for the one they have: 24 hours without it, 30 days
     /// at most. A runner renews at two thirds of it, while a control is connected.
     pub fn runner_life(mut self, life: Duration) -> Self {
-        self.runner_life = life.min(LEAF_LIFE_MAX);
+        self.runner_life = life.min(Self::RUNNER_LIFE_MAX);
         self
     }
 

@@ -77,8 +77,8 @@ pub(super) struct Issued {
 }
 
 impl Authority {
-    /// Signs a runner's key for `life` from now, 30 days at most. That its owner has the private half shows in the first
-    /// handshake.
+    /// Signs a runner's key for `life` from now, 30 days at most, and writes nothing down: [`grant`](Self::grant) does. That
+    /// its owner has the private half shows in the first handshake.
     ///
     /// # Errors
     /// When the key is not a P-256 point, the request asks for another name, or the runner was revoked.

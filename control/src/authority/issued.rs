@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::disk;
 use super::issue::{Issued, SignError};
 use super::ledger::Serial;
+use super::record::{Outcome, Record};
 use super::store::{Authority, AuthorityError, Held, now_ms};
 use crate::bounds::{RECORD_LEN_MAX, RECORDS_MAX};
 
@@ -96,6 +97,13 @@ impl Authority {
             return Err(IssueError::Taken { runner });
         }
         let issued = self.issue(request, runner_id, life)?;
+        let record = Record {
+            runner_id: Some(runner_id.clone()),
+            serial: Some(issued.serial.clone()),
+            reason: Some("it was asked for over a channel that was trusted before".to_owned()),
+            ..Record::new(Outcome::Enrolled)
+        };
+        self.write_record(&held, record)?;
         self.note_issued(&held, request, &issued, self.now().ledger.number())?;
         Ok(issued.grant)
     }

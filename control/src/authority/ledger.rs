@@ -60,7 +60,8 @@ impl std::str::FromStr for Serial {
 
     fn from_str(text: &str) -> Result<Self, BadSerial> {
         let text = text.replace(':', "");
-        if !text.is_ascii()
+        // A number may have a sign, a digit none.
+        if !text.bytes().all(|byte| byte.is_ascii_hexdigit())
             || !text.len().is_multiple_of(2)
             || !(1..=SERIAL_LEN_MAX).contains(&(text.len() / 2))
         {

@@ -1,9 +1,9 @@
 //! What the authority did and refused, a line each: `audit.jsonl`, appended, synced, turned over by size.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 
 use oqto_protocol::id::{ControlId, RunnerId};
 use serde::{Deserialize, Serialize};
@@ -66,8 +66,8 @@ pub struct Record {
     /// Why, for people. The runner is not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How many refusals before this one were counted and not written, since they came too fast, or from who failed in the
-    /// handshake and may have made up its address.
+    /// How many refusals before this one were counted and not written, since they came too fast, from who failed in the
+    /// handshake and may have made up its address, or while the disk took nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unwritten: u64,
 }
@@ -110,23 +110,24 @@ impl Authority {
             source,
         })?;
         line.push(b'\n');
-        let len = match fs::metadata(&path) {
+        let mut len = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(source) => return Err(failed("look at", &path)(source)),
         };
         if len > 0 && len + line.len() as u64 > AUDIT_LEN_MAX {
             self.turn_over()?;
+            len = 0;
         }
-        let mut file = OpenOptions::new()
-            .append(true)
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
             .create(true)
+            .truncate(false)
             .mode(0o600)
             .open(&path)
             .map_err(failed("open", &path))?;
-        file.write_all(&line)
-            .and_then(|()| file.sync_data())
-            .map_err(failed("write", &path))?;
+        append(&file, len, &line).map_err(failed("write", &path))?;
         if len == 0 {
             disk::sync_dir(&self.dir)?;
         }
@@ -155,4 +156,22 @@ impl Authority {
         }
         disk::sync_dir(&self.dir)
     }
+}
+
+/// Puts a line behind the first `len` bytes of a file. A line that a crash has torn is ended before, so that it takes no
+/// other with it; of one that cannot be written nothing stays.
+fn append(file: &File, len: u64, line: &[u8]) -> io::Result<()> {
+    let mut last = [b'\n'];
+    if len > 0 {
+        file.read_exact_at(&mut last, len - 1)?;
+    }
+    let end: &[u8] = if last == *b"\n" { b"" } else { b"\n" };
+    let written = file
+        .write_all_at(&[end, line].concat(), len)
+        .and_then(|()| file.sync_data());
+    if written.is_err() {
+        // Where this fails too, the next line ends it.
+        file.set_len(len).ok();
+    }
+    written
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use oqto_protocol::id::{ControlId, RunnerId};
 
-use super::time::Span;
-use crate::Serial;
+use super::time::{BadSpan, Span};
+use crate::{Options, Serial};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -114,7 +114,7 @@ Rules stand in oqto/posture.toml below XDG_CONFIG_HOME, for all runners under [a
   kernel_min = \"6.7\"                   the kernel's release
   policies = { workspace = \"sha256:…\" }
   max_age = \"1h\"                       ask again after so long
-A runner that does not keep them is given no work.
+On a runner that does not keep them no session is made or started again.
 
 Exit codes:
   0    every rule holds, or there is none
@@ -191,8 +191,18 @@ pub(super) struct Listen {
     #[arg(long, default_value = "0.0.0.0:7443", value_name = "ADDRESS:PORT")]
     pub(super) address: SocketAddr,
     /// How long the certificates of runners live; they renew at two thirds of it
-    #[arg(long, default_value = "24h", value_name = "DURATION")]
+    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = runner_life)]
     pub(super) runner_life: Span,
+}
+
+/// What the library would cut short without a word is refused here.
+fn runner_life(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|error: BadSpan| error.to_string())?;
+    if span.0.is_zero() || span.0 > Options::RUNNER_LIFE_MAX {
+        let most = Span(Options::RUNNER_LIFE_MAX);
+        return Err(format!("a certificate lives from 1 s to {most}"));
+    }
+    Ok(span)
 }
 
 /// What becomes of tokens.
@@ -366,6 +376,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_life_that_no_certificate_gets_is_refused() {
+        let listen = |life| Cli::try_parse_from(["oqtoctl", "listen", "--runner-life", life]);
+        for (life, is_one) in [
+            ("0s", false),
+            ("1s", true),
+            ("30d", true),
+            ("31d", false),
+            ("1", false),
+        ] {
+            assert_eq!(listen(life).is_ok(), is_one, "{life}");
+        }
     }
 
     #[test]

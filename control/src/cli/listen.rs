@@ -107,7 +107,10 @@ fn line_of(record: &Record) -> Line {
         }
     };
     if record.unwritten > 0 {
-        text.push_str(&format!(" (and {} before that came too fast)", record.unwritten));
+        text.push_str(&format!(
+            " (and {} before it that were only counted)",
+            record.unwritten
+        ));
     }
     Line {
         text: format!("{} {text}", Moment(record.at)),

@@ -174,10 +174,8 @@ impl Registrar {
     async fn write_refusal(&self, refusals: &mut Refusals, record: Record, address: IpAddr) {
         refusals.limit.failed(address, Instant::now());
         let authority = Arc::clone(&self.authority);
-        let record = Record {
-            unwritten: std::mem::take(&mut refusals.unwritten),
-            ..record
-        };
+        let unwritten = std::mem::take(&mut refusals.unwritten);
+        let record = Record { unwritten, ..record };
         match self
             .writing(move || authority.write_refusal(record))
             .await
@@ -185,6 +183,8 @@ impl Registrar {
         {
             Ok(record) => self.tell(record),
             Err(error) => {
+                // The next that can be written says so.
+                refusals.unwritten = unwritten.saturating_add(1);
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "cannot write down a refusal"

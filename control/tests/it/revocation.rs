@@ -8,7 +8,7 @@ use oqto_control::protocol::fault::FaultCode;
 use oqto_control::protocol::trust::{TRUST_CONTEXT, Trust, TrustStatement};
 use oqto_control::{
     Authority, ConnectError, Control, LinkState, ListenOptions, Listener, Options, Outcome, QueryError,
-    Revocable, RotateError, RunnerAddr, Standing, TokenError,
+    Revocable, RotateError, RunnerAddr, Serial, Standing, TokenError,
 };
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
@@ -331,6 +331,37 @@ fn the_audit_log_is_turned_over_by_size_and_has_a_bound() {
     assert_eq!(logs, 8);
 }
 
+#[test]
+fn a_serial_number_is_hex_digits_and_nothing_else() {
+    assert_eq!("0A:ff".parse::<Serial>().unwrap().to_string(), "0aff");
+    let long = "ab".repeat(21);
+    for text in ["", ":", "a", "+a", "+a+b", "-1", "0x1f", "4g", " 4", "é", &long] {
+        assert!(text.parse::<Serial>().is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_line_that_a_crash_has_torn_takes_no_other_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca");
+    let authority = Authority::open(&ca).unwrap();
+    std::fs::write(ca.join("audit.jsonl"), "{\"at\":17").unwrap();
+    for serial in ["4001", "4002"] {
+        let serial = Revocable::Serial(serial.parse().unwrap());
+        authority.revoke(&serial, None).unwrap();
+    }
+    let text = std::fs::read_to_string(ca.join("audit.jsonl")).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("{\"at\":17"));
+    let serials: Vec<_> = lines
+        .map(|line| {
+            let record: oqto_control::Record = serde_json::from_str(line).unwrap();
+            record.serial.unwrap().to_string()
+        })
+        .collect();
+    assert_eq!(serials, ["4001", "4002"]);
+}
+
 #[tokio::test]
 async fn what_cannot_be_written_down_is_not_granted_and_not_decided() {
     let bench = bench();
@@ -348,4 +379,11 @@ async fn what_cannot_be_written_down_is_not_granted_and_not_decided() {
         .unwrap_err();
     assert_eq!(authority.trust_number(), 0);
     authority.create_token(MINUTE, None).map(drop).unwrap_err();
+    // The refusal was none that could be written down either; the next one says so.
+    std::fs::remove_dir(&log).unwrap();
+    let fault = dialler.enrol(&token).await.unwrap_err();
+    assert_eq!(fault.code, FaultCode::Denied, "{fault:?}");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let record: oqto_control::Record = serde_json::from_str(text.trim_end()).unwrap();
+    assert_eq!((record.outcome, record.unwritten), (Outcome::Refused, 1));
 }
