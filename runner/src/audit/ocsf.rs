@@ -169,6 +169,7 @@ mod tests {
             "identity",
             "enrol",
             "connection.open",
+            "connection.cut",
             "session.create",
             "prompt",
             "subscribe",

@@ -3,6 +3,7 @@
 //! Unknown keys are errors, and a file that cannot be read stops the start: it never means the default.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -273,8 +274,8 @@ impl Config {
     pub fn load(path: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
         let document = match path {
             Some(path) => read(path)?,
-            None => match default_path().filter(|path| path.exists()) {
-                Some(path) => read(&path)?,
+            None => match default_path() {
+                Some(path) => read_if_there(&path)?,
                 None => Document::default(),
             },
         };
@@ -421,6 +422,14 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
     })
 }
 
+/// One that nobody wrote says nothing. One that is there and cannot be reached is an error: it may say who may do what.
+fn read_if_there(path: &Path) -> Result<Document, ConfigError> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Document::default()),
+        _ => read(path),
+    }
+}
+
 fn is_root() -> bool {
     crate::sys::effective_uid() == 0
 }
@@ -469,6 +478,20 @@ mod tests {
             error.contains("line 2") && error.contains("sesions_max"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_file_that_is_there_and_cannot_be_reached_is_not_one_that_nobody_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runner.toml");
+        assert!(read_if_there(&path).is_ok());
+        std::os::unix::fs::symlink("/no-such-directory/runner.toml", &path).unwrap();
+        let error = read_if_there(&path).map(drop).unwrap_err();
+        assert!(matches!(error, ConfigError::Read { .. }), "{error:?}");
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = read_if_there(&file.join("runner.toml")).map(drop).unwrap_err();
+        assert!(matches!(error, ConfigError::Read { .. }), "{error:?}");
     }
 
     #[test]

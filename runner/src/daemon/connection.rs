@@ -95,6 +95,7 @@ pub(super) async fn serve(
     streams.spawn(telemetry(hello, peer.clone(), daemon.clone()));
     let renewal = renewal::keep(&connection, &peer, daemon);
     tokio::pin!(renewal);
+    let mut cut = None;
     loop {
         tokio::select! {
             stream = connection.accept_stream() => {
@@ -112,11 +113,20 @@ pub(super) async fn serve(
                 if let Err(error) = daemon.credentials.admit(&connection.certificates(), met_at) {
                     tracing::warn!(control = %peer.control, error = %crate::cause::chain(&error), "cut");
                     connection.close(&error.to_string());
+                    cut = Some(error);
                     break;
                 }
             }
             () = &mut renewal => {}
         }
+    }
+    if let Some(error) = cut {
+        // Nothing of it goes on while this is written down; where that fails, the log counts it.
+        streams.shutdown().await;
+        let mut entry = from_peer("connection.cut", Outcome::Noted, &peer);
+        entry.address = Some(connection.address());
+        entry.detail = Some(error.to_string());
+        let _counted = daemon.audit.record(entry).await;
     }
     tracing::info!(control = %peer.control, "disconnected");
     Ok(since.elapsed())

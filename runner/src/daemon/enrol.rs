@@ -168,7 +168,8 @@ impl std::fmt::Display for Pins<'_> {
 /// the certificate by itself.
 ///
 /// # Errors
-/// See [`NotEnrolled`]. Nothing is changed then, but that the key may have been made.
+/// See [`NotEnrolled`]. Nothing is changed then, but that the key may have been made, and a runner that nobody has signed
+/// yet may have the name that was wanted.
 pub fn enrol(state_dir: &Path, order: Order) -> Result<Credentials, NotEnrolled> {
     let Order {
         control,

@@ -98,15 +98,15 @@ async fn learn(trust: Trust, peer: &Peer, daemon: &Daemon) -> Result<Answer, Fau
             let message = chain(&error);
             tracing::warn!(error = message, "trust statement refused");
             // That it was brought is recorded already; that it was not believed is what somebody looks for.
-            let mut refused = from_peer("trust", Outcome::Refused, peer);
-            refused.reason = Some("denied".to_owned());
-            refused.detail = Some(message.clone());
-            let recorded = daemon.audit.record(refused).await;
-            recorded.map_err(|error| storage("trust", &error))?;
             let code = match error {
                 LearnError::Trust(_) => FaultCode::Denied,
                 LearnError::Store(_) => FaultCode::Storage,
             };
+            let mut refused = from_peer("trust", Outcome::Refused, peer);
+            refused.reason = Some(code.to_string());
+            refused.detail = Some(message.clone());
+            let recorded = daemon.audit.record(refused).await;
+            recorded.map_err(|error| storage("trust", &error))?;
             Err(Fault::new(code, message))
         }
         Err(_) => Err(Fault::new(FaultCode::Closing, "the runner is stopping")),

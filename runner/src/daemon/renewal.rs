@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use oqto_protocol::fault::FaultCode;
 use oqto_protocol::query::Query;
 
 use super::Daemon;
@@ -99,7 +100,11 @@ async fn renew(connection: &Connection, peer: &Peer, daemon: &Daemon) -> Result<
         }
         Err(error) => {
             let mut refused = entry(Outcome::Refused);
-            refused.reason = Some("invalid".to_owned());
+            let code = match error {
+                RenewError::Grant(_) | RenewError::OtherAuthority { .. } => FaultCode::Invalid,
+                RenewError::Store(_) => FaultCode::Storage,
+            };
+            refused.reason = Some(code.to_string());
             refused.detail = Some(crate::cause::chain(&error));
             daemon.audit.record(refused).await?;
             Err(error.into())

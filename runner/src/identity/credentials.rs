@@ -36,7 +36,7 @@ pub struct Credentials {
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
     /// It is not one for this runner.
-    #[error("the certificate is not taken")]
+    #[error(transparent)]
     Grant(#[from] GrantError),
     /// It is of another authority.
     #[error(

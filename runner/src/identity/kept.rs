@@ -31,6 +31,7 @@ const LOCK_LOOK: Duration = Duration::from_millis(10);
 /// A certificate as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
+    // In one object with the rest, as it was when it was all that is kept: such a file is read as well.
     #[serde(flatten)]
     pub(super) grant: Grant,
     /// When it was taken, by this host's clock, Unix milliseconds.

@@ -12,7 +12,7 @@ use super::kept::{self, Kept, Seen};
 use super::key::Key;
 use super::life::Life;
 use super::store::StoreError;
-use super::trust::Statement;
+use super::trust::{Revoked, Statement};
 use crate::clock;
 
 /// How this runner stands with its authority at one moment.
@@ -122,11 +122,16 @@ impl Standing {
                  connect one that can, or enrol it anew: {way}"
             ));
         }
-        if self.is_revoked() {
-            notes.push(format!(
+        match self.revoked() {
+            Some(Revoked::Name) => notes.push(format!(
                 "the authority has revoked runner {id} for good: no control connects to it any more; if its host is to serve \
                  again, enrol it under another name with another --state-dir"
-            ));
+            )),
+            Some(Revoked::Certificate) => notes.push(format!(
+                "the authority has revoked the certificate of this runner: no control connects to it any more; the way back: \
+                 {way}"
+            )),
+            None => {}
         }
         notes
     }
@@ -155,11 +160,10 @@ impl Standing {
             .is_err()
     }
 
-    /// Whether the authority has revoked this very runner.
-    fn is_revoked(&self) -> bool {
-        self.statement
-            .as_ref()
-            .is_some_and(|statement| statement.revokes_runner(&self.kept.grant.runner_id, &self.serial))
+    /// What the authority has revoked of this very runner.
+    fn revoked(&self) -> Option<Revoked> {
+        let statement = self.statement.as_ref()?;
+        statement.revoked_of_runner(&self.kept.grant.runner_id, &self.serial)
     }
 }
 

@@ -66,6 +66,15 @@ pub(super) struct Statement {
     revoked_serials: HashSet<Vec<u8>>,
 }
 
+/// What of a runner was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Revoked {
+    /// Its name, for good.
+    Name,
+    /// One certificate: it may be enrolled again.
+    Certificate,
+}
+
 /// Decides on a statement that somebody brings. It has to be signed by one of `roots`, whoever brings it, and to be newer
 /// than the one that is known; `None` when it is that one.
 pub(super) fn judge(
@@ -148,9 +157,15 @@ impl Statement {
         self.revoked_controls.contains(control) || self.revoked_serials.contains(plain(serial))
     }
 
-    /// Whether a runner, or its certificate, is trusted no more.
-    pub(super) fn revokes_runner(&self, runner: &RunnerId, serial: &[u8]) -> bool {
-        self.revoked_runners.contains(runner) || self.revoked_serials.contains(plain(serial))
+    /// What of a runner is trusted no more.
+    pub(super) fn revoked_of_runner(&self, runner: &RunnerId, serial: &[u8]) -> Option<Revoked> {
+        if self.revoked_runners.contains(runner) {
+            Some(Revoked::Name)
+        } else if self.revoked_serials.contains(plain(serial)) {
+            Some(Revoked::Certificate)
+        } else {
+            None
+        }
     }
 }
 
@@ -292,7 +307,9 @@ pub(super) mod tests {
         assert!(kept.revokes(&evil, &[1]));
         assert!(kept.revokes(&good, &[0x90, 1]) && kept.revokes(&good, &[0, 0x90, 1]));
         assert!(kept.revokes(&good, &[7]));
-        assert!(kept.revokes_runner(&"r-9".parse().unwrap(), &[1]));
-        assert!(!kept.revokes_runner(&"r-8".parse().unwrap(), &[1]));
+        let of = |runner: &str, serial: &[u8]| kept.revoked_of_runner(&runner.parse().unwrap(), serial);
+        assert_eq!(of("r-9", &[7]), Some(Revoked::Name));
+        assert_eq!(of("r-8", &[7]), Some(Revoked::Certificate));
+        assert_eq!(of("r-8", &[1]), None);
     }
 }

@@ -84,15 +84,41 @@ impl HandshakeError {
         }
     }
 
-    /// Whether nobody was there, or the way is blocked: somebody may be there later.
+    /// Whether nobody was there, the way is blocked, or too many came at once: somebody may be there later.
     #[must_use]
     pub fn is_silence(&self) -> bool {
-        matches!(
-            self,
-            Self::Failed {
-                source: ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed,
-                ..
+        let Self::Failed { source, .. } = self else {
+            return false;
+        };
+        match source {
+            ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed => true,
+            // Before a byte of TLS was read: it says nothing of who asks.
+            ConnectionError::ConnectionClosed(close) => {
+                close.error_code == TransportErrorCode::CONNECTION_REFUSED
             }
-        )
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::ConnectionClose;
+
+    use super::*;
+
+    #[test]
+    fn who_has_no_place_for_anybody_refuses_nobody() {
+        let closed = |error_code| {
+            let source = ConnectionError::ConnectionClosed(ConnectionClose {
+                error_code,
+                frame_type: None,
+                reason: Vec::new().into(),
+            });
+            HandshakeError::new(SocketAddr::from(([127, 0, 0, 1], 1)), source)
+        };
+        assert!(closed(TransportErrorCode::CONNECTION_REFUSED).is_silence());
+        assert!(!closed(TransportErrorCode::crypto(CERTIFICATE_EXPIRED)).is_silence());
+        assert!(!closed(TransportErrorCode::PROTOCOL_VIOLATION).is_silence());
     }
 }

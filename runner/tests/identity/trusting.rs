@@ -52,6 +52,24 @@ impl Bed {
     }
 }
 
+/// Whose links the audit log says were cut, by name.
+fn cut_off(place: &Place) -> Vec<String> {
+    let mut controls = Vec::new();
+    for entry in fs::read_dir(place.state().join("audit")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for line in text.lines().filter(|line| line.contains("\"connection.cut\"")) {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(
+                record["detail"].as_str().unwrap().contains("is revoked"),
+                "{record}"
+            );
+            controls.push(record["control"].as_str().unwrap().to_owned());
+        }
+    }
+    controls.sort();
+    controls
+}
+
 fn is_done(answer: &Result<Answer, String>) -> bool {
     matches!(answer, Ok(Answer::Done(_)))
 }
@@ -102,6 +120,8 @@ async fn who_is_revoked_is_cut_at_once_and_stays_out() {
     // The next runner at this place knows it too.
     assert_eq!(bed.kept(), Some(statement));
     runner.stop().await;
+    // Who was cut off stands in the audit log.
+    assert_eq!(cut_off(&bed.place), ["evil", "lost"]);
     let mut runner = bed.place.serve(&[]);
     let error = bed.dial(&mut runner, "evil").await.err().unwrap();
     assert!(error.contains("is revoked"), "{error}");
@@ -109,6 +129,28 @@ async fn who_is_revoked_is_cut_at_once_and_stays_out() {
     let honest = bed.dial(&mut runner, "honest").await.unwrap();
     assert!(is_done(&honest.tell(bed.authority.statement(2, |_| {})).await));
     bed.dial(&mut runner, "evil").await.unwrap();
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_is_revoked_itself_says_which_way_back_there_is() {
+    let bed = Bed::new().await;
+    let mut runner = bed.place.serve(&[]);
+    let link = bed.dial(&mut runner, "honest").await.unwrap();
+    let shown = rustls::pki_types::CertificateDer::from(link.shown().to_vec());
+    let serial = webpki::EndEntityCert::try_from(&shown).unwrap().serial().to_vec();
+    let statement = bed.authority.statement(1, |statement| {
+        statement.revoked_serials = vec![Blob(serial)];
+    });
+    assert!(is_done(&link.tell(statement).await));
+    runner
+        .logs("revoked the certificate of this runner: no control connects to it any more; the way back: on the control", 1)
+        .await;
+    let statement = bed.authority.statement(2, |statement| {
+        statement.revoked_runners = vec!["r-1".parse().unwrap()];
+    });
+    assert!(is_done(&link.tell(statement).await));
+    runner.logs("revoked runner r-1 for good", 1).await;
     runner.stop().await;
 }
 
