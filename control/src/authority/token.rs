@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oqto_protocol::enrol::Token;
@@ -205,9 +205,12 @@ impl Authority {
             dir.join(format!("{}.json", shown.0)),
             dir.join(format!("{}.used", shown.0)),
         );
+        // First: a backup may have brought the other file back.
+        if is_there(&used)? {
+            return Err(Unsold::Used);
+        }
         let Some(info) = disk::read_json::<TokenInfo>(&open, RECORD_LEN_MAX)? else {
-            let is_used = used.try_exists().map_err(failed("look at", &used))?;
-            return Err(if is_used { Unsold::Used } else { Unsold::Unknown });
+            return Err(Unsold::Unknown);
         };
         if info.expires_at <= now_ms() {
             return Err(Unsold::Expired);
@@ -251,8 +254,8 @@ impl Authority {
         let dir = self.tokens_dir();
         let mut open = Vec::new();
         for name in disk::names(&dir, TOKEN_FILES_MAX)? {
-            if name.ends_with(".json") {
-                let path = dir.join(&name);
+            let path = dir.join(&name);
+            if name.ends_with(".json") && !is_there(&path.with_extension("used"))? {
                 // One that goes meanwhile is not open.
                 open.extend(disk::read_json(&path, RECORD_LEN_MAX)?.map(|info| (path, info)));
             }
@@ -263,6 +266,10 @@ impl Authority {
     fn tokens_dir(&self) -> PathBuf {
         self.dir.join("tokens")
     }
+}
+
+fn is_there(path: &Path) -> Result<bool, AuthorityError> {
+    path.try_exists().map_err(failed("look at", path))
 }
 
 /// How long a token that has expired is known as one, so that the audit log can say what was wrong with it.

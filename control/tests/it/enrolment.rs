@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -214,6 +215,23 @@ async fn tokens_that_buy_nothing_are_refused_with_the_same_bytes_and_written_dow
         assert_eq!(record.address, Some(Ipv4Addr::LOCALHOST.into()));
         assert!(token.reveal().is_empty() || !format!("{record:?}").contains(token.reveal()));
     }
+}
+
+#[tokio::test]
+async fn a_used_token_stays_used_when_its_file_comes_back_from_a_backup() {
+    let bench = bench();
+    let tokens = bench.dir.path().join("oqto/authority/tokens");
+    let token = bench.token();
+    let open = fs::read_dir(&tokens).unwrap().next().unwrap().unwrap().path();
+    let backup = fs::read(&open).unwrap();
+    bench.dialler("r-1").enrol(&token).await.unwrap();
+    fs::write(&open, backup).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o600)).unwrap();
+    let fault = bench.dialler("r-2").enrol(&token).await.unwrap_err();
+    assert_eq!(fault.message, "the token is not valid");
+    let last = bench.audit().pop().unwrap();
+    assert_eq!(last.reason.as_deref(), Some("the token was used before"));
+    assert!(bench.authority().tokens().unwrap().is_empty());
 }
 
 #[tokio::test]
