@@ -31,7 +31,7 @@ pub struct IssuedRecord {
     pub not_after: u64,
     /// The root that signed it.
     pub root: String,
-    /// The number of the newest trust statement that it has; its grant counts as all that was said before.
+    /// The number of the newest trust statement that it has; a grant over a channel of its own counts as all that was said before.
     pub told: u64,
 }
 
@@ -108,7 +108,8 @@ impl Authority {
         Ok(issued.grant)
     }
 
-    /// Writes down what a runner got. A grant brings all roots of now; a renewal changes nothing of what a runner trusts.
+    /// Writes down what a runner got. Over a channel of its own that is all roots of now, for a token the one with the pin;
+    /// a renewal changes nothing of what it trusts.
     pub(super) fn note_issued(
         &self,
         _held: &Held,

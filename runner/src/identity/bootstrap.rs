@@ -79,7 +79,7 @@ pub fn bootstrap(dir: &Path, input: impl BufRead, output: impl Write) -> Result<
         return Err(BootstrapError::NoAnswer);
     }
     let grant: Grant = serde_json::from_str(&line).map_err(BootstrapError::Malformed)?;
-    Ok(Credentials::first(dir, &runner_id, key, grant)?)
+    Ok(Credentials::first(dir, &runner_id, key, grant, None)?)
 }
 
 /// Says where this runner listens; the last line of the channel.

@@ -17,6 +17,7 @@ use super::kept::{self, Kept};
 use super::key::Key;
 use super::life::Life;
 use super::peer::{Peer, PeerError};
+use super::pin::Pin;
 use super::standing::{Standing, hex};
 use super::store::{self, StoreError};
 use super::tls::{self, TlsError};
@@ -86,12 +87,14 @@ impl Credentials {
     }
 
     /// Takes and keeps a first certificate, or one anew, from somebody who has shown by other means that they may give it:
-    /// what it says of roots counts from here on.
+    /// what it says of roots counts from here on. With a pin it says no more than the root that has it, so the newest
+    /// statement that the runner has counts if it names that root: the authority may be about to change it.
     pub(super) fn first(
         dir: &Path,
         runner_id: &RunnerId,
         key: Key,
         grant: Grant,
+        pin: Option<&Pin>,
     ) -> Result<Self, RenewError> {
         let roots = Roots::read(&grant.trust).map_err(|source| StoreError::Roots {
             dir: dir.to_owned(),
@@ -102,10 +105,13 @@ impl Credentials {
         let _lock = kept::lock(dir)?;
         // Revocations that are known stay known.
         let statement = kept::read_statement(dir, &grant.authority_id)?;
+        let outdone = statement
+            .as_ref()
+            .filter(|statement| !pin.is_some_and(|pin| statement.roots.have(pin)));
         let kept = Kept {
             grant,
             taken_at: now,
-            statement: statement.as_ref().map_or(0, |statement| statement.number),
+            statement: outdone.map_or(0, |statement| statement.number),
         };
         let seen = kept.write(dir)?;
         let standing = Standing::new(dir, kept, Some(seen), statement, &key, runner_id)?;

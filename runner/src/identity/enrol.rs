@@ -235,11 +235,11 @@ impl Candidate {
         }
     }
 
-    /// Takes and keeps what the control gave, whose certificates are `chain`.
+    /// Takes and keeps what the control gave, whose certificates are `chain`. Of its roots the one with the pin counts.
     ///
     /// # Errors
-    /// When it is not a certificate for this runner under roots of which one has the pin, or cannot be kept.
-    pub fn take(self, chain: &[CertificateDer<'_>], grant: Grant) -> Result<Credentials, EnrolError> {
+    /// When it is not a certificate for this runner under the root that has the pin, or cannot be kept.
+    pub fn take(self, chain: &[CertificateDer<'_>], mut grant: Grant) -> Result<Credentials, EnrolError> {
         let control = Peer::of_chain(chain)?;
         if control.authority != grant.authority_id {
             return Err(EnrolError::OtherAuthority {
@@ -250,7 +250,17 @@ impl Candidate {
         if !Roots::read(&grant.trust)?.have(&self.pin) {
             return Err(EnrolError::Unpinned);
         }
-        Ok(Credentials::first(&self.dir, &self.runner_id, self.key, grant)?)
+        // Of the others nobody but this control says anything: the authority's own word on them is a trust statement.
+        grant
+            .trust
+            .retain(|root| pin_of(&CertificateDer::from(root.0.as_slice())) == Some(self.pin));
+        Ok(Credentials::first(
+            &self.dir,
+            &self.runner_id,
+            self.key,
+            grant,
+            Some(&self.pin),
+        )?)
     }
 }
 

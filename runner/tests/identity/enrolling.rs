@@ -233,6 +233,16 @@ async fn a_certificate_that_is_not_for_this_runner_is_not_kept() {
                 Answer::Grant(grant)
             })
         }),
+        // And of one that came beside the one with the pin.
+        ("not one of an authority", {
+            let (authority, stranger) = (authority.clone(), other.clone());
+            Arc::new(move |query| {
+                let ours = authority.grant(request(&query), HOUR).trust;
+                let mut grant = stranger.grant(request(&query), HOUR);
+                grant.trust.splice(0..0, ours);
+                Answer::Grant(grant)
+            })
+        }),
         ("another key", {
             let authority = authority.clone();
             let theirs = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
@@ -251,6 +261,25 @@ async fn a_certificate_that_is_not_for_this_runner_is_not_kept() {
         assert!(ended.err.contains(words), "{words} is not in {ended:?}");
         assert!(!place.identity("certificate.json").exists(), "{words}");
     }
+}
+
+#[tokio::test]
+async fn of_the_roots_that_come_with_a_certificate_the_one_with_the_pin_counts_alone() {
+    let (authority, thief) = (Arc::new(Authority::new("a")), Arc::new(Authority::new("a")));
+    let root = Blob(thief.root.to_vec());
+    let answer = gives(&authority, move |grant| grant.trust.push(root.clone()));
+    let control = Listening::start(&authority, authority.control("main"), answer);
+    let place = Place::new();
+    let ended = place.enrol(control.address, &authority.pin(), TOKEN, &[]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let mut runner = place.serve(&[]);
+    let at = runner.listening().await;
+    let name = at.runner_id.as_str();
+    let answer = renews(authority.clone(), HOUR);
+    let dial = |papers| Link::dial(&authority, papers, at.address, name, answer.clone());
+    assert!(dial(thief.control("main")).await.is_err());
+    drop(dial(authority.control("main")).await.unwrap());
+    runner.stop().await;
 }
 
 #[tokio::test]

@@ -279,6 +279,25 @@ async fn enrolling_anew_takes_the_roots_that_it_is_given_and_keeps_revocations()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn enrolling_anew_in_the_middle_of_a_rotation_forgets_no_root_that_the_authority_has_signed() {
+    let bed = Bed::new().await;
+    let next = Arc::new(Authority::new("a"));
+    let mut runner = bed.place.serve(&[]);
+    let link = bed.dial(&mut runner, "honest").await.unwrap();
+    let statement = bed.authority.statement(1, |statement| {
+        statement.roots.push(Blob(next.root.to_vec()));
+    });
+    assert!(is_done(&link.tell(statement).await));
+    runner.stop().await;
+    // Under the root that still signs.
+    enrolled(&bed.place, &bed.authority, "r-1", HOUR).await;
+    let mut runner = bed.place.serve(&[]);
+    bed.dial(&mut runner, "honest").await.unwrap();
+    bed.dial_of(&mut runner, &next, "honest", None).await.unwrap();
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_statement_on_disk_that_is_damaged_stops_the_start() {
     let bed = Bed::new().await;
     let mut runner = bed.place.serve(&[]);
