@@ -330,6 +330,19 @@ pub fn open_straight(path: &Path) -> io::Result<File> {
     Ok(openat2(AT_FDCWD, path, how)?.into())
 }
 
+/// Opens a plain file under its own name to read it: no link, and nothing that keeps its reader waiting.
+///
+/// # Errors
+/// When it is not there, is something else, or cannot be opened.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no plain file")),
+    }
+}
+
 /// The bytes of a plain file; `None` when it is longer than `len_max`.
 ///
 /// # Errors

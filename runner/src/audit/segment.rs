@@ -1,12 +1,12 @@
 //! The files of a log: `audit-FIRST.jsonl`, each named by the number of its first record, and `head`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::record::LINE_LEN_MAX;
 use super::seal::{HEAD_LEN, Head};
+use crate::sys;
 
 /// How much of a file is read at once, bytes.
 const READ_LEN: usize = 256 * 1024;
@@ -60,12 +60,8 @@ impl Segment {
     /// # Errors
     /// When it cannot be opened.
     pub fn lines(&self) -> io::Result<Lines> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&self.path)?;
         Ok(Lines {
-            reader: BufReader::with_capacity(READ_LEN, file),
+            reader: BufReader::with_capacity(READ_LEN, sys::open_plain(&self.path)?),
             line: Vec::new(),
         })
     }
@@ -150,7 +146,7 @@ const HEAD_READS: usize = 3;
 pub fn read_head(dir: &Path) -> io::Result<HeadFile> {
     for _ in 0..HEAD_READS {
         let mut bytes = Vec::new();
-        match File::open(head_path(dir)) {
+        match sys::open_plain(&head_path(dir)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HeadFile::Absent),
             file => file?.take(HEAD_LEN as u64 + 1).read_to_end(&mut bytes)?,
         };

@@ -1,12 +1,11 @@
 //! Reads a log from one of its records on, while it is written.
 
-use std::fs::OpenOptions;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::record::{LINE_LEN_MAX, Line};
 use super::segment::Segment;
+use crate::sys;
 
 /// How many records are read at once: at most a mebibyte.
 const CHUNK_MAX: usize = 256;
@@ -76,11 +75,7 @@ impl Tail {
                 source,
             };
             // Anew each time: what lies behind the last whole record may be taken back and written over.
-            let mut file = OpenOptions::new()
-                .read(true)
-                .custom_flags(nix::libc::O_NOFOLLOW)
-                .open(&segment.path)
-                .map_err(failed)?;
+            let mut file = sys::open_plain(&segment.path).map_err(failed)?;
             file.seek(SeekFrom::Start(offset)).map_err(failed)?;
             let mut reader = BufReader::new(file);
             let mut is_over = false;

@@ -271,6 +271,35 @@ fn missing(first: u64, to: u64, last: u64) -> Wrong {
 }
 
 #[test]
+fn a_pipe_or_a_link_among_the_files_is_refused_and_not_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let dir = home.path().join("audit");
+    let (mut writer, _) = hand.writer(&dir).unwrap();
+    writer.commit(vec![entry(0)], Checkpoint::WhenDue).unwrap();
+    drop(writer);
+    let verified = || verify(&dir, &Expected::default(), Some(&hand.key));
+    verified().unwrap();
+    for path in [Segment::new(&dir, 1_000_000).path, head_path(&dir)] {
+        fs::rename(&path, home.path().join("moved")).ok();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = verified().unwrap_err();
+        assert!(
+            matches!(&error, VerifyError::Io { path: found, .. } if *found == path),
+            "{error:?}"
+        );
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = verified().unwrap_err();
+        assert!(
+            matches!(&error, VerifyError::Io { path: found, .. } if *found == path),
+            "{error:?}"
+        );
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn whatever_is_done_to_a_hundred_thousand_records_is_found_and_named() {
     LARGE.verify(&LARGE.lines()).unwrap();
     assert!(LARGE.last() > RECORDS && LARGE.files.len() > 3);

@@ -235,11 +235,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<String>>, StoreError>
 
 /// As [`read`], of a file that may be longer.
 pub(super) fn read_up_to(path: &Path, len_max: u64) -> Result<Option<Zeroizing<String>>, StoreError> {
-    let file = match OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)
-    {
+    let file = match crate::sys::open_plain(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("open", path, error)),
@@ -313,6 +309,20 @@ mod tests {
             open_key(&dir),
             Err(StoreError::Open(PrivateError::Exposed { mode: 0o640, .. }))
         ));
+    }
+
+    #[test]
+    fn a_pipe_or_a_link_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("identity");
+        open_key(&dir).unwrap();
+        let path = dir.join("key.pem");
+        fs::rename(&path, dir.join("moved")).unwrap();
+        std::os::unix::fs::symlink("moved", &path).unwrap();
+        assert!(matches!(open_key(&dir), Err(StoreError::Io { act: "open", .. })));
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(open_key(&dir), Err(StoreError::Io { act: "open", .. })));
     }
 
     #[test]
