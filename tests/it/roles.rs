@@ -1,15 +1,18 @@
 //! Who may do what on a real runner: controls of one authority, each with the role that the runner's file gives it.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use oqto_control::history::File;
 use oqto_control::{
-    CommandError, Control, Options, QueryError, Runner, Session, SessionConfig, SubscribeError,
+    CommandError, Control, Event, Options, QueryError, Runner, Session, SessionConfig, SubscribeError,
 };
 use oqto_protocol::command::{Command, SessionCreate, SetSessionName};
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
 use oqto_protocol::reply::ReplyData;
 use oqto_protocol::role::ControlRole;
+use oqto_runner::event_log::{EventLog, Retention};
 use oqto_tests::{Home, end, is_root};
 use serde_json::Value;
 
@@ -182,6 +185,50 @@ role = "read"
         );
     }
     main.close().await;
+}
+
+/// Has `name` keep all that a session tells while it works, in a history of its own.
+async fn kept_by(home: &Home, name: &str, owner: &Runner, session: &Session) {
+    let options = Options::under(home.path("data/oqto"))
+        .control_id(name.parse().unwrap())
+        .history(Arc::new(File::new(home.path(&format!("history-{name}")))));
+    let control = Control::open(options).unwrap();
+    let runner = control.connect(owner.addr()).await.unwrap();
+    let mut events = runner.session(session.id().clone()).events().await.unwrap();
+    // What was acknowledged is noted with what is told next.
+    for _ in 0..4 {
+        session.prompt("true").await.unwrap();
+        while !matches!(events.next().await.unwrap().unwrap().event, Event::StreamDone(_)) {}
+    }
+    session.close().await.unwrap();
+    while let Some(event) = events.next().await {
+        event.unwrap();
+    }
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_read_makes_no_runner_forget() {
+    let home = Home::new();
+    home.configure(
+        "[[role]]\ncontrol = \"main\"\nrole = \"owner\"\n[[role]]\ncontrol = \"reader\"\nrole = \"read\"\n\
+         [[role]]\ncontrol = \"writer\"\nrole = \"write\"\n",
+    );
+    let main = home.control();
+    let owner = main.local().await.unwrap();
+    let workspace = home.workspace().display().to_string();
+    let read = owner.create(config(Some(&workspace))).await.unwrap();
+    kept_by(&home, "reader", &owner, &read).await;
+    let written = owner.create(config(Some(&workspace))).await.unwrap();
+    kept_by(&home, "writer", &owner, &written).await;
+    main.close().await;
+    assert_eq!(home.stop(), []);
+    let stores = std::fs::read_dir(home.state().join("events")).unwrap();
+    let store = stores.map(|dir| dir.unwrap().path().join("events.sqlite")).next();
+    let log = EventLog::open(&store.unwrap(), Retention::DEFAULT).unwrap();
+    let acknowledged = |session: &Session| log.session(session.id().as_str()).unwrap().acked_seq();
+    assert_eq!(acknowledged(&read), 0);
+    assert_ne!(acknowledged(&written), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

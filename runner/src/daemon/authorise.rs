@@ -182,6 +182,12 @@ pub(super) fn may_see(daemon: &Daemon, peer: &Peer, workplace: &Workplace) -> bo
     daemon.roles.at(&peer.control, workplace) >= Some(ControlRole::Read)
 }
 
+/// Whether what it has of a session's events may be forgotten here. Who may only read takes nothing away from others.
+pub(super) fn may_acknowledge(daemon: &Daemon, peer: &Peer, session: &SessionId) -> bool {
+    let workplace = daemon.supervisor.workplace(session);
+    workplace.is_some_and(|workplace| daemon.roles.at(&peer.control, &workplace) >= Some(ControlRole::Write))
+}
+
 /// The directory, links resolved, of a new session that who asks may not make just anywhere; `None` also where there is
 /// none, since who may not look there is not told.
 async fn directory(roles: &Roles, control: &ControlId, need: Need<'_>) -> Option<PathBuf> {

@@ -11,7 +11,7 @@ use oqto_protocol::frame::Kind;
 use oqto_protocol::stream::{Ack, Subscribe, Subscribed};
 
 use super::Daemon;
-use super::authorise::authorise;
+use super::authorise::{authorise, may_acknowledge};
 use super::connection::{StreamError, malformed};
 use crate::clock;
 use crate::event_log::{ReadError, Resume};
@@ -44,16 +44,20 @@ pub(super) async fn serve(
         Err(error) => Err(malformed("subscription", &error)),
     };
     let opened = match asked {
-        Ok(asked) => open(asked.into_asked(), daemon).await,
+        Ok(asked) => {
+            let asked = asked.into_asked();
+            let forgets = may_acknowledge(daemon, peer, &asked.session_id);
+            open(asked, daemon).await.map(|opened| (opened, forgets))
+        }
         Err(fault) => Err(fault),
     };
     match opened {
-        Ok((followed, subscribed, reset)) => {
+        Ok(((followed, subscribed, reset), forgets)) => {
             stream.outbox.send(&subscribed).await?;
             if let Some(reset) = reset {
                 stream.outbox.send(&reset).await?;
             }
-            follow(stream, &followed, subscribed.cursor.seq).await?;
+            follow(stream, &followed, subscribed.cursor.seq, forgets).await?;
         }
         Err(fault) => {
             stream.outbox.send(&fault).await?;
@@ -63,8 +67,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Sends events past `from`, and hears what the reader has of them.
-async fn follow(stream: Stream, followed: &Followed, from: u64) -> Result<(), StreamError> {
+/// Sends events past `from`, and hears what the reader has of them; `forgets` says whether that may go here.
+async fn follow(stream: Stream, followed: &Followed, from: u64, forgets: bool) -> Result<(), StreamError> {
     let Stream {
         mut inbox,
         mut outbox,
@@ -72,7 +76,7 @@ async fn follow(stream: Stream, followed: &Followed, from: u64) -> Result<(), St
     inbox.set_len_max(ACK_LEN_MAX);
     let sent = AtomicU64::new(from);
     let unwanted = outbox.unwanted();
-    let hearing = hear(&mut inbox, followed, &sent);
+    let hearing = hear(&mut inbox, followed, &sent, forgets);
     let sending = async {
         send(&mut outbox, followed, &sent).await?;
         outbox.flush().await;
@@ -205,9 +209,15 @@ async fn send(outbox: &mut Outbox, followed: &Followed, sent: &AtomicU64) -> Res
 }
 
 /// Takes acknowledgements until the peer has no more to say. Of what was not sent there is nothing to have.
-async fn hear(inbox: &mut Inbox, followed: &Followed, sent: &AtomicU64) -> Result<(), StreamError> {
+async fn hear(
+    inbox: &mut Inbox,
+    followed: &Followed,
+    sent: &AtomicU64,
+    forgets: bool,
+) -> Result<(), StreamError> {
     while let Some(frame) = inbox.read().await? {
-        if frame.kind() == Kind::ACK
+        if forgets
+            && frame.kind() == Kind::ACK
             && let Ok(Ack { seq }) = frame.body()
         {
             followed.log.acknowledge(seq.min(sent.load(Ordering::Acquire)));
