@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::audit::record::is_plain;
 use crate::shim;
 
 /// Runs AI coding agents in a sandbox on this host, and streams what they do
@@ -111,6 +112,8 @@ fn shim(mut words: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// Says what failed, with its causes, once.
 fn failed(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("oqto-runner: {}", crate::cause::chain(error));
+    // A peer may have said some of it: it must not write to the terminal.
+    let text = crate::cause::chain(error).replace(|c| !matches!(c, '\n' | '\t') && !is_plain(c), "\u{fffd}");
+    eprintln!("oqto-runner: {text}");
     ExitCode::from(125)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use oqto_protocol::codec::Blob;
 use oqto_protocol::enrol::Grant;
+use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::query::{Answer, Query};
 use rcgen::SanType;
 
@@ -280,6 +281,26 @@ async fn of_the_roots_that_come_with_a_certificate_the_one_with_the_pin_counts_a
     assert!(dial(thief.control("main")).await.is_err());
     drop(dial(authority.control("main")).await.unwrap());
     runner.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_peer_says_moves_no_cursor_on_a_humans_terminal() {
+    let authority = Arc::new(Authority::new("a"));
+    let says: Answerer = Arc::new(|_| {
+        let words = "later\u{1b}]0;owned\u{7}\r\u{9b}2J\u{202e}retal";
+        Answer::Fault(Fault::new(FaultCode::Busy, words))
+    });
+    let control = Listening::start(&authority, authority.control("main"), says);
+    let place = Place::new();
+    let ended = place.enrol(control.address, &authority.pin(), TOKEN, &[]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.err.contains("later") && ended.err.contains("retal"),
+        "{ended:?}"
+    );
+    for bad in ['\u{1b}', '\u{7}', '\r', '\u{9b}', '\u{202e}'] {
+        assert!(!ended.err.contains(bad), "{bad:?}: {ended:?}");
+    }
 }
 
 #[tokio::test]
