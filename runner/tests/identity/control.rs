@@ -176,10 +176,13 @@ impl Link {
                 version: "0".to_owned(),
             },
         };
-        send.write_all(&frame(&hello)).await.map_err(|e| e.to_string())?;
-        let (kind, body) = match read(&mut receive).await {
-            Ok(read) => read,
-            Err(_) => return Err(connection.closed().await.to_string()),
+        // Who is turned away may learn of it in the middle of either: the connection knows why.
+        let answered = match send.write_all(&frame(&hello)).await {
+            Ok(()) => read(&mut receive).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let Ok((kind, body)) = answered else {
+            return Err(connection.closed().await.to_string());
         };
         let welcome = Frame { kind, body: &body }
             .body()
