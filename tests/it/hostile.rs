@@ -2,7 +2,7 @@
 //!
 //! Each attack goes on while an honest control gives commands and hears a session; see `siege`.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use oqto_control::{ConnectError, RunnerAddr};
@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 use crate::initial::{Beginnings, answer_to, hello_of_tls_1_2};
 use crate::siege::{Door, Enough, Siege};
 use crate::stranger::{
-    Stranger, expired_papers, first_answer, forged_papers, frame, hello, open, pretender_papers,
+    Stranger, control_papers, expired_papers, first_answer, forged_papers, frame, hello, open,
+    pretender_papers,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -293,6 +294,43 @@ async fn a_flood_of_queries() {
     };
     let siege = Siege::new().await;
     siege.endures("a flood of queries", FLOOD_MAX, attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_host_whose_controls_never_say_hello_leaves_others_their_places() {
+    let home = Home::new();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let from = |last: u8| {
+        let papers = control_papers(
+            &home.path("data/oqto/authority"),
+            control.authority().id().as_str(),
+        );
+        let mut stranger = Stranger::of(&control, runner.addr()).with(papers);
+        stranger.from = Ipv4Addr::new(127, 0, 0, last);
+        stranger.connect()
+    };
+    let mut greedy = Vec::new();
+    let refused = loop {
+        match from(2).await {
+            Ok(connection) => greedy.push(connection),
+            Err(error) => break error,
+        }
+    };
+    // Half of all places, and that is said.
+    assert_eq!(greedy.len(), 32, "{refused}");
+    assert!(refused.contains("refused"), "{refused}");
+    let other = from(3).await.unwrap();
+    assert_eq!(first_answer(&other, &hello(1, 1)).await.unwrap().0, Kind::WELCOME);
+    // Who says hello is no stranger any more.
+    let was_one = greedy.pop().unwrap();
+    assert_eq!(
+        first_answer(&was_one, &hello(1, 1)).await.unwrap().0,
+        Kind::WELCOME
+    );
+    from(2).await.unwrap();
+    control.close().await;
+    tokio::task::spawn_blocking(|| drop(home)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Peers that are not honest: connections made by hand, with whatever certificate, name and bytes.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -51,6 +51,8 @@ pub(crate) struct Stranger {
     pub(crate) alpn: Vec<u8>,
     /// How much it lets come that it has not read, bytes; none for what is usual.
     pub(crate) window: Option<u32>,
+    /// Which of this host's own addresses it comes from.
+    pub(crate) from: Ipv4Addr,
 }
 
 impl Stranger {
@@ -62,6 +64,7 @@ impl Stranger {
             papers: None,
             alpn: b"oqto/1".to_vec(),
             window: None,
+            from: Ipv4Addr::LOCALHOST,
         }
     }
 
@@ -79,8 +82,9 @@ impl Stranger {
     /// has seen its certificate.
     pub(crate) async fn connect(self) -> Result<Connection, String> {
         let (name, address, window) = (self.name(), self.at.address, self.window);
+        let from = SocketAddr::from((self.from, 0));
         let crypto = QuicClientConfig::try_from(self.tls()).unwrap();
-        let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let endpoint = Endpoint::client(from).unwrap();
         let mut config = ClientConfig::new(Arc::new(crypto));
         if let Some(window) = window {
             let mut transport = quinn::TransportConfig::default();

@@ -20,7 +20,7 @@ use crate::audit::Outcome;
 use crate::clock;
 use crate::identity::{Peer, PeerError};
 use crate::transport::{
-    Connection, HandshakeError, Incoming, ReadError, Received, STREAMS_MAX, Stream, WriteError,
+    Connection, HandshakeError, Incoming, Place, ReadError, Received, STREAMS_MAX, Stream, WriteError,
 };
 
 /// How long a stranger may take from the first packet to its Hello. An honest peer takes three round trips.
@@ -64,7 +64,7 @@ pub(super) enum Unmet {
 pub(super) async fn accept(incoming: Incoming, daemon: Arc<Daemon>) {
     let until = Instant::now() + HELLO_MAX;
     let met = match tokio::time::timeout_at(until, incoming.handshake()).await {
-        Ok(Ok(connection)) => serve(connection, until, &daemon).await.map(drop),
+        Ok(Ok((connection, place))) => serve(connection, Some(place), until, &daemon).await.map(drop),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Unmet::Slow),
     };
@@ -76,9 +76,11 @@ pub(super) async fn accept(incoming: Incoming, daemon: Arc<Daemon>) {
     }
 }
 
-/// Serves one link, come or dialled, until it is gone. Its hello has to be said before `until`. Says how long it stood.
+/// Serves one link, come or dialled, until it is gone. Its hello has to be said before `until`; one that came has its
+/// place among strangers until then. Says how long it stood.
 pub(super) async fn serve(
     connection: Connection,
+    place: Option<Place>,
     until: Instant,
     daemon: &Arc<Daemon>,
 ) -> Result<Duration, Unmet> {
@@ -87,6 +89,7 @@ pub(super) async fn serve(
     let met_at = clock::unix_ms();
     let meeting = tokio::time::timeout_at(until, meet(&connection, met_at, daemon));
     let (peer, hello) = meeting.await.map_err(|_| Unmet::Slow)??;
+    drop(place);
     let _present = daemon.presence();
     let since = Instant::now();
     tracing::info!(control = %peer.control, address = %connection.address(), "connected");

@@ -140,7 +140,7 @@ async fn once(target: &Target, dialler: &Dialler, daemon: &Arc<Daemon>) -> Resul
         match dialler.dial(address, daemon.credentials.client_config()?).await {
             Ok(connection) => {
                 let until = Instant::now() + HELLO_MAX;
-                return Ok(connection::serve(connection, until, daemon).await?);
+                return Ok(connection::serve(connection, None, until, daemon).await?);
             }
             Err(error) => failed = error.into(),
         }

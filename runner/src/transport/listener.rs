@@ -15,6 +15,7 @@ use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 
 use super::handshake::HandshakeError;
+use super::strangers::{Place, Strangers};
 use super::stream::{Room, Stream};
 use super::turns::Turns;
 
@@ -69,10 +70,15 @@ pub struct ExportError;
 pub struct Listener {
     endpoint: Endpoint,
     address: SocketAddr,
+    strangers: Strangers,
 }
 
 /// A link whose handshake has begun.
-pub struct Incoming(quinn::Connecting, SocketAddr);
+pub struct Incoming {
+    connecting: quinn::Connecting,
+    address: SocketAddr,
+    place: Place,
+}
 
 /// A verified link to a peer.
 #[derive(Clone)]
@@ -103,7 +109,11 @@ impl Listener {
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime).map_err(socket_error)?;
         let address = endpoint.local_addr().map_err(socket_error)?;
-        Ok(Self { endpoint, address })
+        Ok(Self {
+            endpoint,
+            address,
+            strangers: Strangers::default(),
+        })
     }
 
     /// Has the handshakes that begin from here on go by `tls`. Links that stand do not notice.
@@ -122,7 +132,7 @@ impl Listener {
     }
 
     /// The next link; `None` once closed. When half of all places are taken, a stranger must show that it owns its
-    /// address before it gets one: packets with made-up senders cannot take the rest.
+    /// address before it gets one: packets with made-up senders cannot take the rest. Nor can one host.
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
@@ -133,8 +143,16 @@ impl Listener {
             } else if open >= CONNECTIONS_MAX / 2 && incoming.may_retry() {
                 // It fails only for one that was asked already.
                 let _asked = incoming.retry();
-            } else if let Ok(connecting) = incoming.accept() {
-                return Some(Incoming(connecting, address));
+            } else if let Some(place) = self.strangers.place(address.ip()) {
+                if let Ok(connecting) = incoming.accept() {
+                    return Some(Incoming {
+                        connecting,
+                        address,
+                        place,
+                    });
+                }
+            } else {
+                incoming.refuse();
             }
         }
     }
@@ -148,15 +166,14 @@ impl Listener {
 }
 
 impl Incoming {
-    /// Finishes the handshake.
+    /// Finishes the handshake. Until its place is dropped, the peer counts as one on the way in.
     ///
     /// # Errors
     /// When the peer cannot be verified, or is gone.
-    pub async fn handshake(self) -> Result<Connection, HandshakeError> {
-        let address = self.1;
-        let link = self.0.await;
-        link.map(Connection::new)
-            .map_err(|source| HandshakeError::new(address, source))
+    pub async fn handshake(self) -> Result<(Connection, Place), HandshakeError> {
+        let link = self.connecting.await;
+        let link = link.map_err(|source| HandshakeError::new(self.address, source))?;
+        Ok((Connection::new(link), self.place))
     }
 }
 

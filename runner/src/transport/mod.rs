@@ -7,11 +7,13 @@
 mod dialler;
 mod handshake;
 mod listener;
+mod strangers;
 mod stream;
 mod turns;
 
 pub use dialler::{DialError, Dialler};
 pub use handshake::HandshakeError;
 pub use listener::{BindError, Connection, ExportError, Incoming, Listener, STREAMS_MAX};
+pub use strangers::Place;
 pub use stream::{Inbox, Outbox, ReadError, Received, Stream, WriteError};
 pub use turns::{Turn, Turns};

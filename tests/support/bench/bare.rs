@@ -97,7 +97,7 @@ async fn listen(tls: rustls::ServerConfig, name: RunnerId) {
     while let Some(incoming) = listener.accept().await {
         let name = name.clone();
         tokio::spawn(async move {
-            if let Ok(connection) = incoming.handshake().await {
+            if let Ok((connection, _place)) = incoming.handshake().await {
                 serve(&connection, &name).await;
             }
         });
