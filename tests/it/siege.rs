@@ -20,7 +20,7 @@ const ROUNDS_MIN: usize = 3;
 
 /// Below this nobody notices, and a machine of two cores that the attackers run on too says nothing about the runner. One
 /// that was built without optimisations takes some twenty times as long for what it decodes, and a flood is all decoding.
-const P99_FLOOR: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 10 });
+const P99_FLOOR: Duration = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 10 });
 
 /// How long one attack may last.
 const ATTACK_MAX: Duration = Duration::from_secs(120);
