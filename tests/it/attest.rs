@@ -397,6 +397,8 @@ async fn each_rule_refuses_what_it_is_there_for_and_nothing_else() {
             "sandbox = \"holds\"",
             &[
                 |said| reported(said, |check| check["holds"] = false.into()),
+                |said| reported(said, |check| check["attempts"] = serde_json::json!([])),
+                |said| reported(said, |check| check["attempts"][0]["forbidden"] = false.into()),
                 |said| {
                     reported(said, |check| {
                         check["attempts"][0]["stopped_by"] = serde_json::Value::Null;

@@ -166,10 +166,11 @@ fn holds(verified: &Verified) -> Finding {
     let found = match verified.sandbox() {
         Ok(check) => {
             let not_stopped: Vec<_> = check.not_stopped().collect();
-            match (not_stopped.is_empty(), check.holds) {
-                (true, true) => Ok(format!("all {} stopped", check.tried())),
-                (true, false) => Err("a report that says it does not hold".to_owned()),
-                (false, _) => Err(format!("not stopped: {}", not_stopped.join(", "))),
+            match (not_stopped.is_empty(), check.holds, check.tried()) {
+                (true, true, 0) => Err("a report of no attempts".to_owned()),
+                (true, true, tried) => Ok(format!("all {tried} stopped")),
+                (true, false, _) => Err("a report that says it does not hold".to_owned()),
+                (false, ..) => Err(format!("not stopped: {}", not_stopped.join(", "))),
             }
         }
         Err(why) => Err(no_report(why)),
