@@ -57,6 +57,7 @@ impl Session {
             message: message.into(),
             images: Vec::new(),
             client_id: None,
+            resources: Vec::new(),
         })
         .await
     }

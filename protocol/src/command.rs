@@ -65,6 +65,8 @@ kinds! {
         19 "abort" since 1 => Abort(Abort),
         /// Answer what it asked.
         20 "input_response" since 1 => InputResponse(InputResponse),
+        /// Run a shell command of the user's, and let the model read what it gave.
+        21 "shell" since 1 => Shell(Shell),
         /// How it stands.
         32 "get_state" since 1 => GetState(GetState),
         /// What was said.
@@ -95,6 +97,8 @@ kinds! {
         55 "abort_retry" since 1 => AbortRetry(AbortRetry),
         /// Call it something.
         56 "set_session_name" since 1 => SetSessionName(SetSessionName),
+        /// Let it ask more or less before it acts.
+        57 "set_mode" since 1 => SetMode(SetMode),
         /// Branch off.
         64 "fork" since 1 => Fork(Fork),
         /// Ask another session.
@@ -173,12 +177,39 @@ pub struct Prompt {
     /// Comes back in the user message that this makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// What it is about: files and other sources that the agent may read, or reads here.
+    #[serde(default)]
+    pub resources: Vec<Resource>,
 }
 
 grows!(Prompt {
     message,
     images,
-    client_id
+    client_id,
+    resources
+});
+
+/// What a prompt is about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resource {
+    /// Where it is; of a file in the workspace `file://` and its absolute path.
+    pub uri: String,
+    /// For people; without it what the URI ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Its media type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mime: Option<String>,
+    /// What it says; without it the agent looks for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+grows!(Resource {
+    uri,
+    label,
+    mime,
+    text
 });
 
 /// Says something in the middle of work; in idle it is a prompt.
@@ -233,6 +264,19 @@ grows!(InputResponse {
     confirmed,
     cancelled
 });
+
+/// Runs a shell command of the user's where the agent works, in its sandbox. Its output comes as a tool's whose call has the
+/// command's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shell {
+    /// The shell's text.
+    pub command: String,
+    /// Whether the model is not told what it gave.
+    #[serde(default)]
+    pub apart: bool,
+}
+
+grows!(Shell { command, apart });
 
 /// Asks how the session stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -355,6 +399,15 @@ pub struct SetSessionName {
 }
 
 grows!(SetSessionName { name });
+
+/// Changes how much the agent asks before it acts, or what it does at all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetMode {
+    /// As the harness calls it.
+    pub mode_id: String,
+}
+
+grows!(SetMode { mode_id });
 
 /// Branches off an earlier message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

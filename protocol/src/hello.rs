@@ -74,13 +74,25 @@ pub struct HarnessInfo {
     /// What it can do.
     #[serde(default)]
     pub capabilities: Vec<Capability>,
+    /// Its version, as its installation says; without it nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The versions that this runner was tested with, such as `0.74 to 0.87`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tested: Option<String>,
+    /// What a human should know who starts it, such as a version that was not tested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 grows!(HarnessInfo {
     name,
     program,
     problem,
-    capabilities
+    capabilities,
+    version,
+    tested,
+    warning
 });
 
 /// What a runner takes.

@@ -228,5 +228,15 @@ words! {
         20 "stats" => Stats,
         /// Ask another session.
         21 "delegate" => Delegate,
+        /// Change how much it asks before it acts.
+        22 "set_mode" => SetMode,
+        /// Run a shell command of the user's.
+        23 "shell" => Shell,
+        /// List its own sessions.
+        24 "list_sessions" => ListSessions,
+        /// Take resources with a prompt.
+        25 "resources" => Resources,
+        /// Show a plan.
+        26 "plan" => Plan,
     }
 }

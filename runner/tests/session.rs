@@ -76,7 +76,7 @@ impl Bench {
 
     /// A pi that waits for a prompt.
     fn idle() -> Self {
-        let mut bench = Self::new(Harness::Pi);
+        let mut bench = Self::new(Harness::pi());
         bench.confined();
         bench.out(r#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{}}"#);
         assert_eq!(bench.session.state(), SessionState::Idle);
@@ -95,7 +95,7 @@ impl Bench {
 
     fn in_state(state: SessionState) -> Self {
         let bench = match state {
-            SessionState::Starting => Self::new(Harness::Pi),
+            SessionState::Starting => Self::new(Harness::pi()),
             SessionState::Idle => Self::idle(),
             SessionState::Streaming => Self::streaming(),
             SessionState::Compacting => {
@@ -129,6 +129,7 @@ fn prompt(message: &str) -> Command {
         message: message.to_owned(),
         images: Vec::new(),
         client_id: None,
+        resources: Vec::new(),
     })
 }
 
@@ -223,7 +224,7 @@ fn a_command_is_allowed_in_its_states_and_no_others() {
 
 #[test]
 fn a_command_outside_the_capabilities_is_refused_by_their_name_at_once() {
-    let mut bench = Bench::new(Harness::Exec);
+    let mut bench = Bench::new(Harness::exec());
     let image = Command::SetThinkingLevel(SetThinkingLevel {
         level: "low".to_owned(),
     });
@@ -251,7 +252,7 @@ fn the_same_command_again_gets_the_same_answer_and_does_nothing() {
 
 #[test]
 fn what_is_told_before_the_harness_listens_is_told_when_it_does() {
-    let mut bench = Bench::new(Harness::Pi);
+    let mut bench = Bench::new(Harness::pi());
     let (first, actions) = bench.tell(prompt("hello"));
     assert_eq!(actions, []);
     let (_, actions) = bench.tell(prompt("another"));
@@ -274,7 +275,7 @@ fn what_is_told_before_the_harness_listens_is_told_when_it_does() {
 
 #[test]
 fn output_that_overtakes_the_report_of_the_sandbox_waits_for_it() {
-    let mut bench = Bench::new(Harness::Exec);
+    let mut bench = Bench::new(Harness::exec());
     assert_eq!(bench.out(r#"{"ready":{}}"#), []);
     let actions = bench.confined();
     assert_eq!(names(&actions), ["session.created"]);
@@ -287,13 +288,13 @@ fn the_command_that_made_the_session_is_answered_by_its_sandbox() {
         let config = Box::new(SessionConfig::default());
         Command::SessionCreate(SessionCreate { config })
     };
-    let mut bench = Bench::new(Harness::Pi);
+    let mut bench = Bench::new(Harness::pi());
     let (_, actions) = bench.tell(create());
     assert_eq!(actions, []);
     let actions = bench.confined();
     assert!(matches!(replies(&actions)[0].data, Some(ReplyData::Created(_))));
 
-    let mut bench = Bench::new(Harness::Pi);
+    let mut bench = Bench::new(Harness::pi());
     bench.tell(create());
     let actions = bench.step(&Input::Report(&Report::Failed {
         layer: "landlock".to_owned(),
@@ -332,7 +333,7 @@ fn silence_is_answered_with_a_timeout() {
         "a spent deadline must not spin the driver"
     );
 
-    let mut bench = Bench::new(Harness::Pi);
+    let mut bench = Bench::new(Harness::pi());
     bench.confined();
     let (_, _) = bench.tell(prompt("hello"));
     let actions = bench.wait();
@@ -537,13 +538,14 @@ fn an_older_pi_that_repeats_everything_is_understood_too() {
 
 #[test]
 fn a_shell_command_is_a_run_with_its_output_and_its_exit_code() {
-    let mut bench = Bench::new(Harness::Exec);
+    let mut bench = Bench::new(Harness::exec());
     bench.confined();
     bench.out(r#"{"ready":{}}"#);
     let (id, actions) = bench.tell(Command::Prompt(Prompt {
         message: "echo hi".to_owned(),
         images: Vec::new(),
         client_id: Some("mine".to_owned()),
+        resources: Vec::new(),
     }));
     assert!(matches!(&actions[0], Action::Write { bytes, .. } if bytes.ends_with(b"\n")));
     let mut said = bench.out(&format!(r#"{{"started":{{"id":"{id}"}}}}"#));
@@ -588,7 +590,7 @@ fn a_shell_command_is_a_run_with_its_output_and_its_exit_code() {
 
 #[test]
 fn a_shell_command_that_is_aborted_ends_as_aborted() {
-    let mut bench = Bench::new(Harness::Exec);
+    let mut bench = Bench::new(Harness::exec());
     bench.confined();
     bench.out(r#"{"ready":{}}"#);
     let (id, _) = bench.tell(prompt("sleep 100"));
@@ -606,7 +608,7 @@ fn a_shell_command_that_is_aborted_ends_as_aborted() {
 
 #[test]
 fn a_long_output_costs_a_bounded_result() {
-    let mut bench = Bench::new(Harness::Exec);
+    let mut bench = Bench::new(Harness::exec());
     bench.confined();
     bench.out(r#"{"ready":{}}"#);
     let (id, _) = bench.tell(prompt("yes"));
@@ -627,7 +629,7 @@ fn a_long_output_costs_a_bounded_result() {
 
 /// A pi that waits for a prompt and said where it keeps its own session.
 fn returning() -> Bench {
-    let mut bench = Bench::new(Harness::Pi);
+    let mut bench = Bench::new(Harness::pi());
     bench.confined();
     bench.out(
         r#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{"sessionFile":"/home/agent/s.jsonl"}}"#,
@@ -699,8 +701,8 @@ fn a_session_that_is_down_goes_on_from_its_outline_alone() {
     let text = serde_json::to_string(&snapshot).expect("snapshots have a form");
     let other = text.replacen("\"version\":", "\"version\":9", 1);
     let other: oqto_runner::session::Snapshot = serde_json::from_str(&other).expect("any build's form");
-    assert!(Session::restore(&other, setup(Harness::Pi)).is_err());
-    let session = Session::resume(other.outline(), setup(Harness::Pi), &mut out);
+    assert!(Session::restore(&other, setup(Harness::pi())).is_err());
+    let session = Session::resume(other.outline(), setup(Harness::pi()), &mut out);
     assert_eq!(session.cursor().seq, bench.session.cursor().seq);
     assert_eq!(session.state(), SessionState::Starting);
     assert_eq!(session.continuation(), bench.session.continuation());

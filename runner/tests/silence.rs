@@ -33,7 +33,7 @@ fn out(session: &mut Session, line: &str, now: u64) -> Vec<Action> {
 
 /// A pi that works since [`T0`] + 1.
 fn streaming() -> Session {
-    let mut session = session(Harness::Pi);
+    let mut session = session(Harness::pi());
     out(
         &mut session,
         r#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{}}"#,
@@ -48,6 +48,7 @@ fn streaming() -> Session {
             message: "work".to_owned(),
             images: Vec::new(),
             client_id: None,
+            resources: Vec::new(),
         }),
         on_behalf_of: None,
     };

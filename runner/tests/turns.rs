@@ -90,7 +90,7 @@ impl Bench {
             seq: 0,
         };
         let mut bench = Self {
-            mind: Mind::new(Origin::begin(setup(Harness::Pi), T0), 0, at, 0),
+            mind: Mind::new(Origin::begin(setup(Harness::pi()), T0), 0, at, 0),
             dir,
             store,
             log,
@@ -246,6 +246,7 @@ impl Bench {
                     message: "go on".to_owned(),
                     images: Vec::new(),
                     client_id: None,
+                    resources: Vec::new(),
                 }))
                 .await;
             }
@@ -278,7 +279,7 @@ impl Bench {
         let store = EventLog::open(&self.dir.path().join(STORE), Retention::DEFAULT).unwrap();
         let log = store.session("s").unwrap();
         let mark = log.mark().await.unwrap();
-        let origin = Origin::new(mark.as_deref().map(|mark| &mark[..]), setup(Harness::Pi), T0).unwrap();
+        let origin = Origin::new(mark.as_deref().map(|mark| &mark[..]), setup(Harness::pi()), T0).unwrap();
         let mut tape = TapeReader::open(self.dir.path(), origin.tape()).unwrap();
         let at = Cursor {
             epoch: u32::try_from(log.epoch()).unwrap(),

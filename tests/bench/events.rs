@@ -11,7 +11,7 @@ use oqto_control::Event;
 use oqto_control::protocol::event::{Numbered, TextDelta};
 use oqto_control::protocol::frame::{self, Frame};
 use oqto_control::protocol::id::MessageId;
-use oqto_runner::harness::{Dialect, Harness};
+use oqto_runner::harness::{Dialect, Tongue};
 use oqto_tests::bench::Effort;
 
 /// Frames or lines at once, as they come in bursts.
@@ -71,7 +71,7 @@ fn understand_pi_line(bencher: Bencher<'_, '_>) {
     let line = format!(
         r#"{{"type":"message_update","usage":{{"input":657,"output":32,"cacheRead":0,"cacheWrite":0,"reasoning":0,"totalTokens":689,"cost":{{"input":0,"output":0,"cacheRead":0,"cacheWrite":0,"total":0}}}},"assistantMessageEvent":{{"type":"text_delta","contentIndex":0,"delta":"{delta}"}}}}"#
     );
-    let mut dialect = Dialect::new(Harness::Pi);
+    let mut dialect = Dialect::new(Tongue::Pi);
     let mut fragments = Vec::new();
     bencher.counter(ItemsCount::new(BURST)).bench_local(|| {
         for _ in 0..BURST {

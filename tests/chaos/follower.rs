@@ -202,6 +202,7 @@ impl Role {
             message: place.prompt(n),
             images: Vec::new(),
             client_id: Some(place.token(n)),
+            resources: Vec::new(),
         });
         let (after, refused) = match self.tell(runner, place, place.prompt_id(n), prompt).await {
             Ok(Some(ReplyData::Accepted(accepted))) => (Some(accepted.cursor.seq), None),

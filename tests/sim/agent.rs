@@ -23,8 +23,8 @@ pub(crate) enum Dialect {
 impl Dialect {
     pub(crate) fn harness(self) -> Harness {
         match self {
-            Self::Exec => Harness::Exec,
-            Self::Pi | Self::OldPi => Harness::Pi,
+            Self::Exec => Harness::exec(),
+            Self::Pi | Self::OldPi => Harness::pi(),
         }
     }
 }

@@ -140,6 +140,7 @@ impl World {
                 message: prompt.clone(),
                 images: Vec::new(),
                 client_id: None,
+                resources: Vec::new(),
             }),
             None if user.closes => Command::SessionClose(SessionClose {}),
             None => {

@@ -13,7 +13,7 @@ use crate::tape::{BEGAN, Record, What};
 pub(crate) fn setup() -> Setup {
     Setup {
         session_id: "tape".parse().expect("a name"),
-        harness: Harness::Pi,
+        harness: Harness::pi(),
         cwd: "/home/dev/work".to_owned(),
         sandbox: SandboxReport {
             policy: "workspace".to_owned(),
@@ -21,7 +21,8 @@ pub(crate) fn setup() -> Setup {
             network: NetworkAccess::Gateway,
             layers: Vec::new(),
         },
-        resumed: false,
+        version: None,
+        continue_session: None,
         title: None,
         provider: None,
         model: None,

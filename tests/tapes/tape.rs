@@ -173,6 +173,7 @@ fn command(line: &str) -> Option<CommandEnvelope> {
                 message,
                 images: images(&value),
                 client_id,
+                resources: Vec::new(),
             }),
         },
         "steer" => Command::Steer(Steer { message, client_id }),

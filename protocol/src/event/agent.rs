@@ -57,3 +57,43 @@ grows!(AgentError {
     recoverable,
     phase
 });
+
+/// What the agent means to do, as it says itself. It replaces the plan before; without entries there is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Each step, in order.
+    #[serde(default)]
+    pub entries: Vec<PlanEntry>,
+}
+
+grows!(Plan { entries });
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanEntry {
+    /// The step.
+    pub content: String,
+    /// How far it is.
+    pub status: PlanStatus,
+    /// How much it matters, as the harness calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+}
+
+grows!(PlanEntry {
+    content,
+    status,
+    priority
+});
+
+words! {
+    /// How far a step of a plan is.
+    pub enum PlanStatus {
+        /// Not begun.
+        0 "pending" => Pending,
+        /// Under way.
+        1 "in_progress" => InProgress,
+        /// Done.
+        2 "completed" => Completed,
+    }
+}

@@ -108,6 +108,12 @@ pub struct PermissionRequest {
     /// What the harness said beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Json>,
+    /// What it wants to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<PermissionTool>,
+    /// After how long it is refused, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
 }
 
 grows!(PermissionRequest {
@@ -115,7 +121,37 @@ grows!(PermissionRequest {
     title,
     description,
     options,
-    metadata
+    metadata,
+    tool,
+    timeout
+});
+
+/// What an agent wants to do that asks to be allowed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PermissionTool {
+    /// The call, where it has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// The tool, as the harness calls it.
+    pub name: String,
+    /// Of what kind it is: `read`, `edit`, `delete`, `move`, `search`, `execute`, `think`, `fetch`, `other`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// What the rules of a policy are compared with: the command of a shell, the path of a file, the URL of a page. All of
+    /// them have to be allowed.
+    #[serde(default)]
+    pub targets: Vec<String>,
+    /// With what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Json>,
+}
+
+grows!(PermissionTool {
+    tool_call_id,
+    name,
+    kind,
+    targets,
+    input
 });
 
 /// One answer to a permission request.
@@ -150,6 +186,36 @@ words! {
 pub struct InputResolved {
     /// Which request.
     pub request_id: String,
+    /// Who or what resolved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<ResolvedBy>,
+    /// Of a permission: what was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<PermissionKind>,
+    /// The rule of the policy that decided, as written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
-grows!(InputResolved { request_id });
+grows!(InputResolved {
+    request_id,
+    by,
+    decision,
+    rule
+});
+
+words! {
+    /// What resolved a request.
+    pub enum ResolvedBy {
+        /// Somebody's answer.
+        0 "answer" => Answer,
+        /// A rule of the policy.
+        1 "rule" => Rule,
+        /// Nobody answered in time.
+        2 "timeout" => Timeout,
+        /// The run was aborted.
+        3 "abort" => Abort,
+        /// The agent asks no longer: its run or its process has ended.
+        4 "agent" => Agent,
+    }
+}

@@ -5,10 +5,10 @@ use crate::delegation::{DelegateDelta, DelegateEnd, DelegateError, DelegateStart
 
 use super::{
     AgentError, AgentIdle, AgentWorking, CompactEnd, CompactStart, Heartbeat, InputNeeded, InputResolved,
-    MessageEnd, MessageStart, ModelChanged, Notify, Persisted, Recovered, RetryEnd, RetryStart, SandboxLimit,
-    SandboxViolation, SessionClosed, SessionCreated, SessionDormant, Status, StreamDone, StreamReset,
-    TextDelta, ThinkingDelta, ThinkingLevelChanged, TitleChanged, ToolCallDelta, ToolCallEnd, ToolCallStart,
-    ToolEnd, ToolProgress, ToolStart,
+    MessageEnd, MessageStart, ModeChanged, ModelChanged, Notify, Persisted, Plan, Recovered, RetryEnd,
+    RetryStart, SandboxLimit, SandboxViolation, SessionClosed, SessionCreated, SessionDormant, Status,
+    StreamDone, StreamReset, TextDelta, ThinkingDelta, ThinkingLevelChanged, TitleChanged, ToolCallDelta,
+    ToolCallEnd, ToolCallStart, ToolEnd, ToolProgress, ToolStart,
 };
 
 kinds! {
@@ -36,6 +36,8 @@ kinds! {
         19 "agent.input_needed" since 1 => InputNeeded(InputNeeded),
         /// What it asked is answered, or no longer asked.
         20 "agent.input_resolved" since 1 => InputResolved(InputResolved),
+        /// What it means to do; replaces the plan before.
+        21 "agent.plan" since 1 => Plan(Plan),
         /// A message begins.
         32 "stream.message_start" since 1 => MessageStart(MessageStart),
         /// More text of it.
@@ -72,6 +74,8 @@ kinds! {
         80 "config.model_changed" since 1 => ModelChanged(ModelChanged),
         /// Another level.
         81 "config.thinking_level_changed" since 1 => ThinkingLevelChanged(ThinkingLevelChanged),
+        /// Another mode.
+        82 "config.mode_changed" since 1 => ModeChanged(ModeChanged),
         /// A note for people.
         96 "notify" since 1 => Notify(Notify),
         /// A line for people that replaces the one with the same key.

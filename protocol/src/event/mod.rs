@@ -12,14 +12,14 @@ pub mod splice;
 mod stream;
 mod tool;
 
-pub use agent::{AgentError, AgentIdle, AgentWorking, Phase};
+pub use agent::{AgentError, AgentIdle, AgentWorking, Phase, Plan, PlanEntry, PlanStatus};
 pub use envelope::{Envelope, Numbered, Transient};
 pub use input::{
     ConfirmRequest, InputNeeded, InputRequest, InputResolved, PermissionKind, PermissionOption,
-    PermissionRequest, SelectRequest, TextRequest,
+    PermissionRequest, PermissionTool, ResolvedBy, SelectRequest, TextRequest,
 };
 pub use kind::Event;
-pub use note::{ModelChanged, Notify, NotifyLevel, Persisted, Status, ThinkingLevelChanged};
+pub use note::{ModeChanged, ModelChanged, Notify, NotifyLevel, Persisted, Status, ThinkingLevelChanged};
 pub use recovery::{CompactEnd, CompactReason, CompactStart, RetryEnd, RetryStart};
 pub use sandbox::{SandboxLimit, SandboxViolation, ViolationDecision};
 pub use session::{

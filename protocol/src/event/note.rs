@@ -24,6 +24,15 @@ pub struct ThinkingLevelChanged {
 
 grows!(ThinkingLevelChanged { level });
 
+/// Another mode: how much the agent asks before it acts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModeChanged {
+    /// Which, as the harness calls it.
+    pub mode_id: String,
+}
+
+grows!(ModeChanged { mode_id });
+
 /// A note for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notify {

@@ -18,13 +18,17 @@ pub struct SessionCreated {
     pub capabilities: Vec<Capability>,
     /// What holds it.
     pub sandbox: SandboxReport,
+    /// The harness's version, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 grows!(SessionCreated {
     resumed,
     harness,
     capabilities,
-    sandbox
+    sandbox,
+    version
 });
 
 /// The session has ended.

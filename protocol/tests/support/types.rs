@@ -102,7 +102,7 @@ structs! {
     session::SessionStats { user_messages, assistant_messages, tool_calls, input_tokens, output_tokens, cost_usd };
     hello::Hello { minor, minor_min, features, build };
     hello::Welcome { minor, features, runner_id, harnesses, limits, build, role };
-    hello::HarnessInfo { name, program, problem, capabilities };
+    hello::HarnessInfo { name, program, problem, capabilities, version, tested, warning };
     hello::Limits { frame_len_max, sessions_max, streams_max };
     hello::BuildInfo { name, version };
     fault::Fault { code, message };
@@ -136,11 +136,15 @@ structs! {
     event::SelectRequest { request_id, title, options, timeout };
     event::ConfirmRequest { request_id, title, message, timeout };
     event::TextRequest { request_id, title, placeholder, timeout };
-    event::PermissionRequest { request_id, title, description, options, metadata };
+    event::PermissionRequest { request_id, title, description, options, metadata, tool, timeout };
+    event::PermissionTool { tool_call_id, name, kind, targets, input };
+    event::Plan { entries };
+    event::PlanEntry { content, status, priority };
     event::PermissionOption { id, label, kind };
-    event::InputResolved { request_id };
+    event::InputResolved { request_id, by, decision, rule };
     event::ModelChanged { provider, model_id };
     event::ThinkingLevelChanged { level };
+    event::ModeChanged { mode_id };
     event::Notify { level, message };
     event::Status { key, text };
     event::Persisted { message_count, seq };
@@ -150,7 +154,7 @@ structs! {
     event::CompactEnd { success, will_retry, error, summary, tokens_before };
     event::SandboxViolation { layer, operation, target, decision };
     event::SandboxLimit { resource, used, limit };
-    event::SessionCreated { resumed, harness, capabilities, sandbox };
+    event::SessionCreated { resumed, harness, capabilities, sandbox, version };
     event::SessionClosed { reason };
     event::TitleChanged { title, readable_id };
     event::Heartbeat { process };
@@ -178,7 +182,10 @@ structs! {
     command::SessionNew { parent_session };
     command::SessionSwitch { session_path };
     command::ListSessions {};
-    command::Prompt { message, images, client_id };
+    command::Prompt { message, images, client_id, resources };
+    command::Resource { uri, label, mime, text };
+    command::Shell { command, apart };
+    command::SetMode { mode_id };
     command::Steer { message, client_id };
     command::FollowUp { message, client_id };
     command::Abort {};
@@ -254,8 +261,8 @@ variants! {
     message::Source { SourceUrl, SourceAttachment, SourceInline };
     message::Content { Text, Thinking, ToolCall, ToolResult, Image, Audio, Video, Attachment, FileRef, Extension };
     event::InputRequest { SelectRequest, ConfirmRequest, TextRequest, PermissionRequest };
-    event::Event { SessionCreated, SessionClosed, TitleChanged, Heartbeat, Recovered, SessionDormant, AgentIdle, AgentWorking, AgentError, InputNeeded, InputResolved, MessageStart, TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta, ToolCallEnd, MessageEnd, StreamDone, StreamReset, ToolStart, ToolProgress, ToolEnd, RetryStart, RetryEnd, CompactStart, CompactEnd, ModelChanged, ThinkingLevelChanged, Notify, Status, Persisted, SandboxViolation, SandboxLimit, DelegateStart, DelegateDelta, DelegateEnd, DelegateError };
-    command::Command { SessionCreate, SessionClose, SessionDelete, SessionRestart, SessionNew, SessionSwitch, ListSessions, Prompt, Steer, FollowUp, Abort, InputResponse, GetState, GetMessages, GetStats, GetModels, GetCommands, GetForkPoints, SetModel, CycleModel, SetThinkingLevel, CycleThinkingLevel, SetAutoCompaction, SetAutoRetry, Compact, AbortRetry, SetSessionName, Fork, Delegate, DelegateCancel };
+    event::Event { SessionCreated, SessionClosed, TitleChanged, Heartbeat, Recovered, SessionDormant, AgentIdle, AgentWorking, AgentError, InputNeeded, InputResolved, Plan, MessageStart, TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta, ToolCallEnd, MessageEnd, StreamDone, StreamReset, ToolStart, ToolProgress, ToolEnd, RetryStart, RetryEnd, CompactStart, CompactEnd, ModelChanged, ThinkingLevelChanged, ModeChanged, Notify, Status, Persisted, SandboxViolation, SandboxLimit, DelegateStart, DelegateDelta, DelegateEnd, DelegateError };
+    command::Command { SessionCreate, SessionClose, SessionDelete, SessionRestart, SessionNew, SessionSwitch, ListSessions, Prompt, Steer, FollowUp, Abort, InputResponse, Shell, GetState, GetMessages, GetStats, GetModels, GetCommands, GetForkPoints, SetModel, CycleModel, SetThinkingLevel, CycleThinkingLevel, SetAutoCompaction, SetAutoRetry, Compact, AbortRetry, SetSessionName, SetMode, Fork, Delegate, DelegateCancel };
     reply::ReplyData { Created, Accepted, State, Messages, Stats, Models, HarnessAnswer, Sessions };
     query::Query { RunnerStatus, RunnerAttest, RunnerSessions, PolicyList, PolicyShow, FilesList, FilesStat, FilesRead, FilesWrite, FilesRemove, FilesRename, FilesMakeDir, TerminalOpen, AuditTail, Enrol, Renew, Trust };
     query::Answer { Status, Attested, SessionList, Policies, Policy, FileEntries, File, Done, Terminal, AuditRecord, Grant, Fault };
@@ -276,6 +283,8 @@ words! {
     delegation::DelegateErrorCode,
     event::Phase,
     event::PermissionKind,
+    event::ResolvedBy,
+    event::PlanStatus,
     event::NotifyLevel,
     event::CompactReason,
     event::ViolationDecision,

@@ -19,7 +19,7 @@ use super::recording::{AuditDocument, BadAudit};
 use super::roles::{BadRole, RoleDocument, Roles};
 use crate::audit;
 use crate::event_log::Retention;
-use crate::harness::{Harness, UnknownHarness};
+use crate::harness::{BadDefinition, HarnessTable, Harnesses};
 use crate::policy::PolicyName;
 use crate::sandbox::OwnershipError;
 use crate::supervisor::HealthSettings;
@@ -59,8 +59,8 @@ pub struct Config {
     pub sessions_max: NonZeroU32,
     /// How long events are kept that somebody else has.
     pub retention: Retention,
-    /// What is known of single harnesses.
-    pub harnesses: BTreeMap<String, HarnessConfig>,
+    /// The harnesses that there are.
+    pub harnesses: Harnesses,
     /// How the health of sessions is looked after.
     pub health: HealthSettings,
     /// Which control may do what where.
@@ -103,17 +103,6 @@ impl TryFrom<String> for Listen {
     }
 }
 
-/// What is known of one harness.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HarnessConfig {
-    /// Its program, an absolute path; without it the name is looked up in `PATH`.
-    pub program: Option<PathBuf>,
-    /// A directory whose configuration files each session's private copy begins with, an absolute path; without it
-    /// the harness's own place below the principal's home.
-    pub config_dir: Option<PathBuf>,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -128,7 +117,7 @@ struct Document {
     #[serde(default)]
     events: EventsDocument,
     #[serde(default)]
-    harness: BTreeMap<String, HarnessConfig>,
+    harness: BTreeMap<String, HarnessTable>,
     #[serde(default)]
     health: HealthDocument,
     #[serde(default)]
@@ -241,9 +230,9 @@ pub enum ConfigError {
     /// An event would be gone when it comes.
     #[error("events.age_max_days in the configuration is 0, it must be at least 1")]
     AgeMax,
-    /// A harness that this runner does not have.
+    /// A table `[harness.…]` says nothing that can be done.
     #[error("cannot use a table [harness.…] of the configuration")]
-    UnknownHarness(#[source] UnknownHarness),
+    Harness(#[from] BadDefinition),
     /// Not a place.
     #[error("dial in the configuration has {text}")]
     Dial {
@@ -320,11 +309,6 @@ impl Config {
         let sessions_max = NonZeroU32::new(value)
             .filter(|max| max.get() <= SESSIONS_MAX_LIMIT)
             .ok_or(ConfigError::SessionsMax { value })?;
-        for (name, HarnessConfig { program, config_dir }) in &harness {
-            name.parse::<Harness>().map_err(ConfigError::UnknownHarness)?;
-            absolute(&format!("harness.{name}.program"), program.as_deref())?;
-            absolute(&format!("harness.{name}.config_dir"), config_dir.as_deref())?;
-        }
         absolute("state_dir", Some(&state_dir))?;
         absolute("policy_dir", policy_dir.as_deref())?;
         let principal = principal.map(|name| look_up(&name)).transpose()?;
@@ -337,7 +321,7 @@ impl Config {
             principal,
             sessions_max,
             retention: retention(&events)?,
-            harnesses: harness,
+            harnesses: Harnesses::new(harness)?,
             health: health.try_into()?,
             roles: role.try_into()?,
             audit: audit.try_into()?,

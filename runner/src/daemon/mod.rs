@@ -23,7 +23,7 @@ mod roles_tests;
 mod run;
 mod subscription;
 
-pub use config::{Config, ConfigError, HarnessConfig, Listen, Overrides};
+pub use config::{Config, ConfigError, Listen, Overrides};
 pub use dial::{BadTarget, Target};
 pub use recording::BadAudit;
 pub use roles::{BadRole, Roles};

@@ -68,6 +68,8 @@ pub(super) fn of_command<'a>(command: &'a Command, session: &'a SessionId) -> (N
         | Command::Abort(_)
         | Command::InputResponse(_)
         | Command::SetModel(_)
+        | Command::SetMode(_)
+        | Command::Shell(_)
         | Command::CycleModel(_)
         | Command::SetThinkingLevel(_)
         | Command::CycleThinkingLevel(_)

@@ -32,6 +32,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("follow_up", r#""message":"x""#, "execute"),
     ("abort", "", "execute"),
     ("input_response", r#""request_id":"x""#, "execute"),
+    ("shell", r#""command":"x""#, "execute"),
     ("get_state", "", "read"),
     ("get_messages", "", "read"),
     ("get_stats", "", "read"),
@@ -47,6 +48,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("compact", "", "execute"),
     ("abort_retry", "", "execute"),
     ("set_session_name", r#""name":"x""#, "write"),
+    ("set_mode", r#""mode_id":"x""#, "execute"),
     ("fork", r#""entry_id":"x""#, "execute"),
     (
         "delegate",

@@ -16,14 +16,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::config::{Config, HarnessConfig, Listen};
+use super::config::{Config, Listen};
 use super::dial::{self, Target};
 use super::ready::{self, Stage};
 use super::{Daemon, Roles, connection, renewal};
 use crate::attestation::{Attestor, CheckSettings};
 use crate::audit;
 use crate::identity::{self, Credentials};
-use crate::supervisor::{self, HarnessSettings, Settings, Supervisor};
+use crate::supervisor::{self, Settings, Supervisor};
 use crate::transport::{BindError, Dialler, Incoming, Listener};
 
 /// Threads that serve peers and drive sessions. Sessions are bounded by the disk, not by these.
@@ -181,10 +181,7 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         principal,
         sessions_max,
         retention,
-        harnesses: harnesses
-            .into_iter()
-            .map(|(name, known)| (name, harness_settings(known)))
-            .collect(),
+        harnesses,
         health,
         exe: std::env::current_exe().map_err(RunError::Exe)?,
         control_dirs: directories::BaseDirs::new()
@@ -209,10 +206,6 @@ pub fn run(config: Config, options: Options) -> Result<(), RunError> {
         let _ = nix::unistd::dup2_stderr(starter);
     }
     served
-}
-
-fn harness_settings(HarnessConfig { program, config_dir }: HarnessConfig) -> HarnessSettings {
-    HarnessSettings { program, config_dir }
 }
 
 async fn serve(

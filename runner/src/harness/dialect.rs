@@ -6,10 +6,11 @@ use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
 use serde::{Deserialize, Serialize};
 
+use super::acp::Acp;
+use super::definition::Tongue;
 use super::exec::Exec;
 use super::fragment::Fragment;
 use super::pi::Pi;
-use super::registry::Harness;
 use crate::bounds::WRITE_LEN_MAX;
 
 /// The dialect of one running harness.
@@ -19,15 +20,34 @@ pub enum Dialect {
     Pi(Pi),
     /// Shell commands.
     Exec(Exec),
+    /// An agent of the Agent Client Protocol.
+    Acp(Box<Acp>),
+}
+
+/// With what a harness begins, beside what its process was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// The workspace, as it is called inside the sandbox.
+    pub cwd: String,
+    /// The harness's own session to go on with.
+    pub continue_session: Option<String>,
+    /// Whether its user asked to go on with that, and is not served by a new one.
+    pub must_continue: bool,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// The mode that it is to be put in.
+    pub mode: Option<String>,
 }
 
 /// What is to be written for a command, and how it is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Speech {
     /// The bytes for the harness's input, whole lines.
     pub bytes: Vec<u8>,
     /// How the command is answered.
     pub expect: Expect,
+    /// What saying it means already, where the harness does not repeat it.
+    pub means: Vec<Fragment>,
 }
 
 /// How a command is answered.
@@ -53,7 +73,11 @@ impl Speech {
             );
             return Err(Fault::new(FaultCode::Limit, message));
         }
-        Ok(Self { bytes, expect })
+        Ok(Self {
+            bytes,
+            expect,
+            means: Vec::new(),
+        })
     }
 }
 
@@ -71,28 +95,40 @@ pub struct Asked {
 impl Dialect {
     /// The dialect of a harness that has said nothing yet.
     #[must_use]
-    pub fn new(harness: Harness) -> Self {
-        match harness {
-            Harness::Pi => Self::Pi(Pi::default()),
-            Harness::Exec => Self::Exec(Exec::default()),
+    pub fn new(tongue: Tongue) -> Self {
+        match tongue {
+            Tongue::Pi => Self::Pi(Pi::default()),
+            Tongue::Exec => Self::Exec(Exec::default()),
+            Tongue::Acp => Self::Acp(Box::default()),
         }
     }
 
-    /// The harness that speaks it.
+    /// Which one it is.
     #[must_use]
-    pub fn harness(&self) -> Harness {
+    pub fn tongue(&self) -> Tongue {
         match self {
-            Self::Pi(_) => Harness::Pi,
-            Self::Exec(_) => Harness::Exec,
+            Self::Pi(_) => Tongue::Pi,
+            Self::Exec(_) => Tongue::Exec,
+            Self::Acp(_) => Tongue::Acp,
+        }
+    }
+
+    /// Whether the harness repeats a message at its end: else what its pieces said is all that there is of it.
+    #[must_use]
+    pub fn repeats_messages(&self) -> bool {
+        match self {
+            Self::Pi(_) | Self::Exec(_) => true,
+            Self::Acp(_) => false,
         }
     }
 
     /// What to write first, so that the harness says that it is ready. Empty for one that says so unasked.
     #[must_use]
-    pub fn probe(&self) -> Vec<u8> {
+    pub fn probe(&mut self, beginning: &Beginning) -> Vec<u8> {
         match self {
             Self::Pi(_) => Pi::probe(),
             Self::Exec(_) => Vec::new(),
+            Self::Acp(acp) => acp.begin(beginning),
         }
     }
 
@@ -101,6 +137,7 @@ impl Dialect {
         match self {
             Self::Pi(pi) => pi.push(line, now_ms, out),
             Self::Exec(exec) => exec.push(line, now_ms, out),
+            Self::Acp(acp) => acp.push(line, now_ms, out),
         }
     }
 
@@ -112,6 +149,7 @@ impl Dialect {
         match self {
             Self::Pi(_) => Pi::say(command, id, asked),
             Self::Exec(exec) => exec.say(command, id),
+            Self::Acp(acp) => acp.say(command, id, asked),
         }
     }
 
@@ -121,6 +159,7 @@ impl Dialect {
         match self {
             Self::Pi(pi) => pi.deadline(),
             Self::Exec(_) => None,
+            Self::Acp(acp) => acp.deadline(),
         }
     }
 
@@ -129,6 +168,7 @@ impl Dialect {
         match self {
             Self::Pi(pi) => pi.expire(out),
             Self::Exec(_) => {}
+            Self::Acp(acp) => acp.expire(out),
         }
     }
 
@@ -138,6 +178,7 @@ impl Dialect {
         match self {
             Self::Pi(pi) => pi.at_rest(),
             Self::Exec(exec) => exec.at_rest(),
+            Self::Acp(acp) => acp.at_rest(),
         }
     }
 }

@@ -6,6 +6,7 @@ use oqto_protocol::fault::Fault;
 use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{Part, Role, StopReason, Usage};
 use oqto_protocol::reply::ReplyData;
+use oqto_protocol::session::Capability;
 use serde::{Deserialize, Serialize};
 
 /// One piece of meaning.
@@ -64,6 +65,8 @@ pub enum Fragment {
     },
     /// The message is whole.
     Finished(Box<Draft>),
+    /// The message is whole, and what its pieces said is all of it: the parts of this stay empty.
+    FinishedAsTold(Box<Draft>),
     /// What needs nothing of the session.
     Event(Event),
     /// The agent asks.
@@ -86,6 +89,10 @@ pub enum Fragment {
         /// Which.
         signal: i32,
     },
+    /// Write this to the harness: whole lines, which nobody's command asked for.
+    Write(Vec<u8>),
+    /// The harness cannot begin, and what to do about it.
+    Unable(String),
     /// The line is none of this dialect.
     Stray,
 }
@@ -120,6 +127,12 @@ pub struct HarnessState {
     /// Its own session, by which it goes on when it is started again.
     #[serde(default)]
     pub own_session: Option<String>,
+    /// What it can do, where it says that itself.
+    #[serde(default)]
+    pub capabilities: Option<Vec<Capability>>,
+    /// Its version.
+    #[serde(default)]
+    pub version: Option<String>,
     /// All of it, the JSON text as it came.
     pub raw: Option<String>,
 }
@@ -133,6 +146,8 @@ impl HarnessState {
             thinking_level,
             title,
             own_session,
+            capabilities,
+            version,
             raw,
         } = newer;
         replace(&mut self.provider, provider);
@@ -140,6 +155,8 @@ impl HarnessState {
         replace(&mut self.thinking_level, thinking_level);
         replace(&mut self.title, title);
         replace(&mut self.own_session, own_session);
+        replace(&mut self.capabilities, capabilities);
+        replace(&mut self.version, version);
         replace(&mut self.raw, raw);
     }
 }

@@ -5,8 +5,11 @@
 //! come out; a command goes in, the bytes to write come out. Promise: the same lines at the same times give the
 //! same fragments. Not here: which command is allowed when, the numbers of messages, replies (`session`).
 //!
-//! To add a harness: a variant of [`Harness`], its file, and a recorded tape in `tests/tapes`.
+//! To add an agent that speaks the Agent Client Protocol: lines in `ready.toml`, and a recorded tape in `tests/tapes`. To add
+//! a dialect: a variant of [`Tongue`], its directory, and tapes.
 
+mod acp;
+mod definition;
 mod dialect;
 mod excerpt;
 mod exec;
@@ -14,11 +17,15 @@ mod fragment;
 mod lines;
 mod pi;
 mod registry;
+mod version;
 
-pub use dialect::{Asked, Dialect, Expect, Speech};
+pub use acp::Acp;
+pub use definition::{BadDefinition, Definition, HarnessTable, Tongue};
+pub use dialect::{Asked, Beginning, Dialect, Expect, Speech};
 pub(crate) use excerpt::excerpt;
 pub use exec::{Exec, Line as ExecLine, Order as ExecOrder};
 pub use fragment::{Draft, Fragment, HarnessState, Outcome};
 pub use lines::{LineTooLong, Lines};
 pub use pi::Pi;
-pub use registry::{Harness, Needs, Network, PrivateDir, Program, Start, UnknownHarness};
+pub use registry::{Harness, Harnesses, Needs, Network, PrivateDir, Start, UnknownHarness};
+pub use version::{BadTested, Tested};

@@ -1,24 +1,30 @@
-//! Which harnesses there are, what each can do and what it needs to be started.
+//! Which harnesses a runner has, what each can do and what it needs to be started.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 
 use oqto_protocol::session::Capability;
 
-/// A harness that the runner knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Harness {
-    /// The pi coding agent, over its RPC.
-    Pi,
-    /// Each prompt is a shell command.
-    Exec,
-}
+use super::definition::{BadDefinition, Definition, HarnessTable, Tongue};
+
+/// The ready definitions, in the form of `runner.toml`.
+const READY: &str = include_str!("ready.toml");
+
+/// A harness that the runner has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Harness(Arc<Definition>);
+
+/// The harnesses of a runner, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Harnesses(BTreeMap<String, Harness>);
 
 /// A name that is no harness's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no harness is called {name:?}; there are {}", Harness::ALL.map(Harness::name).join(", "))]
+#[error("no harness is called {name:?}; there are {known}")]
 pub struct UnknownHarness {
     name: String,
+    known: String,
 }
 
 /// What of a session's configuration its harness is started with.
@@ -37,8 +43,6 @@ pub struct Start<'a> {
 /// What a harness needs to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// The program.
-    pub program: Program,
     /// Its arguments, without the program's own name.
     pub args: Vec<String>,
     /// Variables that it needs beside those of the policy.
@@ -47,15 +51,6 @@ pub struct Needs {
     pub network: Network,
     /// Whether it keeps files of its own.
     pub private_dir: PrivateDir,
-}
-
-/// Which program a harness is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// The one of this name on the path.
-    Named(&'static str),
-    /// The runner itself, by another door.
-    Ourselves,
 }
 
 /// Whether a harness reaches its model over the network.
@@ -76,104 +71,143 @@ pub enum PrivateDir {
     Unused,
 }
 
+impl Harnesses {
+    /// The ready ones, as these tables change them and with those that they add.
+    ///
+    /// # Errors
+    /// When a table says nothing that can be done.
+    pub fn new(tables: BTreeMap<String, HarnessTable>) -> Result<Self, BadDefinition> {
+        let mut it = Self(
+            [Harness::pi(), Harness::exec()]
+                .into_iter()
+                .map(|harness| (harness.name().to_owned(), harness))
+                .collect(),
+        );
+        // They are part of this program, and a test reads them.
+        for (name, table) in toml::from_str::<BTreeMap<String, HarnessTable>>(READY).unwrap_or_default() {
+            it.define(name, table)?;
+        }
+        for (name, table) in tables {
+            it.define(name, table)?;
+        }
+        Ok(it)
+    }
+
+    fn define(&mut self, name: String, table: HarnessTable) -> Result<(), BadDefinition> {
+        let ready = self.0.get(&name).map(Harness::definition);
+        let definition = Definition::from_table(&name, ready, table, || self.names())?;
+        self.0.insert(name, Harness(Arc::new(definition)));
+        Ok(())
+    }
+
+    /// The harness of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(&self, name: &str) -> Result<Harness, UnknownHarness> {
+        self.0.get(name).cloned().ok_or_else(|| UnknownHarness {
+            name: name.to_owned(),
+            known: self.names(),
+        })
+    }
+
+    /// Each of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Harness> {
+        self.0.values()
+    }
+
+    fn names(&self) -> String {
+        self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Harness {
-    /// Every harness.
-    pub const ALL: [Self; 2] = [Self::Pi, Self::Exec];
+    /// The pi coding agent, over its RPC.
+    #[must_use]
+    pub fn pi() -> Self {
+        let files = ["models.json", "auth.json", "settings.json"];
+        Self(Arc::new(Definition {
+            config_dir: Some("~/.pi/agent".into()),
+            config_files: files.map(str::to_owned).to_vec(),
+            tested: "0.74 to 0.87".parse().ok(),
+            install: Some("npm install -g @earendil-works/pi-coding-agent@0.87.1".to_owned()),
+            ..Definition::new("pi", Tongue::Pi, Some("pi"))
+        }))
+    }
+
+    /// Each prompt is a shell command.
+    #[must_use]
+    pub fn exec() -> Self {
+        Self(Arc::new(Definition::new("exec", Tongue::Exec, None)))
+    }
+
+    /// An agent that speaks the Agent Client Protocol, started as this program and nothing else.
+    #[must_use]
+    pub fn acp(name: &str, program: &str) -> Self {
+        Self(Arc::new(Definition::new(name, Tongue::Acp, Some(program))))
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn definition(&self) -> &Definition {
+        &self.0
+    }
 
     /// Its name.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pi => "pi",
-            Self::Exec => "exec",
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What it speaks.
+    #[must_use]
+    pub fn tongue(&self) -> Tongue {
+        self.0.tongue
+    }
+
+    /// What it can do, before it said so itself.
+    #[must_use]
+    pub fn capabilities(&self) -> &'static [Capability] {
+        match self.0.tongue {
+            Tongue::Pi => super::pi::CAPABILITIES,
+            Tongue::Exec => &[Capability::Abort],
+            Tongue::Acp => super::acp::CAPABILITIES,
         }
     }
 
-    /// What it can do.
+    /// Whether it says itself what it can do when it has started.
     #[must_use]
-    pub fn capabilities(self) -> &'static [Capability] {
-        match self {
-            // Not `switch_session`: pi makes an empty session of a path that is not there and calls it a success.
-            Self::Pi => &[
-                Capability::Abort,
-                Capability::Steer,
-                Capability::FollowUp,
-                Capability::Compact,
-                Capability::SetModel,
-                Capability::CycleModel,
-                Capability::SetThinkingLevel,
-                Capability::CycleThinkingLevel,
-                Capability::Thinking,
-                Capability::Images,
-                Capability::Resume,
-                Capability::Fork,
-                Capability::NewSession,
-                Capability::AutoCompaction,
-                Capability::AutoRetry,
-                Capability::SessionName,
-                Capability::Commands,
-                Capability::Models,
-                Capability::Stats,
-            ],
-            Self::Exec => &[Capability::Abort],
-        }
+    pub fn says_capabilities(&self) -> bool {
+        self.0.tongue == Tongue::Acp
     }
 
     /// What it needs to be started.
     #[must_use]
-    pub fn needs(self, start: &Start<'_>) -> Needs {
-        match self {
-            Self::Pi => pi_needs(start),
-            Self::Exec => Needs {
-                program: Program::Ourselves,
-                args: vec!["exec-agent".to_owned()],
-                env: Vec::new(),
-                network: Network::Unused,
-                private_dir: PrivateDir::Unused,
+    pub fn needs(&self, start: &Start<'_>) -> Needs {
+        let mut args = match self.0.tongue {
+            Tongue::Pi => super::pi::args(start),
+            Tongue::Exec => vec!["exec-agent".to_owned()],
+            Tongue::Acp => Vec::new(),
+        };
+        args.extend(self.0.args.iter().cloned());
+        let mut env: BTreeMap<String, String> = match self.0.tongue {
+            Tongue::Pi => super::pi::env(start),
+            Tongue::Exec | Tongue::Acp => BTreeMap::new(),
+        };
+        let filled =
+            |(name, value): (&String, &String)| (name.clone(), value.replace("$PRIVATE", start.private_dir));
+        env.extend(self.0.env.iter().map(filled));
+        let is_exec = self.0.tongue == Tongue::Exec;
+        Needs {
+            args,
+            env: env.into_iter().collect(),
+            network: if is_exec { Network::Unused } else { Network::Needed },
+            private_dir: if is_exec {
+                PrivateDir::Unused
+            } else {
+                PrivateDir::Needed
             },
         }
-    }
-}
-
-fn pi_needs(start: &Start<'_>) -> Needs {
-    let mut args = vec!["--mode".to_owned(), "rpc".to_owned()];
-    let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
-    match (start.provider, start.model) {
-        (Some(provider), Some(model)) => option("--model", format!("{provider}/{model}")),
-        (Some(provider), None) => option("--provider", provider.to_owned()),
-        (None, Some(model)) => option("--model", model.to_owned()),
-        (None, None) => {}
-    }
-    if let Some(session) = start.continue_session {
-        option("--session", session.to_owned());
-    }
-    let env = [
-        ("PI_CODING_AGENT_DIR", start.private_dir),
-        // What pi asks the network at its start (updates, packages, telemetry); its model is not meant by it.
-        ("PI_OFFLINE", "1"),
-        ("PI_SKIP_VERSION_CHECK", "1"),
-    ];
-    Needs {
-        program: Program::Named("pi"),
-        args,
-        env: env
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
-        network: Network::Needed,
-        private_dir: PrivateDir::Needed,
-    }
-}
-
-impl FromStr for Harness {
-    type Err = UnknownHarness;
-
-    fn from_str(name: &str) -> Result<Self, UnknownHarness> {
-        Self::ALL
-            .into_iter()
-            .find(|harness| harness.name() == name)
-            .ok_or_else(|| UnknownHarness {
-                name: name.to_owned(),
-            })
     }
 }
 
@@ -187,18 +221,73 @@ impl fmt::Display for Harness {
 mod tests {
     use super::*;
 
+    fn with(text: &str) -> Result<Harnesses, String> {
+        let tables = toml::from_str(text).map_err(|error: toml::de::Error| error.to_string())?;
+        Harnesses::new(tables).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_ready_definitions_can_be_used() {
+        let tables: BTreeMap<String, HarnessTable> = toml::from_str(READY).expect("TOML");
+        let harnesses = Harnesses::new(BTreeMap::new()).expect("definitions");
+        for name in tables.keys().map(String::as_str).chain(["pi", "exec"]) {
+            harnesses.find(name).expect(name);
+        }
+    }
+
     #[test]
     fn an_unknown_harness_is_answered_with_the_known_ones() {
-        let refused = "emacs".parse::<Harness>().expect_err("no such harness");
-        assert_eq!(
-            refused.to_string(),
-            r#"no harness is called "emacs"; there are pi, exec"#
+        let refused = with("").unwrap().find("emacs").expect_err("no such harness");
+        assert!(
+            refused
+                .to_string()
+                .starts_with(r#"no harness is called "emacs"; there are "#)
+                && refused.to_string().contains("exec"),
+            "{refused}"
         );
     }
 
     #[test]
+    fn another_agent_is_a_few_lines() {
+        let harnesses = with(
+            "[mine]\ndialect = \"acp\"\nprogram = \"/opt/mine\"\nargs = [\"--acp\"]\n\
+             env = { MINE_HOME = \"$PRIVATE/mine\" }\n",
+        )
+        .unwrap();
+        let mine = harnesses.find("mine").unwrap();
+        let needs = mine.needs(&Start {
+            private_dir: "/p",
+            ..Start::default()
+        });
+        assert_eq!(needs.args, ["--acp"]);
+        assert_eq!(needs.env, [("MINE_HOME".to_owned(), "/p/mine".to_owned())]);
+    }
+
+    #[test]
+    fn a_definition_that_cannot_be_used_is_named() {
+        for (text, said) in [
+            ("[mine]\nprogram = \"/x\"\n", "none of this runner's"),
+            ("[mine]\ndialect = \"acp\"\n", "harness.mine.program is missing"),
+            ("[pi]\ndialect = \"acp\"\n", "cannot be changed"),
+            ("[pi]\nprogram = \"bin/pi\"\n", "must be an absolute path"),
+            ("[pi]\nconfig_dir = \"x\"\n", "must be an absolute path"),
+            ("[pi]\nconfig_files = [\"../x\"]\n", "name of a file"),
+            ("[pi]\npass = [\"A=B\"]\n", "names the variable"),
+            ("[pi]\ntested = \"new\"\n", "tested cannot be used"),
+            (
+                "[Mine]\ndialect = \"acp\"\nprogram = \"/x\"\n",
+                "must have a name",
+            ),
+            ("[pi]\nprogam = \"/x\"\n", "unknown field"),
+        ] {
+            let error = with(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn pi_is_started_with_the_model_and_session_asked_for() {
-        let needs = Harness::Pi.needs(&Start {
+        let needs = Harness::pi().needs(&Start {
             provider: Some("fake"),
             model: Some("fake-model"),
             continue_session: Some("abc"),

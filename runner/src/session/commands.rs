@@ -12,12 +12,13 @@ use super::bounds::{ABORT_MS, ANSWER_MS, COMMANDS_MAX};
 use super::machine::Session;
 use super::replies::{Kind, Pending};
 use super::stage::{Aborting, Begun, Run, Stage, Stopping, Why};
-use crate::harness::Expect;
+use crate::harness::{Expect, Speech};
 
 /// What a harness must be able to do for a command; `None` for what every session does.
 fn capability(command: &Command) -> Option<Capability> {
     match command {
         Command::Prompt(prompt) if !prompt.images.is_empty() => Some(Capability::Images),
+        Command::Prompt(prompt) if !prompt.resources.is_empty() => Some(Capability::Resources),
         Command::Steer(_) => Some(Capability::Steer),
         Command::FollowUp(_) => Some(Capability::FollowUp),
         Command::Abort(_) => Some(Capability::Abort),
@@ -36,13 +37,15 @@ fn capability(command: &Command) -> Option<Capability> {
         Command::SessionNew(_) => Some(Capability::NewSession),
         Command::SessionSwitch(_) => Some(Capability::SwitchSession),
         Command::Delegate(_) | Command::DelegateCancel(_) => Some(Capability::Delegate),
+        Command::SetMode(_) => Some(Capability::SetMode),
+        Command::Shell(_) => Some(Capability::Shell),
+        Command::ListSessions(_) => Some(Capability::ListSessions),
         Command::Prompt(_)
         | Command::InputResponse(_)
         | Command::SessionCreate(_)
         | Command::SessionClose(_)
         | Command::SessionDelete(_)
         | Command::SessionRestart(_)
-        | Command::ListSessions(_)
         | Command::GetState(_)
         | Command::GetMessages(_)
         | Command::Unknown(_) => None,
@@ -100,7 +103,7 @@ impl Session {
                 after_idx: it.after_idx,
                 limit: it.limit,
             }),
-            Command::SessionDelete(_) | Command::ListSessions(_) | Command::Unknown(_) => {
+            Command::SessionDelete(_) | Command::Unknown(_) => {
                 let fault = Fault::new(FaultCode::Unsupported, format!("a session itself does no {cmd}"));
                 self.reply(Reply::refused(id, cmd, fault), out);
             }
@@ -145,9 +148,12 @@ impl Session {
 
     /// Whether the harness can do it, and now.
     fn check(&self, command: &Command) -> Result<(), Fault> {
-        let harness = self.setup.harness;
+        let harness = &self.setup.harness;
+        // One that starts may still say what it can do; it is asked again when it did.
+        let is_known = self.known.capabilities.is_some() || !harness.says_capabilities();
         if let Some(capability) = capability(command)
-            && !harness.capabilities().contains(&capability)
+            && is_known
+            && !self.can(capability)
         {
             return Err(Fault::new(
                 FaultCode::Unsupported,
@@ -189,6 +195,7 @@ impl Session {
             message: message.to_owned(),
             images: Vec::new(),
             client_id: client_id.cloned(),
+            resources: Vec::new(),
         });
         self.say(id, command, &prompt, out)
     }
@@ -230,14 +237,19 @@ impl Session {
             (Stage::Idle, Kind::Compact) => self.stage = Stage::Compacting,
             (_, _) => {}
         }
-        let bytes = speech.bytes;
-        out.push(Action::Write {
-            id: WriteId::of(id),
-            bytes,
-        });
-        match speech.expect {
+        let Speech { bytes, expect, means } = speech;
+        if !bytes.is_empty() {
+            out.push(Action::Write {
+                id: WriteId::of(id),
+                bytes,
+            });
+        }
+        match expect {
             Expect::Answer => self.replies.pending.push(pending),
             Expect::Nothing => self.accept(&pending, None, out),
+        }
+        for fragment in means {
+            self.apply(fragment, out);
         }
         Ok(())
     }

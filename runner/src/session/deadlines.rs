@@ -60,7 +60,7 @@ impl Session {
     }
 
     fn expire_answers(&mut self, at: u64, out: &mut Vec<Action>) {
-        let harness = self.setup.harness;
+        let harness = self.setup.harness.clone();
         while let Some(n) = self
             .replies
             .pending

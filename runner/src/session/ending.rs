@@ -83,7 +83,7 @@ impl Session {
 
     /// The harness's process has ended.
     pub(super) fn exited(&mut self, status: ExitStatus, out: &mut Vec<Action>) {
-        let harness = self.setup.harness;
+        let harness = self.setup.harness.clone();
         if self.sandbox.is_some() && !matches!(self.stage, Stage::Closed) {
             self.ended_by(status.signal(), out);
         }

@@ -57,6 +57,7 @@ impl Session {
                 self.open(draft.role, out);
                 self.transcript.finish(*draft)
             }
+            Fragment::FinishedAsTold(draft) => self.transcript.finish_as_told(*draft),
             Fragment::Event(event) => Some(event),
             rare => return self.apply_rare(rare, out),
         };
@@ -69,7 +70,15 @@ impl Session {
     fn apply_rare(&mut self, fragment: Fragment, out: &mut Vec<Action>) {
         match fragment {
             Fragment::Ready => self.ready(out),
-            Fragment::State(state) => self.known.merge(*state),
+            Fragment::State(state) => {
+                let says_capabilities = state.capabilities.is_some();
+                self.known.merge(*state);
+                if says_capabilities {
+                    self.tell_created(out);
+                }
+            }
+            Fragment::Write(bytes) => self.write_own(bytes, out),
+            Fragment::Unable(why) => self.broken(&why, out),
             Fragment::Began(phase) => self.began(phase, out),
             Fragment::Phase(phase) => {
                 // Hints say at what it works, never that it works.
@@ -91,6 +100,7 @@ impl Session {
             | Fragment::CallEnded { .. }
             | Fragment::Started(_)
             | Fragment::Finished(_)
+            | Fragment::FinishedAsTold(_)
             | Fragment::Event(_) => {}
         }
     }
@@ -200,7 +210,15 @@ impl Session {
     }
 
     pub(super) fn resolved(&mut self, request_id: String, out: &mut Vec<Action>) {
-        self.record(Event::InputResolved(InputResolved { request_id }), out);
+        self.record(
+            Event::InputResolved(InputResolved {
+                request_id,
+                by: None,
+                decision: None,
+                rule: None,
+            }),
+            out,
+        );
     }
 
     fn compacts(&mut self, reason: CompactReason, out: &mut Vec<Action>) {
@@ -272,7 +290,7 @@ impl Session {
 
     /// The harness printed what is none of its dialect.
     pub(super) fn stray(&mut self, shown: &str, out: &mut Vec<Action>) {
-        let harness = self.setup.harness;
+        let harness = self.setup.harness.clone();
         let event = match self.strays.count(self.now) {
             Stray::Shown => Event::Notify(Notify {
                 level: NotifyLevel::Warning,

@@ -5,7 +5,7 @@ use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::{AgentIdle, AgentWorking, Event, Phase, SessionCreated};
 use oqto_protocol::id::CommandId;
 use oqto_protocol::policy::{LayerReport, SandboxReport};
-use oqto_protocol::session::{SessionInfo, SessionState, SessionStatus};
+use oqto_protocol::session::{Capability, SessionInfo, SessionState, SessionStatus};
 
 use super::action::{Action, WriteId};
 use super::bounds::{DEADLINE_SLACK_MS, EARLY_LEN_MAX, START_MS, STDERR_LEN_MAX};
@@ -16,7 +16,7 @@ use super::setup::Setup;
 use super::stage::{Again, Stage, Starting, Why};
 use super::strays::Strays;
 use super::transcript::Transcript;
-use crate::harness::{Asked, Dialect, Fragment, HarnessState, Lines};
+use crate::harness::{Asked, Beginning, Dialect, Fragment, HarnessState, Lines};
 
 /// One harness, from its start to its end.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Session {
     pub(super) known: HarnessState,
     /// What holds it, once the kernel accepted it.
     pub(super) sandbox: Option<SandboxReport>,
+    /// Whether it has still to be told that it is there.
+    pub(super) untold: bool,
     /// The command that made it, until that is answered.
     pub(super) create: Option<CommandId>,
     pub(super) transcript: Transcript,
@@ -71,11 +73,12 @@ impl Session {
         let stage = Stage::Starting(Starting::until(now_ms + START_MS));
         Self {
             stage,
-            dialect: Dialect::new(setup.harness),
+            dialect: Dialect::new(setup.harness.tongue()),
             lines: Lines::default(),
             fragments: Vec::new(),
             known: HarnessState::default(),
             sandbox: None,
+            untold: false,
             create: None,
             transcript: Transcript::new(setup.next_idx, Vec::new()),
             replies: Replies::default(),
@@ -181,7 +184,7 @@ impl Session {
     pub fn status(&self) -> SessionStatus {
         SessionStatus {
             info: self.info(),
-            capabilities: self.setup.harness.capabilities().to_vec(),
+            capabilities: self.capabilities().to_vec(),
             thinking_level: self.known.thinking_level.clone(),
             provider: self
                 .known
@@ -220,8 +223,27 @@ impl Session {
 
     /// Gives an event the time at hand and counts it.
     pub(super) fn record(&mut self, event: Event, out: &mut Vec<Action>) {
+        // A session is never heard of before it is there.
+        self.tell_created(out);
         self.cursor.seq += 1;
         out.push(Action::Record { at: self.now, event });
+    }
+
+    /// Tells that the session is there, once.
+    pub(super) fn tell_created(&mut self, out: &mut Vec<Action>) {
+        if !std::mem::take(&mut self.untold) {
+            return;
+        }
+        if let Some(sandbox) = self.sandbox.clone() {
+            let created = SessionCreated {
+                resumed: self.setup.continue_session.is_some(),
+                harness: self.setup.harness.name().to_owned(),
+                capabilities: self.capabilities().to_vec(),
+                sandbox,
+                version: self.known.version.clone().or_else(|| self.setup.version.clone()),
+            };
+            self.record(Event::SessionCreated(created), out);
+        }
     }
 
     /// Says at what the harness works, when that is news.
@@ -241,12 +263,41 @@ impl Session {
 
     /// Asks the harness what it says of itself; its first answer is that it is ready.
     pub(super) fn probe(&mut self, out: &mut Vec<Action>) {
-        let bytes = self.dialect.probe();
+        let beginning = self.beginning();
+        let bytes = self.dialect.probe(&beginning);
+        self.write_own(bytes, out);
+    }
+
+    /// Writes what no command asked for.
+    pub(super) fn write_own(&mut self, bytes: Vec<u8>, out: &mut Vec<Action>) {
         if !bytes.is_empty() {
             let id = WriteId::own(self.own_writes);
             self.own_writes += 1;
             out.push(Action::Write { id, bytes });
         }
+    }
+
+    fn beginning(&self) -> Beginning {
+        let asked_for = self.setup.continue_session.as_ref();
+        Beginning {
+            cwd: self.setup.cwd.clone(),
+            continue_session: self.known.own_session.as_ref().or(asked_for).cloned(),
+            must_continue: asked_for.is_some(),
+            model: self.known.model.clone().or_else(|| self.setup.model.clone()),
+            mode: self.setup.harness.definition().mode.clone(),
+        }
+    }
+
+    /// What its harness can do, as it said itself or as is known of it.
+    pub(super) fn capabilities(&self) -> &[Capability] {
+        match &self.known.capabilities {
+            Some(said) => said,
+            None => self.setup.harness.capabilities(),
+        }
+    }
+
+    pub(super) fn can(&self, capability: Capability) -> bool {
+        self.capabilities().contains(&capability)
     }
 
     fn printed(&mut self, bytes: &[u8], out: &mut Vec<Action>) {
@@ -311,13 +362,11 @@ impl Session {
         self.sandbox = Some(sandbox.clone());
         // That it holds again is told when the harness is there again too.
         if self.again.is_none() {
-            let created = SessionCreated {
-                resumed: self.setup.resumed,
-                harness: self.setup.harness.name().to_owned(),
-                capabilities: self.setup.harness.capabilities().to_vec(),
-                sandbox,
-            };
-            self.record(Event::SessionCreated(created), out);
+            self.untold = true;
+            // One that says itself what it can do is told of when it has.
+            if !self.setup.harness.says_capabilities() {
+                self.tell_created(out);
+            }
             self.made(out);
         }
         self.probe(out);

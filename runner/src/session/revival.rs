@@ -77,7 +77,7 @@ impl Session {
 
     /// Whether its harness, gone, could go on where it was.
     pub(super) fn can_return(&self) -> bool {
-        self.known.own_session.is_some() && self.setup.harness.capabilities().contains(&Capability::Resume)
+        self.known.own_session.is_some() && self.can(Capability::Resume)
     }
 
     /// A harness that was down was started: its tape begins.
@@ -227,7 +227,8 @@ impl Session {
 
     /// Somebody asked for the harness to be started again.
     pub(super) fn restart_asked(&mut self, id: CommandId, out: &mut Vec<Action>) {
-        let harness = self.setup.harness;
+        let harness = self.setup.harness.clone();
+        let resumes = self.can(Capability::Resume);
         let refused = match &mut self.stage {
             Stage::Down(down) if down.again.command.is_some() => {
                 Fault::new(FaultCode::Busy, "the session is being started again already")
@@ -246,7 +247,7 @@ impl Session {
                 let message = format!("no {RESTART} while the session is {}", self.stage.state());
                 Fault::new(FaultCode::WrongState, message)
             }
-            _ if !harness.capabilities().contains(&Capability::Resume) => {
+            _ if !resumes => {
                 let message = format!("{harness} does not have the capability {}", Capability::Resume);
                 Fault::new(FaultCode::Unsupported, message)
             }
@@ -335,7 +336,7 @@ impl Session {
         let gone = format!("{} ended before it was done with this", self.setup.harness);
         self.refuse_waiting(&Fault::new(FaultCode::Harness, gone), out);
         self.transcript.unspeak();
-        self.dialect = Dialect::new(self.setup.harness);
+        self.dialect = Dialect::new(self.setup.harness.tongue());
         self.lines = Lines::default();
         self.sandbox = None;
         self.stderr.clear();

@@ -19,8 +19,10 @@ pub struct Setup {
     pub cwd: String,
     /// What is to hold it; the layers are those that the kernel will have accepted.
     pub sandbox: SandboxReport,
-    /// Whether it goes on with an earlier session of the harness.
-    pub resumed: bool,
+    /// The version of its harness, as its installation says.
+    pub version: Option<String>,
+    /// The session of the harness's own that it goes on with, where its user named one.
+    pub continue_session: Option<String>,
     /// What it is called.
     pub title: Option<String>,
     /// Whose model was asked for.

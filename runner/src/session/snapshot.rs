@@ -20,7 +20,7 @@ use super::setup::Setup;
 use super::stage::{Down, Stage};
 use super::strays::Strays;
 use super::transcript::{Spoken, Transcript};
-use crate::harness::{Dialect, Harness, HarnessState};
+use crate::harness::{Dialect, HarnessState, Tongue};
 
 /// The form of what is of one build.
 const VERSION: u32 = 2;
@@ -92,11 +92,8 @@ pub enum BadSnapshot {
         found: u32,
     },
     /// It is of another harness.
-    #[error("the snapshot is not of {harness}")]
-    Harness {
-        /// The harness that the session has.
-        harness: Harness,
-    },
+    #[error("the snapshot is not of what its harness speaks")]
+    Harness,
     /// It cannot be read.
     #[error("the snapshot is malformed")]
     Malformed(#[source] serde_json::Error),
@@ -109,13 +106,13 @@ impl Snapshot {
         &self.outline
     }
 
-    fn inside(&self, harness: Harness) -> Result<Inside, BadSnapshot> {
+    fn inside(&self, tongue: Tongue) -> Result<Inside, BadSnapshot> {
         if self.version != VERSION {
             return Err(BadSnapshot::Version { found: self.version });
         }
         let inside: Inside = serde_json::from_str(self.inside.get()).map_err(BadSnapshot::Malformed)?;
-        if inside.dialect.harness() != harness {
-            return Err(BadSnapshot::Harness { harness });
+        if inside.dialect.tongue() != tongue {
+            return Err(BadSnapshot::Harness);
         }
         Ok(inside)
     }
@@ -218,7 +215,7 @@ impl Session {
             strays,
             violations,
             stderr,
-        } = snapshot.inside(setup.harness)?;
+        } = snapshot.inside(setup.harness.tongue())?;
         let outlined = Self::outlined(&snapshot.outline, setup);
         Ok(Self {
             dialect,

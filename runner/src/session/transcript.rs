@@ -245,19 +245,21 @@ impl Transcript {
         }))
     }
 
+    /// The open message is whole, with the parts that its pieces made.
+    pub(super) fn finish_as_told(&mut self, draft: Draft) -> Option<Event> {
+        let parts = self.open.as_mut()?.take_parts();
+        self.finish(Draft { parts, ..draft })
+    }
+
     /// Ends the open message with what of it is there, since its end will not come.
     pub(super) fn cut(&mut self, reason: StopReason) -> Option<Event> {
         let open = self.open.as_mut()?;
         let role = open.role;
-        let pieces = std::mem::take(&mut open.pieces);
-        let parts = pieces.into_iter().map(|(index, piece)| Part {
-            id: format!("p-{index}"),
-            content: piece.into_content(),
-        });
+        let parts = open.take_parts();
         self.finish(Draft {
             stop_reason: (role == Role::Assistant).then_some(reason),
             metadata: Some(Json::from(&json!({ "incomplete": true }))),
-            ..Draft::new(role, parts.collect())
+            ..Draft::new(role, parts)
         })
     }
 
@@ -289,6 +291,15 @@ impl Open {
         };
         self.len += more;
         self.pieces.get_mut(at).map(|(_, piece)| piece)
+    }
+
+    fn take_parts(&mut self) -> Vec<Part> {
+        let pieces = std::mem::take(&mut self.pieces).into_iter();
+        let part = |(index, piece): (u32, Piece)| Part {
+            id: format!("p-{index}"),
+            content: piece.into_content(),
+        };
+        pieces.map(part).collect()
     }
 
     fn fits(&self, more: usize) -> bool {

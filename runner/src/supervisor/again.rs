@@ -103,7 +103,7 @@ impl Supervisor {
         dir: &Path,
     ) -> Result<(), FindError> {
         let store = self.store(&record.store).await?;
-        let harness: Harness = record.config.harness.parse()?;
+        let harness = self.settings.harnesses.find(&record.config.harness)?;
         let mut log = store.session(record.id.as_str());
         if log.as_ref().is_none_or(|log| log.last_seq() == 0)
             && let Some(anew) = self.begin_anew(&record, dir, &store).await?
@@ -126,7 +126,7 @@ impl Supervisor {
             seq: 0,
             ..cursor(&log)
         };
-        let setup = setup(&record, harness, before, 0);
+        let setup = setup(&record, harness.clone(), before, 0);
         let mark = log.mark().await?;
         let origin = Origin::new(mark.as_deref().map(|mark| &mark[..]), setup, record.created_at)?;
         // Of a start that has ended and is told everything is known; only the one after it may be there.

@@ -30,7 +30,7 @@ use super::vitals::Vitals;
 use super::witness::Witness;
 use crate::cause;
 use crate::event_log::{EventLog, Health};
-use crate::harness::{Harness, Program, Start};
+use crate::harness::Harness;
 use crate::private::{self, PrivateError};
 use crate::sandbox;
 
@@ -163,30 +163,25 @@ impl Supervisor {
     /// What a peer is told of the harnesses.
     #[must_use]
     pub fn harnesses(&self) -> Vec<HarnessInfo> {
-        Harness::ALL
-            .into_iter()
-            .map(|harness| self.harness_info(harness))
-            .collect()
+        let harnesses = self.settings.harnesses.iter();
+        harnesses.map(|harness| self.harness_info(harness)).collect()
     }
 
-    fn harness_info(&self, harness: Harness) -> HarnessInfo {
-        let configured = self
-            .settings
-            .harnesses
-            .get(harness.name())
-            .and_then(|found| found.program.as_deref());
-        let program = match harness.needs(&Start::default()).program {
-            Program::Ourselves => Ok(self.settings.exe.clone()),
-            Program::Named(name) => {
-                let found = installed::find(harness.name(), name, configured);
-                found.map(|found| found.leading.into_iter().next().unwrap_or(found.program))
-            }
+    fn harness_info(&self, harness: &Harness) -> HarnessInfo {
+        let definition = harness.definition();
+        let program = match &definition.program {
+            None => Ok(self.settings.exe.clone()),
+            Some(_) => installed::find(definition)
+                .map(|found| found.leading.into_iter().next().unwrap_or(found.program)),
         };
         HarnessInfo {
             name: harness.name().to_owned(),
             program: program.as_ref().ok().map(|path| path.display().to_string()),
             problem: program.err().map(|error| error.to_string()),
             capabilities: harness.capabilities().to_vec(),
+            version: None,
+            tested: definition.tested.as_ref().map(ToString::to_string),
+            warning: None,
         }
     }
 
@@ -377,10 +372,7 @@ impl Supervisor {
                 let messages = self.messages(&session, &asked).await?;
                 Ok(done(Some(ReplyData::Messages(messages))))
             }
-            Command::ListSessions(_)
-            | Command::Delegate(_)
-            | Command::DelegateCancel(_)
-            | Command::Unknown(_) => Err(Fault::new(
+            Command::Delegate(_) | Command::DelegateCancel(_) | Command::Unknown(_) => Err(Fault::new(
                 FaultCode::Unsupported,
                 format!("this runner does not serve {name}"),
             )),

@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::record::SessionRecord;
 use crate::event_log::{Resume, SessionLog};
-use crate::harness::Harness;
 use crate::shim::WriteId;
 
 /// What a session's driver is asked.
@@ -102,12 +101,9 @@ impl Handle {
 
     /// How it stands, when nothing drives it any more.
     pub(super) fn ended_status(&self) -> SessionStatus {
-        let harness = self.record.config.harness.parse::<Harness>();
         SessionStatus {
             info: self.info(),
-            capabilities: harness
-                .map(|harness| harness.capabilities().to_vec())
-                .unwrap_or_default(),
+            capabilities: Vec::new(),
             thinking_level: None,
             provider: self.record.config.provider.clone(),
             pending_request: None,

@@ -5,6 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::harness::Definition;
+
 /// How much of a script is read to find its interpreter, bytes: the kernel itself reads no more.
 const SHEBANG_LEN_MAX: u64 = 256;
 
@@ -53,21 +55,24 @@ pub enum NotInstalled {
     },
 }
 
-/// Finds the program of `harness`: where the configuration says, else by its `name` in `PATH`.
+/// Finds the program of a harness: where the configuration says, else by its name in `PATH`.
 ///
 /// # Errors
 /// When it, or what its script needs, is not there.
-pub(super) fn find(harness: &str, name: &str, configured: Option<&Path>) -> Result<Installed, NotInstalled> {
+pub(super) fn find(definition: &Definition) -> Result<Installed, NotInstalled> {
+    let harness = &definition.name;
+    let name = definition.program.as_deref().unwrap_or_default();
+    let configured = definition.program_path.as_deref();
     let named = match configured {
         Some(path) if is_program(path) => path.to_owned(),
         Some(path) => {
             return Err(NotInstalled::Configured {
-                harness: harness.to_owned(),
+                harness: harness.clone(),
                 path: path.to_owned(),
             });
         }
         None => in_path(name).ok_or_else(|| NotInstalled::Missing {
-            harness: harness.to_owned(),
+            harness: harness.clone(),
             program: name.to_owned(),
         })?,
     };
@@ -145,6 +150,15 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::harness::Harness;
+
+    fn pi(program: &str, path: Option<&Path>) -> Definition {
+        Definition {
+            program: Some(program.to_owned()),
+            program_path: path.map(Path::to_owned),
+            ..Harness::pi().definition().clone()
+        }
+    }
 
     fn program(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -162,7 +176,7 @@ mod tests {
         let named = root.join("x/node_modules/.bin/pi");
         std::os::unix::fs::symlink("../@a/pi/cli.js", &named).unwrap();
         std::os::unix::fs::symlink("../node/bin/node", root.join("x/node_modules/.bin/node")).unwrap();
-        let found = find("pi", "pi", Some(&named)).unwrap();
+        let found = find(&pi("pi", Some(&named))).unwrap();
         assert_eq!(found.program, root.join("x/node_modules/node/bin/node"));
         assert_eq!(found.leading, [root.join("x/node_modules/@a/pi/cli.js")]);
         assert_eq!(found.read[0], root.join("x/node_modules"));
@@ -170,9 +184,9 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = find("pi", "no-such-program-here", None).unwrap_err();
+        let error = find(&pi("no-such-program-here", None)).unwrap_err();
         assert!(error.to_string().contains("no-such-program-here"));
-        let error = find("pi", "pi", Some(Path::new("/etc/passwd"))).unwrap_err();
+        let error = find(&pi("pi", Some(Path::new("/etc/passwd")))).unwrap_err();
         assert!(matches!(error, NotInstalled::Configured { .. }));
     }
 }

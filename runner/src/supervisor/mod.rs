@@ -66,7 +66,7 @@ mod writes;
 pub use fleet::{OpenError, Supervisor, no_session};
 pub use handle::{Followed, Workplace};
 pub use prepare::PrepareError;
-pub use settings::{HarnessSettings, HealthSettings, Settings};
+pub use settings::{HealthSettings, Settings};
 
 /// What decides in a driver, for a simulation of the world around it.
 #[cfg(feature = "simulation")]

@@ -17,7 +17,7 @@ use super::group;
 use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
-use crate::harness::{Harness, Needs, Network as NeedsNetwork, PrivateDir, Program, Start, UnknownHarness};
+use crate::harness::{Harness, Needs, Network as NeedsNetwork, PrivateDir, Start, UnknownHarness};
 use crate::launch::{Arg, Launch};
 use crate::policy::{self, AbsolutePath, BadPath, Network, Plan, PolicyName};
 use crate::sandbox::{self, Host, Wrapped};
@@ -33,6 +33,8 @@ const PRIVATE_DIR: &str = ".agent";
 pub(super) struct Prepared {
     /// The harness.
     pub(super) harness: Harness,
+    /// Its version, as its installation says.
+    pub(super) version: Option<String>,
     /// What the shim is told.
     pub(super) order: Order,
     /// The workspace.
@@ -51,7 +53,7 @@ pub enum PrepareError {
     #[error("harness {harness} is not installed")]
     NotInstalled {
         /// Which harness.
-        harness: Harness,
+        harness: String,
         /// What is missing.
         source: NotInstalled,
     },
@@ -178,7 +180,7 @@ pub(super) fn prepare(
     allowed: Option<&Path>,
     home: Home,
 ) -> Result<Prepared, PrepareError> {
-    let harness: Harness = config.harness.parse()?;
+    let harness = settings.harnesses.find(&config.harness)?;
     let needs = harness.needs(&Start {
         provider: config.provider.as_deref(),
         model: config.model.as_deref(),
@@ -194,7 +196,7 @@ pub(super) fn prepare(
     if config.cwd.is_none() && home == Home::New {
         seed::hand_over(&workspace, &principal)?;
     }
-    let program = program(settings, harness, needs.program)?;
+    let program = program(&harness)?;
     let session_home = dir.join("home");
     let place = Place {
         workspace: &workspace,
@@ -205,20 +207,18 @@ pub(super) fn prepare(
             .map(|found| found.read.as_slice())
             .unwrap_or_default(),
     };
-    let plan = plan(settings, harness, &needs, config, &place)?;
+    let plan = plan(settings, &harness, &needs, config, &place)?;
     if home == Home::New {
         make_home(&session_home)?;
         if needs.private_dir == PrivateDir::Needed {
-            let configured = settings.harnesses.get(harness.name());
-            let from = configured.and_then(|found| found.config_dir.clone());
-            let from = from.unwrap_or_else(|| principal.home().join(".pi/agent"));
-            seed::seed(&from, &session_home.join(PRIVATE_DIR), &principal)?;
+            seed::seed(harness.definition(), &session_home.join(PRIVATE_DIR), &principal)?;
         }
         seed::hand_over(&session_home, &principal)?;
     }
     let inner = inner(&plan, &needs, program, &workspace);
     Ok(Prepared {
         harness,
+        version: None,
         order: order(settings, id, config, &plan, &principal, inner)?,
         sandbox: report(&plan),
         workspace,
@@ -226,19 +226,17 @@ pub(super) fn prepare(
 }
 
 /// The program of a harness; `None` where the runner itself is it.
-fn program(
-    settings: &Settings,
-    harness: Harness,
-    program: Program,
-) -> Result<Option<installed::Installed>, PrepareError> {
-    let Program::Named(name) = program else {
+fn program(harness: &Harness) -> Result<Option<installed::Installed>, PrepareError> {
+    let definition = harness.definition();
+    if definition.program.is_none() {
         return Ok(None);
-    };
-    let configured = settings.harnesses.get(harness.name());
-    let configured = configured.and_then(|found| found.program.as_deref());
-    installed::find(harness.name(), name, configured)
+    }
+    installed::find(definition)
         .map(Some)
-        .map_err(|source| PrepareError::NotInstalled { harness, source })
+        .map_err(|source| PrepareError::NotInstalled {
+            harness: definition.name.clone(),
+            source,
+        })
 }
 
 /// Where a session is, and as whom.
@@ -253,7 +251,7 @@ struct Place<'a> {
 /// What the policy that a session names makes of it.
 fn plan(
     settings: &Settings,
-    harness: Harness,
+    harness: &Harness,
     needs: &Needs,
     config: &SessionConfig,
     place: &Place<'_>,
@@ -272,6 +270,7 @@ fn plan(
         read: place
             .read
             .iter()
+            .chain(&harness.definition().read)
             .map(|path| absolute(path))
             .collect::<Result<_, _>>()?,
         closed: settings
@@ -283,7 +282,8 @@ fn plan(
         workspace_file: sandbox::workspace_file(place.workspace, place.principal)?,
     };
     let plan = policy::resolve(&catalog, &name, &request)?;
-    match config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
+    let passes = |name: &&String| plan.env.pass.contains(*name) || harness.definition().pass.contains(name);
+    match config.env.keys().find(|name| !passes(name)) {
         Some(name) => Err(PrepareError::Variable {
             policy: plan.policy,
             name: name.clone(),

@@ -48,6 +48,9 @@ pub(super) struct SessionRecord {
     /// lost. Not there before the harness has said so, nor once the session has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) own_session: Option<String>,
+    /// The version of its harness, as its installation said when it was started last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) harness_version: Option<String>,
     /// What a list says of it while it is unloaded; none while more may be said of it.
     #[serde(default)]
     pub(super) unloaded: Option<SessionInfo>,

@@ -152,6 +152,7 @@ impl Driver {
         let record = SessionRecord {
             sandbox: prepared.sandbox,
             watch: prepared.order.watch.clone(),
+            harness_version: prepared.version,
             ..self.record.clone()
         };
         record.keep(&self.dir)?;

@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
+use crate::harness::Definition;
 use crate::sandbox::principal::Principal;
-
-/// What is copied: how to reach models, and the user's preferences.
-const FILES: [&str; 3] = ["models.json", "auth.json", "settings.json"];
 
 /// The longest such file, bytes.
 const FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
@@ -36,11 +34,12 @@ pub enum SeedError {
     },
 }
 
-/// Copies what there is in `from` to the new directory `to`.
+/// Makes the new directory `to`, with a copy of what there is of the user's configuration: how to reach models, and
+/// preferences.
 ///
 /// # Errors
 /// When a file that is there cannot be copied.
-pub(super) fn seed(from: &Path, to: &Path, principal: &Principal) -> Result<(), SeedError> {
+pub(super) fn seed(harness: &Definition, to: &Path, principal: &Principal) -> Result<(), SeedError> {
     let write_error = |path: &Path, source| SeedError::Write {
         path: path.to_owned(),
         source,
@@ -49,7 +48,14 @@ pub(super) fn seed(from: &Path, to: &Path, principal: &Principal) -> Result<(), 
         .mode(0o700)
         .create(to)
         .map_err(|source| write_error(to, source))?;
-    for name in FILES {
+    let Some(dir) = &harness.config_dir else {
+        return Ok(());
+    };
+    let from = match dir.strip_prefix("~") {
+        Ok(below) => principal.home().join(below),
+        Err(_) => dir.clone(),
+    };
+    for name in &harness.config_files {
         let path = from.join(name);
         let Some(bytes) = read(&path, principal).map_err(|source| SeedError::Read { path, source })? else {
             continue;

@@ -1,6 +1,5 @@
 //! What the supervisor knows of its runner: where things are, and how many there may be.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use nix::unistd::{Gid, Uid};
 use oqto_protocol::id::{RunnerId, SessionId};
 
 use crate::event_log::Retention;
+use crate::harness::Harnesses;
 use crate::policy::PolicyName;
 use crate::session::SilentAct;
 
@@ -29,8 +29,8 @@ pub struct Settings {
     pub sessions_max: NonZeroU32,
     /// How long events are kept that somebody else has.
     pub retention: Retention,
-    /// What is known of single harnesses, by name.
-    pub harnesses: BTreeMap<String, HarnessSettings>,
+    /// The harnesses that there are.
+    pub harnesses: Harnesses,
     /// The runner's own program.
     pub exe: PathBuf,
     /// How the health of sessions is looked after.
@@ -48,15 +48,6 @@ pub struct HealthSettings {
     pub silent_warn: Option<Duration>,
     /// After how long a silence something is done about it, and what.
     pub silent_act: Option<(Duration, SilentAct)>,
-}
-
-/// What is known of one harness.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HarnessSettings {
-    /// Its program; without it the name is looked up in `PATH`.
-    pub program: Option<PathBuf>,
-    /// Whose configuration files each session's private copy begins with.
-    pub config_dir: Option<PathBuf>,
 }
 
 impl Settings {

@@ -108,6 +108,7 @@ fn state(data: Option<&RawValue>, out: &mut Vec<Fragment>) {
             .filter(|file| is_session(file))
             .map(wire::Text::into_owned),
         raw: data.map(|raw| raw.get().to_owned()),
+        ..HarnessState::default()
     })));
 }
 

@@ -168,6 +168,8 @@ fn request_for(command: &Command, id: &str) -> Result<Vec<u8>, Fault> {
         | Command::SessionDelete(_)
         | Command::SessionRestart(_)
         | Command::SessionSwitch(_)
+        | Command::Shell(_)
+        | Command::SetMode(_)
         | Command::Abort(_)
         | Command::InputResponse(_)
         | Command::ListSessions(_)

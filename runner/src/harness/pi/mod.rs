@@ -7,6 +7,12 @@
 //!
 //! What only pi knows travels as `status` lines whose keys begin with `x-pi-`, as `x` parts and as metadata.
 
+use std::collections::BTreeMap;
+
+use oqto_protocol::session::Capability;
+
+use super::registry::Start;
+
 mod answer;
 mod command;
 mod message;
@@ -16,3 +22,55 @@ mod update;
 mod wire;
 
 pub use translate::Pi;
+
+/// What pi can do.
+// Not `switch_session`: pi makes an empty session of a path that is not there and calls it a success.
+pub(super) const CAPABILITIES: &[Capability] = &[
+    Capability::Abort,
+    Capability::Steer,
+    Capability::FollowUp,
+    Capability::Compact,
+    Capability::SetModel,
+    Capability::CycleModel,
+    Capability::SetThinkingLevel,
+    Capability::CycleThinkingLevel,
+    Capability::Thinking,
+    Capability::Images,
+    Capability::Resume,
+    Capability::Fork,
+    Capability::NewSession,
+    Capability::AutoCompaction,
+    Capability::AutoRetry,
+    Capability::SessionName,
+    Capability::Commands,
+    Capability::Models,
+    Capability::Stats,
+];
+
+/// With what pi is started.
+pub(super) fn args(start: &Start<'_>) -> Vec<String> {
+    let mut args = vec!["--mode".to_owned(), "rpc".to_owned()];
+    let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    match (start.provider, start.model) {
+        (Some(provider), Some(model)) => option("--model", format!("{provider}/{model}")),
+        (Some(provider), None) => option("--provider", provider.to_owned()),
+        (None, Some(model)) => option("--model", model.to_owned()),
+        (None, None) => {}
+    }
+    if let Some(session) = start.continue_session {
+        option("--session", session.to_owned());
+    }
+    args
+}
+
+/// Where pi keeps its own, and what it asks the network at its start (updates, packages, telemetry); its model is not
+/// meant by it.
+pub(super) fn env(start: &Start<'_>) -> BTreeMap<String, String> {
+    let env = [
+        ("PI_CODING_AGENT_DIR", start.private_dir),
+        ("PI_OFFLINE", "1"),
+        ("PI_SKIP_VERSION_CHECK", "1"),
+    ];
+    env.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}

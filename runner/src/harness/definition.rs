@@ -1,0 +1,290 @@
+//! What a harness is, as a few lines of TOML say it: the ready ones of this runner, and those of `runner.toml`, which
+//! change a ready one or make another.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::version::{BadTested, Tested};
+
+/// How long a harness's name may be, in bytes: it stands in every list of sessions.
+const NAME_LEN_MAX: usize = 64;
+
+/// Which dialect a harness speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tongue {
+    /// The RPC of pi.
+    Pi,
+    /// The Agent Client Protocol.
+    Acp,
+    /// Ours: each prompt is a shell command.
+    #[serde(skip)]
+    Exec,
+}
+
+/// What a harness is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its name.
+    pub name: String,
+    /// What it speaks.
+    pub tongue: Tongue,
+    /// Its program's name on the path; none where the runner itself is it.
+    pub program: Option<String>,
+    /// Where that is; without it the path is searched.
+    pub program_path: Option<PathBuf>,
+    /// The program's arguments.
+    pub args: Vec<String>,
+    /// Variables that it always gets; `$PRIVATE` in them is its private directory.
+    pub env: BTreeMap<String, String>,
+    /// Variables that a session may give it beside those of the policy: where its provider is, and the key.
+    pub pass: Vec<String>,
+    /// What of the host it has to read beside its program, absolute paths.
+    pub read: Vec<PathBuf>,
+    /// Where the user's configuration of it is: absolute, or `~/` and where it is below the home of whom it runs as.
+    pub config_dir: Option<PathBuf>,
+    /// Which files of it each session's private directory begins with.
+    pub config_files: Vec<String>,
+    /// In which mode it is put before its first prompt: the one that asks before it acts.
+    pub mode: Option<String>,
+    /// The versions that it was tested in.
+    pub tested: Option<Tested>,
+    /// How to get it, one line for a shell.
+    pub install: Option<String>,
+}
+
+/// A table `[harness.NAME]`: what it does not say stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HarnessTable {
+    dialect: Option<Tongue>,
+    program: Option<String>,
+    args: Option<Vec<String>>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    pass: Option<Vec<String>>,
+    read: Option<Vec<PathBuf>>,
+    config_dir: Option<PathBuf>,
+    config_files: Option<Vec<String>>,
+    mode: Option<String>,
+    tested: Option<String>,
+    install: Option<String>,
+}
+
+/// A table that says nothing that can be done.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadDefinition {
+    /// The name cannot be one.
+    #[error("harness.{name} must have a name of 1 to {NAME_LEN_MAX} of a-z, 0-9, - and _")]
+    Name {
+        /// Which.
+        name: String,
+    },
+    /// It is none of the ready ones, and does not say what it speaks.
+    #[error(
+        "harness.{name} is none of this runner's ({known}); to define another say dialect = \"acp\" and its program"
+    )]
+    Unknown {
+        /// Which.
+        name: String,
+        /// Those that are there.
+        known: String,
+    },
+    /// It says what it speaks and not what it is.
+    #[error("harness.{name}.program is missing: what is to be started?")]
+    NoProgram {
+        /// Which.
+        name: String,
+    },
+    /// A ready one speaks what it speaks.
+    #[error("harness.{name}.dialect cannot be changed; define another harness, with a name of its own")]
+    Dialect {
+        /// Which.
+        name: String,
+    },
+    /// A path that would mean another place at each start.
+    #[error("harness.{name}.{key} is {path}, it must be an absolute path")]
+    Relative {
+        /// Which.
+        name: String,
+        /// Which key of it.
+        key: &'static str,
+        /// What it says.
+        path: PathBuf,
+    },
+    /// A file's name that leads out of its directory.
+    #[error("harness.{name}.config_files has {file:?}, it must be the name of a file in config_dir")]
+    File {
+        /// Which.
+        name: String,
+        /// What it says.
+        file: String,
+    },
+    /// What cannot be the name of a variable.
+    #[error("harness.{name} names the variable {variable:?}; names have letters, digits and _")]
+    Variable {
+        /// Which.
+        name: String,
+        /// What it says.
+        variable: String,
+    },
+    /// Not a range of versions.
+    #[error("harness.{name}.tested cannot be used")]
+    Tested {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        source: BadTested,
+    },
+}
+
+impl Definition {
+    /// A harness of this name that is nothing but its dialect and its program.
+    pub(super) fn new(name: &str, tongue: Tongue, program: Option<&str>) -> Self {
+        Self {
+            name: name.to_owned(),
+            tongue,
+            program: program.map(str::to_owned),
+            program_path: None,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            pass: Vec::new(),
+            read: Vec::new(),
+            config_dir: None,
+            config_files: Vec::new(),
+            mode: None,
+            tested: None,
+            install: None,
+        }
+    }
+
+    /// What a table makes of `ready`, or of nothing.
+    pub(super) fn from_table(
+        name: &str,
+        ready: Option<&Self>,
+        table: HarnessTable,
+        known: impl Fn() -> String,
+    ) -> Result<Self, BadDefinition> {
+        let named = || name.to_owned();
+        let HarnessTable {
+            dialect,
+            program,
+            args,
+            env,
+            pass,
+            read,
+            config_dir,
+            config_files,
+            mode,
+            tested,
+            install,
+        } = table;
+        let mut it = match (ready, dialect) {
+            (Some(ready), None) => ready.clone(),
+            (Some(ready), Some(dialect)) if ready.tongue == dialect => ready.clone(),
+            (Some(_), Some(_)) => return Err(BadDefinition::Dialect { name: named() }),
+            (None, None) => {
+                return Err(BadDefinition::Unknown {
+                    name: named(),
+                    known: known(),
+                });
+            }
+            (None, Some(dialect)) => {
+                check_name(name)?;
+                if program.is_none() {
+                    return Err(BadDefinition::NoProgram { name: named() });
+                }
+                Self::new(name, dialect, None)
+            }
+        };
+        if let Some(program) = program {
+            if program.contains('/') {
+                it.program_path = Some(absolute(name, "program", program.clone().into())?);
+                it.program.get_or_insert(program);
+            } else {
+                it.program = Some(program);
+            }
+        }
+        it.env.extend(env);
+        replace(&mut it.args, args);
+        replace(&mut it.pass, pass);
+        if let Some(read) = read {
+            it.read = read
+                .into_iter()
+                .map(|path| absolute(name, "read", path))
+                .collect::<Result<_, _>>()?;
+        }
+        if let Some(dir) = config_dir {
+            it.config_dir = Some(match dir.starts_with("~") {
+                true => dir,
+                false => absolute(name, "config_dir", dir)?,
+            });
+        }
+        replace(&mut it.config_files, config_files);
+        it.mode = mode.or(it.mode);
+        it.install = install.or(it.install);
+        if let Some(text) = tested {
+            let parsed = text.parse().map_err(|source| BadDefinition::Tested {
+                name: named(),
+                source,
+            })?;
+            it.tested = Some(parsed);
+        }
+        it.check()?;
+        Ok(it)
+    }
+
+    fn check(&self) -> Result<(), BadDefinition> {
+        let name = || self.name.clone();
+        let is_variable = |it: &&String| {
+            !it.is_empty()
+                && !it.starts_with(|c: char| c.is_ascii_digit())
+                && it.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        if let Some(bad) = self.env.keys().chain(&self.pass).find(|it| !is_variable(it)) {
+            return Err(BadDefinition::Variable {
+                name: name(),
+                variable: bad.clone(),
+            });
+        }
+        let is_plain = |file: &&String| !matches!(file.as_str(), "" | "." | "..") && !file.contains('/');
+        match self.config_files.iter().find(|file| !is_plain(file)) {
+            Some(file) => Err(BadDefinition::File {
+                name: name(),
+                file: file.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn replace<T>(old: &mut Vec<T>, new: Option<Vec<T>>) {
+    if let Some(new) = new {
+        *old = new;
+    }
+}
+
+fn check_name(name: &str) -> Result<(), BadDefinition> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if (1..=NAME_LEN_MAX).contains(&name.len()) && name.chars().all(plain) {
+        Ok(())
+    } else {
+        Err(BadDefinition::Name {
+            name: name.to_owned(),
+        })
+    }
+}
+
+fn absolute(name: &str, key: &'static str, path: PathBuf) -> Result<PathBuf, BadDefinition> {
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(BadDefinition::Relative {
+            name: name.to_owned(),
+            key,
+            path,
+        })
+    }
+}
