@@ -24,6 +24,24 @@ pub enum Tongue {
     Exec,
 }
 
+/// Which of the client's methods of the Agent Client Protocol an agent is served. Whoever serves them is in the sandbox
+/// with it, and can do there what it can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Serve {
+    /// Reading and writing of files.
+    pub fs: bool,
+    /// Commands in terminals.
+    pub terminal: bool,
+}
+
+/// One word of the key `serve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Served {
+    Fs,
+    Terminal,
+}
+
 /// What a harness is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
@@ -49,6 +67,8 @@ pub struct Definition {
     pub config_files: Vec<String>,
     /// In which mode it is put before its first prompt: the one that asks before it acts.
     pub mode: Option<String>,
+    /// What of the protocol's files and terminals it is served.
+    pub serve: Serve,
     /// The versions that it was tested in.
     pub tested: Option<Tested>,
     /// How to get it, one line for a shell.
@@ -69,6 +89,7 @@ pub struct HarnessTable {
     config_dir: Option<PathBuf>,
     config_files: Option<Vec<String>>,
     mode: Option<String>,
+    serve: Option<Vec<Served>>,
     tested: Option<String>,
     install: Option<String>,
 }
@@ -101,6 +122,12 @@ pub enum BadDefinition {
     /// A ready one speaks what it speaks.
     #[error("harness.{name}.dialect cannot be changed; define another harness, with a name of its own")]
     Dialect {
+        /// Which.
+        name: String,
+    },
+    /// Only one protocol has methods to serve.
+    #[error("harness.{name}.serve is for agents of dialect acp; remove it")]
+    Serve {
         /// Which.
         name: String,
     },
@@ -140,6 +167,14 @@ pub enum BadDefinition {
     },
 }
 
+impl Serve {
+    /// Whether it is served anything.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.fs || self.terminal
+    }
+}
+
 impl Definition {
     /// A harness of this name that is nothing but its dialect and its program.
     pub(super) fn new(name: &str, tongue: Tongue, program: Option<&str>) -> Self {
@@ -155,6 +190,7 @@ impl Definition {
             config_dir: None,
             config_files: Vec::new(),
             mode: None,
+            serve: Serve::default(),
             tested: None,
             install: None,
         }
@@ -178,6 +214,7 @@ impl Definition {
             config_dir,
             config_files,
             mode,
+            serve,
             tested,
             install,
         } = table;
@@ -224,6 +261,12 @@ impl Definition {
         }
         replace(&mut it.config_files, config_files);
         it.mode = mode.or(it.mode);
+        if let Some(served) = serve {
+            it.serve = Serve {
+                fs: served.contains(&Served::Fs),
+                terminal: served.contains(&Served::Terminal),
+            };
+        }
         it.install = install.or(it.install);
         if let Some(text) = tested {
             let parsed = text.parse().map_err(|source| BadDefinition::Tested {
@@ -238,6 +281,9 @@ impl Definition {
 
     fn check(&self) -> Result<(), BadDefinition> {
         let name = || self.name.clone();
+        if self.serve.any() && self.tongue != Tongue::Acp {
+            return Err(BadDefinition::Serve { name: name() });
+        }
         let is_variable = |it: &&String| {
             !it.is_empty()
                 && !it.starts_with(|c: char| c.is_ascii_digit())

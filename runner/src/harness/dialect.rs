@@ -7,7 +7,7 @@ use oqto_protocol::id::CommandId;
 use serde::{Deserialize, Serialize};
 
 use super::acp::Acp;
-use super::definition::Tongue;
+use super::definition::{Serve, Tongue};
 use super::exec::Exec;
 use super::fragment::Fragment;
 use super::pi::Pi;
@@ -37,6 +37,8 @@ pub struct Beginning {
     pub model: Option<String>,
     /// The mode that it is to be put in.
     pub mode: Option<String>,
+    /// What it is served of the protocol's files and terminals, by whoever started it inside the sandbox.
+    pub serve: Serve,
 }
 
 /// What is to be written for a command, and how it is answered.

@@ -273,6 +273,8 @@ mod tests {
             ("[pi]\nconfig_dir = \"x\"\n", "must be an absolute path"),
             ("[pi]\nconfig_files = [\"../x\"]\n", "name of a file"),
             ("[pi]\npass = [\"A=B\"]\n", "names the variable"),
+            ("[pi]\nserve = [\"fs\"]\n", "for agents of dialect acp"),
+            ("[claude-agent-acp]\nserve = [\"net\"]\n", "unknown variant"),
             ("[pi]\ntested = \"new\"\n", "tested cannot be used"),
             (
                 "[Mine]\ndialect = \"acp\"\nprogram = \"/x\"\n",

@@ -285,6 +285,7 @@ impl Session {
             must_continue: asked_for.is_some(),
             model: self.known.model.clone().or_else(|| self.setup.model.clone()),
             mode: self.setup.harness.definition().mode.clone(),
+            serve: self.setup.harness.definition().serve,
         }
     }
 
