@@ -241,7 +241,7 @@ fn a_directory_as_a_standard_stream_is_refused() {
 fn the_doctor_finds_every_layer_here() {
     let ended = end(Command::new(runner()).args(["doctor", "--json"]));
     let findings: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
-    let findings = findings.as_array().unwrap();
+    let findings = findings["layers"].as_array().unwrap();
     let layers: Vec<_> = findings
         .iter()
         .map(|found| found["layer"].as_str().unwrap())

@@ -14,6 +14,7 @@ use oqto_protocol::reply::Reply;
 use oqto_protocol::session::SessionState;
 use oqto_protocol::stream::Subscribed;
 use oqto_runner::event_log::Resume;
+use oqto_runner::harness::Edition;
 use oqto_runner::session::Setup;
 use oqto_runner::shim::Notice;
 use oqto_runner::supervisor::simulation::{Deed, Mind, Origin, Said};
@@ -102,7 +103,7 @@ fn setup(session: usize, world: &World) -> Setup {
             network: NetworkAccess::None,
             layers: Vec::new(),
         },
-        version: None,
+        edition: Edition::default(),
         continue_session: None,
         title: None,
         provider: None,
@@ -405,7 +406,8 @@ impl World {
 
     fn start_again(&mut self, session: usize, driver: &mut Driver) {
         driver.start_due = false;
-        driver.mind.prepared(setup(session, self).sandbox);
+        let setup = setup(session, self);
+        driver.mind.prepared(setup.sandbox, setup.edition);
         let generation = driver.mind.generation() + 1;
         let (tape_len, link) = self.start_shim(session, generation);
         driver.mind.begin_tape(tape_len);

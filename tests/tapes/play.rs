@@ -4,7 +4,7 @@ use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::Event;
 use oqto_protocol::id::Digest;
 use oqto_protocol::policy::{NetworkAccess, SandboxReport};
-use oqto_runner::harness::Harness;
+use oqto_runner::harness::{Edition, Harness};
 use oqto_runner::session::{Action, Input, Session, Setup};
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub(crate) fn setup() -> Setup {
             network: NetworkAccess::Gateway,
             layers: Vec::new(),
         },
-        version: None,
+        edition: Edition::default(),
         continue_session: None,
         title: None,
         provider: None,

@@ -39,7 +39,7 @@ enum Door {
     /// Read and verify the log of who asked this runner for what
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Say what this host can enforce, and how to get the rest
+    /// Say what this host can enforce and start, and how to get the rest
     Doctor(doctor::DoctorArgs),
     /// Print completions for a shell
     Completions {
@@ -51,7 +51,7 @@ enum Door {
 }
 
 const HELP: &str = "Examples:
-  oqto-runner doctor                            what this host can enforce
+  oqto-runner doctor                            what this host can enforce and start
   oqto-runner sandbox check                     whether a sandbox holds here
   oqto-runner sandbox run -- make test          any program, no daemon
   oqto-runner sandbox explain .env              what a policy allows, and which line says so
@@ -112,8 +112,12 @@ fn shim(mut words: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// Says what failed, with its causes, once.
 fn failed(error: &dyn std::error::Error) -> ExitCode {
-    // A peer may have said some of it: it must not write to the terminal.
-    let text = crate::cause::chain(error).replace(|c| !matches!(c, '\n' | '\t') && !is_plain(c), "\u{fffd}");
-    eprintln!("oqto-runner: {text}");
+    // A peer may have said some of it.
+    eprintln!("oqto-runner: {}", plain(&crate::cause::chain(error)));
     ExitCode::from(125)
+}
+
+/// What must not write to the terminal: what others said of themselves.
+fn plain(text: &str) -> String {
+    text.replace(|c| !matches!(c, '\n' | '\t') && !is_plain(c), "\u{fffd}")
 }

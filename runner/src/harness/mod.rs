@@ -28,4 +28,4 @@ pub use fragment::{Draft, Fragment, HarnessState, Outcome};
 pub use lines::{LineTooLong, Lines};
 pub use pi::Pi;
 pub use registry::{Harness, Harnesses, Needs, Network, PrivateDir, Start, UnknownHarness};
-pub use version::{BadTested, Tested};
+pub use version::{BadTested, Edition, Tested, reaches};

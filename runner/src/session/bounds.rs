@@ -86,3 +86,7 @@ pub(super) const STRAYS_MS: u64 = 60_000;
 
 /// How much of such a line is shown, in bytes.
 pub(super) const STRAY_LEN_MAX: usize = 256;
+
+/// The longest version that a harness may say it is of, in bytes: it stands in every list of harnesses. One that says
+/// more said nothing.
+pub(super) const VERSION_LEN_MAX: usize = 128;

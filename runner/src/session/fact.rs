@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use oqto_protocol::event::{Event, Notify, NotifyLevel, SandboxViolation, ViolationDecision};
+use oqto_protocol::event::{Event, SandboxViolation, ViolationDecision};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -131,8 +131,7 @@ impl Session {
                 let message = format!(
                     "the sandbox was violated in more than {VIOLATIONS_MAX} ways; no more are told in this session"
                 );
-                let level = NotifyLevel::Warning;
-                self.record(Event::Notify(Notify { level, message }), out);
+                self.warn(message, out);
             }
             return;
         }

@@ -70,9 +70,11 @@ impl Session {
     fn apply_rare(&mut self, fragment: Fragment, out: &mut Vec<Action>) {
         match fragment {
             Fragment::Ready => self.ready(out),
-            Fragment::State(state) => {
+            Fragment::State(mut state) => {
                 let says_capabilities = state.capabilities.is_some();
+                let version = state.version.take();
                 self.known.merge(*state);
+                self.is_of_version(version, out);
                 if says_capabilities {
                     self.tell_created(out);
                 }

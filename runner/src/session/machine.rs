@@ -2,13 +2,13 @@
 
 use oqto_protocol::codec::Json;
 use oqto_protocol::cursor::Cursor;
-use oqto_protocol::event::{AgentIdle, AgentWorking, Event, Phase, SessionCreated};
+use oqto_protocol::event::{AgentIdle, AgentWorking, Event, Notify, NotifyLevel, Phase, SessionCreated};
 use oqto_protocol::id::CommandId;
 use oqto_protocol::policy::{LayerReport, SandboxReport};
 use oqto_protocol::session::{Capability, SessionInfo, SessionState, SessionStatus};
 
 use super::action::{Action, WriteId};
-use super::bounds::{DEADLINE_SLACK_MS, EARLY_LEN_MAX, START_MS, STDERR_LEN_MAX};
+use super::bounds::{DEADLINE_SLACK_MS, EARLY_LEN_MAX, START_MS, STDERR_LEN_MAX, VERSION_LEN_MAX};
 use super::fact::Violations;
 use super::input::{Input, Report};
 use super::replies::Replies;
@@ -16,7 +16,7 @@ use super::setup::Setup;
 use super::stage::{Again, Stage, Starting, Why};
 use super::strays::Strays;
 use super::transcript::Transcript;
-use crate::harness::{Asked, Beginning, Dialect, Fragment, HarnessState, Lines};
+use crate::harness::{Asked, Beginning, Dialect, Edition, Fragment, HarnessState, Lines};
 
 /// One harness, from its start to its end.
 #[derive(Debug)]
@@ -143,9 +143,10 @@ impl Session {
         self.transcript.catch_up(next_idx);
     }
 
-    /// What is to hold it when it is started again.
-    pub fn prepared(&mut self, sandbox: SandboxReport) {
+    /// What is to hold it when it is started again, and which edition of its harness that is.
+    pub fn prepared(&mut self, sandbox: SandboxReport, edition: Edition) {
         self.setup.sandbox = sandbox;
+        self.setup.edition = edition;
     }
 
     /// Where it is.
@@ -235,15 +236,48 @@ impl Session {
             return;
         }
         if let Some(sandbox) = self.sandbox.clone() {
+            if self.known.version.is_none() {
+                self.known.version.clone_from(&self.setup.edition.version);
+            }
             let created = SessionCreated {
                 resumed: self.setup.continue_session.is_some(),
                 harness: self.setup.harness.name().to_owned(),
                 capabilities: self.capabilities().to_vec(),
                 sandbox,
-                version: self.known.version.clone().or_else(|| self.setup.version.clone()),
+                version: self.known.version.clone(),
             };
             self.record(Event::SessionCreated(created), out);
+            if let Some(warning) = self.setup.edition.warning.clone() {
+                self.warn(warning, out);
+            }
+            self.judge_version(out);
         }
+    }
+
+    /// Its harness is of this version: what there is to say of that is said once.
+    pub(super) fn is_of_version(&mut self, version: Option<String>, out: &mut Vec<Action>) {
+        let version = version.filter(|it| it.len() <= VERSION_LEN_MAX);
+        if version.is_some() && version != self.known.version {
+            self.known.version = version;
+            // Before it is told of, nothing is said of it.
+            if !self.untold {
+                self.judge_version(out);
+            }
+        }
+    }
+
+    fn judge_version(&mut self, out: &mut Vec<Action>) {
+        let setup = &self.setup;
+        let version = self.known.version.as_deref();
+        if let Some(warning) = version.and_then(|it| setup.edition.untested(setup.harness.name(), it)) {
+            self.warn(warning, out);
+        }
+    }
+
+    /// Says something that a human should look at.
+    pub(super) fn warn(&mut self, message: String, out: &mut Vec<Action>) {
+        let level = NotifyLevel::Warning;
+        self.record(Event::Notify(Notify { level, message }), out);
     }
 
     /// Says at what the harness works, when that is news.

@@ -96,6 +96,10 @@ impl Session {
         let cursor = self.cursor;
         let sandbox = self.sandbox.clone();
         self.record(Event::Recovered(Recovered { how, lost, sandbox }), out);
+        // One that says itself what it is has said so already.
+        if !self.setup.harness.says_capabilities() {
+            self.is_of_version(self.setup.edition.version.clone(), out);
+        }
         self.record(Event::AgentIdle(AgentIdle {}), out);
         if let Some(id) = command {
             let data = ReplyData::Accepted(Accepted { cursor });

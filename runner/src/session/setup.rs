@@ -6,7 +6,7 @@ use oqto_protocol::cursor::Cursor;
 use oqto_protocol::id::SessionId;
 use oqto_protocol::policy::SandboxReport;
 
-use crate::harness::Harness;
+use crate::harness::{Edition, Harness};
 
 /// What a session is made of. The same for every reading of one tape.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +19,8 @@ pub struct Setup {
     pub cwd: String,
     /// What is to hold it; the layers are those that the kernel will have accepted.
     pub sandbox: SandboxReport,
-    /// The version of its harness, as its installation says.
-    pub version: Option<String>,
+    /// Which edition of its harness it is.
+    pub edition: Edition,
     /// The session of the harness's own that it goes on with, where its user named one.
     pub continue_session: Option<String>,
     /// What it is called.

@@ -4,7 +4,7 @@
 //! [`Fact`](super::Fact), so that reading the tape again tells the same, whatever the configuration says by then.
 
 use oqto_protocol::command::{Abort, Command};
-use oqto_protocol::event::{Event, Notify, NotifyLevel, Phase};
+use oqto_protocol::event::Phase;
 use oqto_protocol::id::CommandId;
 use serde::{Deserialize, Serialize};
 
@@ -102,11 +102,6 @@ impl Session {
             )),
         }
         text
-    }
-
-    fn warn(&mut self, message: String, out: &mut Vec<Action>) {
-        let level = NotifyLevel::Warning;
-        self.record(Event::Notify(Notify { level, message }), out);
     }
 }
 

@@ -247,7 +247,7 @@ pub(super) fn setup(record: &SessionRecord, harness: Harness, cursor: Cursor, ne
         harness,
         cwd: workspace.display().to_string(),
         sandbox: sandbox.clone(),
-        version: record.harness_version.clone(),
+        edition: record.edition.clone(),
         continue_session: config.continue_session.clone(),
         title: config.title.clone(),
         provider: config.provider.clone(),

@@ -278,7 +278,7 @@ impl Supervisor {
             sandbox: prepared.sandbox,
             watch: prepared.order.watch.clone(),
             own_session: None,
-            harness_version: prepared.version,
+            edition: prepared.edition,
             unloaded: None,
         };
         // Before the log: what a runner that dies here leaves is known by it.

@@ -30,7 +30,7 @@ use super::vitals::Vitals;
 use super::witness::Witness;
 use crate::cause;
 use crate::event_log::{EventLog, Health};
-use crate::harness::Harness;
+use crate::harness::Harnesses;
 use crate::private::{self, PrivateError};
 use crate::sandbox;
 
@@ -95,6 +95,15 @@ pub enum OpenError {
     /// Somebody else could have put something into a directory, or can look into it.
     #[error(transparent)]
     Open(#[from] PrivateError),
+}
+
+/// What a peer is told of these harnesses; `exe` is the runner's own program. It looks at the disk.
+#[must_use]
+pub fn harnesses(harnesses: &Harnesses, exe: &Path) -> Vec<HarnessInfo> {
+    harnesses
+        .iter()
+        .map(|harness| installed::info(harness, exe))
+        .collect()
 }
 
 impl Supervisor {
@@ -163,26 +172,7 @@ impl Supervisor {
     /// What a peer is told of the harnesses.
     #[must_use]
     pub fn harnesses(&self) -> Vec<HarnessInfo> {
-        let harnesses = self.settings.harnesses.iter();
-        harnesses.map(|harness| self.harness_info(harness)).collect()
-    }
-
-    fn harness_info(&self, harness: &Harness) -> HarnessInfo {
-        let definition = harness.definition();
-        let program = match &definition.program {
-            None => Ok(self.settings.exe.clone()),
-            Some(_) => installed::find(definition)
-                .map(|found| found.leading.into_iter().next().unwrap_or(found.program)),
-        };
-        HarnessInfo {
-            name: harness.name().to_owned(),
-            program: program.as_ref().ok().map(|path| path.display().to_string()),
-            problem: program.err().map(|error| error.to_string()),
-            capabilities: harness.capabilities().to_vec(),
-            version: None,
-            tested: definition.tested.as_ref().map(ToString::to_string),
-            warning: None,
-        }
+        harnesses(&self.settings.harnesses, &self.settings.exe)
     }
 
     /// How many sessions may live at once.

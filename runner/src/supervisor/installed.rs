@@ -1,11 +1,14 @@
-//! Where a harness's program is on this host, and what of the host it needs to run.
+//! Where a harness's program is on this host, which edition it is, and what of the host it needs to run.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::harness::Definition;
+use oqto_protocol::hello::HarnessInfo;
+
+use super::package::{Package, node_version};
+use crate::harness::{Definition, Edition, Harness, reaches};
 
 /// How much of a script is read to find its interpreter, bytes: the kernel itself reads no more.
 const SHEBANG_LEN_MAX: u64 = 256;
@@ -21,6 +24,8 @@ pub(super) struct Installed {
     pub read: Vec<PathBuf>,
     /// Where the programs that it calls by name are.
     pub path: Vec<PathBuf>,
+    /// Which edition it is.
+    pub edition: Edition,
 }
 
 /// A program that is not there.
@@ -36,14 +41,16 @@ pub enum NotInstalled {
     },
     /// Nothing of that name in `PATH`.
     #[error(
-        "there is no program {program} in the runner's PATH; install it, or name it in runner.toml: \
-         harness.{harness}.program"
+        "there is no program {program} in the runner's PATH; {}, or name it in runner.toml: harness.{harness}.program",
+        to_get(install.as_deref())
     )]
     Missing {
         /// Which harness.
         harness: String,
         /// Its program's name.
         program: String,
+        /// How to get it.
+        install: Option<String>,
     },
     /// Its script's interpreter is not there.
     #[error("{script} needs {interpreter}, which is not in the runner's PATH")]
@@ -53,6 +60,39 @@ pub enum NotInstalled {
         /// What it names.
         interpreter: String,
     },
+}
+
+fn to_get(install: Option<&str>) -> String {
+    install.map_or_else(
+        || "install it".to_owned(),
+        |command| format!("to get it: {command}"),
+    )
+}
+
+/// What a peer is told of a harness; `exe` is the runner's own program.
+pub(super) fn info(harness: &Harness, exe: &Path) -> HarnessInfo {
+    let definition = harness.definition();
+    let found = definition.program.as_ref().map(|_| find(definition));
+    let (program, edition, problem) = match found {
+        None => (Some(exe.to_owned()), Edition::default(), None),
+        Some(Ok(found)) => {
+            let program = found.leading.into_iter().next().unwrap_or(found.program);
+            (Some(program), found.edition, None)
+        }
+        Some(Err(error)) => (None, Edition::default(), Some(error.to_string())),
+    };
+    let version = edition.version.as_deref();
+    let untested = version.and_then(|version| edition.untested(harness.name(), version));
+    let warnings: Vec<String> = untested.into_iter().chain(edition.warning).collect();
+    HarnessInfo {
+        name: harness.name().to_owned(),
+        program: program.map(|path| path.display().to_string()),
+        problem,
+        capabilities: harness.capabilities().to_vec(),
+        version: edition.version,
+        tested: definition.tested.as_ref().map(ToString::to_string),
+        warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+    }
 }
 
 /// Finds the program of a harness: where the configuration says, else by its name in `PATH`.
@@ -74,11 +114,19 @@ pub(super) fn find(definition: &Definition) -> Result<Installed, NotInstalled> {
         None => in_path(name).ok_or_else(|| NotInstalled::Missing {
             harness: harness.clone(),
             program: name.to_owned(),
+            install: definition.install.clone(),
         })?,
     };
     let real = named.canonicalize().unwrap_or_else(|_| named.clone());
+    let package = Package::of(&real);
+    let edition = |warning| Edition {
+        version: package.as_ref().and_then(Package::version).map(str::to_owned),
+        tested: definition.tested.clone(),
+        warning,
+    };
     let Some(interpreter) = interpreter(&real) else {
         return Ok(Installed {
+            edition: edition(None),
             read: vec![installation(&real)],
             path: Vec::new(),
             program: real,
@@ -97,11 +145,25 @@ pub(super) fn find(definition: &Definition) -> Result<Installed, NotInstalled> {
             interpreter: interpreter.clone(),
         })?;
     let program = found.canonicalize().unwrap_or(found);
+    let needs = package.as_ref().and_then(|package| package.needs("node"));
+    let warning = needs
+        .filter(|_| interpreter == "node")
+        .and_then(|range| too_old(&real, &program, range));
     Ok(Installed {
+        edition: edition(warning),
         read: vec![installation(&real), installation(&program)],
         path: program.parent().map(Path::to_owned).into_iter().collect(),
         program,
         leading: vec![real],
+    })
+}
+
+/// What there is to say of a node that is older than its script wants. It may do nevertheless: nothing is refused.
+fn too_old(script: &Path, node: &Path, range: &str) -> Option<String> {
+    let version = node_version(node)?;
+    (reaches(&version, range) == Some(false)).then(|| {
+        let (script, node) = (script.display(), node.display());
+        format!("{script} needs node {range}, and {node} is {version}: it may not start")
     })
 }
 
@@ -150,7 +212,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::harness::Harness;
+    use crate::harness::Harnesses;
 
     fn pi(program: &str, path: Option<&Path>) -> Definition {
         Definition {
@@ -180,12 +242,47 @@ mod tests {
         assert_eq!(found.program, root.join("x/node_modules/node/bin/node"));
         assert_eq!(found.leading, [root.join("x/node_modules/@a/pi/cli.js")]);
         assert_eq!(found.read[0], root.join("x/node_modules"));
+        assert_eq!(found.edition.version, None);
+    }
+
+    #[test]
+    fn a_version_and_a_node_that_is_too_old_are_read_from_their_packages() {
+        let dir = tempfile::tempdir().unwrap();
+        let modules = dir.path().canonicalize().unwrap().join("node_modules");
+        let script = modules.join("pi/cli.js");
+        program(&script, "#!/usr/bin/env node\n");
+        program(&modules.join("node/bin/node"), "\u{7f}ELF");
+        std::os::unix::fs::symlink("../node/bin/node", modules.join("pi/node")).unwrap();
+        let package = |of: &str, text: &str| fs::write(modules.join(of).join("package.json"), text).unwrap();
+        package(
+            "pi",
+            r#"{"version": "0.99.0", "bin": {"pi": "cli.js"}, "engines": {"node": ">=22.19"}}"#,
+        );
+        package("node", r#"{"version": "20.1.0", "bin": {"node": "bin/node"}}"#);
+        let harness = Harness::pi();
+        let tables = format!("[pi]\nprogram = {script:?}\n");
+        let harnesses = Harnesses::new(toml::from_str(&tables).unwrap()).unwrap();
+        let told = info(&harnesses.find("pi").unwrap(), Path::new("/runner"));
+        assert_eq!(told.version.as_deref(), Some("0.99.0"));
+        assert_eq!(
+            told.tested,
+            harness.definition().tested.as_ref().map(ToString::to_string)
+        );
+        let warning = told.warning.unwrap();
+        assert!(warning.contains("pi 0.99.0 is none of the versions"), "{warning}");
+        assert!(warning.contains("needs node >=22.19, and"), "{warning}");
+        assert!(warning.contains("is 20.1.0: it may not start"), "{warning}");
+        package("node", r#"{"version": "22.19.0", "bin": {"node": "bin/node"}}"#);
+        package("pi", r#"{"version": "0.87.1", "bin": {"pi": "cli.js"}}"#);
+        let told = info(&harnesses.find("pi").unwrap(), Path::new("/runner"));
+        assert_eq!((told.warning, told.problem), (None, None));
     }
 
     #[test]
     fn a_missing_program_is_named() {
         let error = find(&pi("no-such-program-here", None)).unwrap_err();
         assert!(error.to_string().contains("no-such-program-here"));
+        assert!(error.to_string().contains("to get it: npm install -g"), "{error}");
         let error = find(&pi("pi", Some(Path::new("/etc/passwd")))).unwrap_err();
         assert!(matches!(error, NotInstalled::Configured { .. }));
     }

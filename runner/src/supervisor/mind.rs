@@ -23,6 +23,7 @@ use super::origin::{Mark, Origin};
 use super::reading::Reading;
 use super::writes::{Write, Writes};
 use crate::event_log::{BadBatch, Batch};
+use crate::harness::Edition;
 use crate::session::{Action, Continuation, ExitStatus, Fact, Input, NotStarted, Report, Session};
 use crate::shim::tape::Start;
 use crate::shim::{Exit, Kind, Record, Target, WriteId};
@@ -163,8 +164,8 @@ impl<W> Mind<W> {
     }
 
     /// What is to hold the harness when it is started again.
-    pub fn prepared(&mut self, sandbox: SandboxReport) {
-        self.core.prepared(sandbox);
+    pub fn prepared(&mut self, sandbox: SandboxReport, edition: Edition) {
+        self.core.prepared(sandbox, edition);
     }
 
     /// What a list says of the session.

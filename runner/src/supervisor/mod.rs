@@ -42,6 +42,7 @@ mod mind;
     expect(unreachable_pub, reason = "seen by simulations")
 )]
 mod origin;
+mod package;
 mod patience;
 mod prepare;
 #[cfg_attr(
@@ -63,7 +64,7 @@ mod witness;
 )]
 mod writes;
 
-pub use fleet::{OpenError, Supervisor, no_session};
+pub use fleet::{OpenError, Supervisor, harnesses, no_session};
 pub use handle::{Followed, Workplace};
 pub use prepare::PrepareError;
 pub use settings::{HealthSettings, Settings};

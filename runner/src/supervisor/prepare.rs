@@ -17,7 +17,7 @@ use super::group;
 use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
-use crate::harness::{Harness, Needs, Network as NeedsNetwork, PrivateDir, Start, UnknownHarness};
+use crate::harness::{Edition, Harness, Needs, Network as NeedsNetwork, PrivateDir, Start, UnknownHarness};
 use crate::launch::{Arg, Launch};
 use crate::policy::{self, AbsolutePath, BadPath, Network, Plan, PolicyName};
 use crate::sandbox::{self, Host, Wrapped};
@@ -33,8 +33,8 @@ const PRIVATE_DIR: &str = ".agent";
 pub(super) struct Prepared {
     /// The harness.
     pub(super) harness: Harness,
-    /// Its version, as its installation says.
-    pub(super) version: Option<String>,
+    /// Which edition of it is installed.
+    pub(super) edition: Edition,
     /// What the shim is told.
     pub(super) order: Order,
     /// The workspace.
@@ -215,10 +215,14 @@ pub(super) fn prepare(
         }
         seed::hand_over(&session_home, &principal)?;
     }
+    let edition = program
+        .as_ref()
+        .map(|found| found.edition.clone())
+        .unwrap_or_default();
     let inner = inner(&plan, &needs, program, &workspace);
     Ok(Prepared {
         harness,
-        version: None,
+        edition,
         order: order(settings, id, config, &plan, &principal, inner)?,
         sandbox: report(&plan),
         workspace,

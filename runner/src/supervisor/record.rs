@@ -10,6 +10,8 @@ use oqto_protocol::policy::SandboxReport;
 use oqto_protocol::session::{SessionConfig, SessionInfo};
 use serde::{Deserialize, Serialize};
 
+use crate::harness::Edition;
+
 /// The longest such file, bytes: a configuration comes in one frame, but nobody names that much.
 const FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
 
@@ -48,9 +50,9 @@ pub(super) struct SessionRecord {
     /// lost. Not there before the harness has said so, nor once the session has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) own_session: Option<String>,
-    /// The version of its harness, as its installation said when it was started last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) harness_version: Option<String>,
+    /// Which edition of its harness was started last.
+    #[serde(default)]
+    pub(super) edition: Edition,
     /// What a list says of it while it is unloaded; none while more may be said of it.
     #[serde(default)]
     pub(super) unloaded: Option<SessionInfo>,

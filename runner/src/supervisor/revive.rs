@@ -90,7 +90,7 @@ impl Driver {
         }
         match self.revive(&house, generation, continuation).await {
             Ok((record, body)) => {
-                self.mind.prepared(record.sandbox.clone());
+                self.mind.prepared(record.sandbox.clone(), record.edition.clone());
                 self.record = record;
                 self.mind.begin_tape(body.tape_len());
                 self.take_up(body, &house);
@@ -152,7 +152,7 @@ impl Driver {
         let record = SessionRecord {
             sandbox: prepared.sandbox,
             watch: prepared.order.watch.clone(),
-            harness_version: prepared.version,
+            edition: prepared.edition,
             ..self.record.clone()
         };
         record.keep(&self.dir)?;

@@ -3,7 +3,7 @@
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::id::Digest;
 use oqto_protocol::policy::{NetworkAccess, SandboxReport};
-use oqto_runner::harness::Harness;
+use oqto_runner::harness::{Edition, Harness};
 use oqto_runner::session::Setup;
 
 /// When a session begins, Unix milliseconds.
@@ -21,7 +21,7 @@ pub(crate) fn setup(harness: Harness) -> Setup {
             network: NetworkAccess::None,
             layers: Vec::new(),
         },
-        version: None,
+        edition: Edition::default(),
         continue_session: None,
         title: None,
         provider: None,
