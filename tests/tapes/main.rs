@@ -7,7 +7,6 @@ mod play;
 mod tape;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use oqto_protocol::event::{DoneReason, Event, Phase};
 use oqto_protocol::id::MessageId;
@@ -50,7 +49,7 @@ fn every_recording_gives_what_its_golden_file_says() {
             lines.push_str(&play::golden(seq, &action).to_string());
             lines.push('\n');
         }
-        let path: PathBuf = tape::dir().join("golden").join(format!("{name}.jsonl"));
+        let path = tape::golden(&name);
         if bless {
             std::fs::create_dir_all(path.parent().expect("a directory")).expect("writable");
             std::fs::write(&path, lines).expect("writable");
@@ -72,7 +71,7 @@ fn no_recording_has_a_line_that_is_not_understood() {
                     "{name}: {status:?}"
                 ),
                 // There pi itself was told what it could not understand.
-                Event::Notify(note) if name != "malformed" => {
+                Event::Notify(note) if tape::scenario(&name) != "malformed" => {
                     assert!(!note.message.contains("not of its protocol"), "{name}: {note:?}");
                 }
                 _ => {}
@@ -234,7 +233,7 @@ fn finished_messages_are_those_that_pi_reports_at_the_end_of_its_runs() {
             "stdin_close_midstream",
             "extension_ui_abort",
         ];
-        if !unfinished.contains(&name.as_str()) {
+        if !unfinished.contains(&tape::scenario(&name)) {
             assert_eq!(ours.len(), theirs.len(), "{name}");
         }
     }
@@ -333,7 +332,7 @@ fn every_run_begins_works_and_ends_in_order() {
         {
             // One that died unasked is about to be started again.
             let rises = matches!(last, Some(Event::AgentWorking(it)) if it.phase == Phase::Initializing);
-            assert_eq!(rises, name == "crash", "{name}: {last:?}");
+            assert_eq!(rises, tape::scenario(&name) == "crash", "{name}: {last:?}");
             assert!(
                 rises || matches!(last, Some(Event::SessionClosed(_))),
                 "{name}: {last:?}"

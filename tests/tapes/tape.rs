@@ -52,25 +52,41 @@ struct Recorded {
     line: String,
 }
 
-/// Every recording, by name.
+/// Every recording, as `AGENT-VERSION/SCENARIO`.
 pub(crate) fn all() -> Vec<(String, PathBuf)> {
-    let mut tapes: Vec<_> = dir()
-        .read_dir()
-        .expect("the recordings are there")
-        .map(|entry| entry.expect("readable").path())
+    let agents = entries(&dir()).filter(|path| path.is_dir());
+    let mut tapes: Vec<_> = agents
+        .flat_map(|agent| entries(&agent).collect::<Vec<_>>())
         .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
         .map(|path| {
-            let name = path.file_stem().expect("named").to_string_lossy().into_owned();
+            let name = path.with_extension("");
+            let name = name.strip_prefix(dir()).expect("below it").display().to_string();
             (name, path)
         })
         .collect();
     tapes.sort();
-    assert!(tapes.len() > 40, "only {} recordings", tapes.len());
+    assert!(tapes.len() > 70, "only {} recordings", tapes.len());
     tapes
 }
 
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = dir.read_dir().expect("the recordings are there");
+    entries.map(|entry| entry.expect("readable").path())
+}
+
 pub(crate) fn dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tapes/pi-0.87.1")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tapes")
+}
+
+/// Where the golden file of a recording is.
+pub(crate) fn golden(name: &str) -> PathBuf {
+    let (agent, scenario) = name.split_once('/').expect("an agent's");
+    dir().join(agent).join("golden").join(format!("{scenario}.jsonl"))
+}
+
+/// What a recording shows.
+pub(crate) fn scenario(name: &str) -> &str {
+    name.split_once('/').expect("an agent's").1
 }
 
 /// Reads a recording.
@@ -147,13 +163,15 @@ fn envelope(name: &str, command: Command) -> CommandEnvelope {
 
 /// pi's answer to a recorded command, as an answer to ours.
 fn renamed(line: &str) -> String {
-    let Some((name, rest)) = line
-        .strip_prefix(r#"{"id":""#)
-        .and_then(|rest| rest.split_once('"'))
-    else {
-        return line.to_owned();
-    };
-    format!(r#"{{"id":"{}"{rest}"#, id(name))
+    let heads = [r#"{"id":""#, r#"{"type":"bash_execution_update","id":""#];
+    let named = heads.into_iter().find_map(|head| {
+        let (name, rest) = line.strip_prefix(head)?.split_once('"')?;
+        Some((head, name, rest))
+    });
+    match named {
+        Some((head, name, rest)) => format!("{head}{}\"{rest}", id(name)),
+        None => line.to_owned(),
+    }
 }
 
 /// The command that would have typed a line into pi; `None` for what the runner never types.
@@ -184,6 +202,10 @@ fn command(line: &str) -> Option<CommandEnvelope> {
             value: text("value"),
             confirmed: flag("confirmed"),
             cancelled: flag("cancelled"),
+        }),
+        "bash" => Command::Shell(Shell {
+            command: text("command")?,
+            apart: flag("excludeFromContext").unwrap_or_default(),
         }),
         "get_state" => Command::GetState(GetState {}),
         "get_messages" => Command::GetMessages(GetMessages {

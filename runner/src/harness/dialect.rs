@@ -39,6 +39,8 @@ pub struct Beginning {
     pub mode: Option<String>,
     /// What it is served of the protocol's files and terminals, by whoever started it inside the sandbox.
     pub serve: Serve,
+    /// Its version, where that is known.
+    pub version: Option<String>,
 }
 
 /// What is to be written for a command, and how it is answered.
@@ -128,7 +130,7 @@ impl Dialect {
     #[must_use]
     pub fn probe(&mut self, beginning: &Beginning) -> Vec<u8> {
         match self {
-            Self::Pi(_) => Pi::probe(),
+            Self::Pi(pi) => pi.begin(beginning),
             Self::Exec(_) => Vec::new(),
             Self::Acp(acp) => acp.begin(beginning),
         }
@@ -149,7 +151,7 @@ impl Dialect {
     /// When the harness has no words for it.
     pub fn say(&mut self, command: &Command, id: CommandId, asked: &[Asked]) -> Result<Speech, Fault> {
         match self {
-            Self::Pi(_) => Pi::say(command, id, asked),
+            Self::Pi(pi) => pi.say(command, id, asked),
             Self::Exec(exec) => exec.say(command, id),
             Self::Acp(acp) => acp.say(command, id, asked),
         }
@@ -171,6 +173,15 @@ impl Dialect {
             Self::Pi(pi) => pi.expire(out),
             Self::Exec(_) => {}
             Self::Acp(acp) => acp.expire(out),
+        }
+    }
+
+    /// Whether something runs outside of any run, which an abort ends.
+    #[must_use]
+    pub fn works_aside(&self) -> bool {
+        match self {
+            Self::Pi(pi) => pi.works_aside(),
+            Self::Exec(_) | Self::Acp(_) => false,
         }
     }
 

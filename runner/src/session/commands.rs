@@ -70,7 +70,7 @@ fn kind(command: &Command) -> Kind {
     match command {
         Command::Prompt(_) | Command::Steer(_) | Command::FollowUp(_) => Kind::Talk,
         Command::Compact(_) => Kind::Compact,
-        Command::SessionNew(_) | Command::Fork(_) => Kind::Move,
+        Command::SessionNew(_) | Command::SessionSwitch(_) | Command::Fork(_) => Kind::Move,
         _ => Kind::Other,
     }
 }
@@ -267,7 +267,9 @@ impl Session {
                 self.refuse_waiting(&fault, out);
                 return self.accept_now(id, command, out);
             }
-            Stage::Idle if self.asked.is_empty() => return self.accept_now(id, command, out),
+            Stage::Idle if self.asked.is_empty() && !self.dialect.works_aside() => {
+                return self.accept_now(id, command, out);
+            }
             Stage::Streaming(run) => Some(run.begun),
             Stage::Aborting(aborting) => Some(aborting.begun),
             Stage::Idle | Stage::Compacting | Stage::Stopping(_) | Stage::Down(_) | Stage::Closed => None,

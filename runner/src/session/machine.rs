@@ -320,6 +320,11 @@ impl Session {
             model: self.known.model.clone().or_else(|| self.setup.model.clone()),
             mode: self.setup.harness.definition().mode.clone(),
             serve: self.setup.harness.definition().serve,
+            version: self
+                .known
+                .version
+                .clone()
+                .or_else(|| self.setup.edition.version.clone()),
         }
     }
 

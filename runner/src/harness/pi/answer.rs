@@ -9,7 +9,7 @@ use oqto_protocol::session::SessionStats;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::command::PROBE_ID;
+use super::command::{CLEAR, PROBE_ID};
 use super::wire;
 use crate::harness::fragment::{Fragment, HarnessState};
 
@@ -44,9 +44,10 @@ pub(super) fn read(response: &wire::Response<'_>, out: &mut Vec<Fragment>) {
     out.push(Fragment::Answer { id, answer });
 }
 
-/// A refusal without an id is of a line that pi could not read: ours, so it is worth a note.
+/// A refusal without an id is of a line that pi could not read: ours, so it is worth a note. Up to 0.74 does not know the
+/// command that takes back what is queued, which goes with every abort.
 fn refused_unnamed(response: &wire::Response<'_>, out: &mut Vec<Fragment>) {
-    if !response.success {
+    if !response.success && response.command.as_deref() != Some(CLEAR) {
         out.push(Fragment::Stray);
     }
 }
@@ -79,13 +80,15 @@ fn taken(
             None => Ok(data.map(as_it_came)),
         },
         // An extension may refuse these, and pi calls that a success.
-        "new_session" | "fork" if of::<wire::Cancelled>(data).is_some_and(|data| data.cancelled) => {
+        "new_session" | "fork" | "switch_session"
+            if of::<wire::Cancelled>(data).is_some_and(|data| data.cancelled) =>
+        {
             Err(Fault::new(
                 FaultCode::Harness,
                 format!("an extension of pi cancelled {command}"),
             ))
         }
-        "prompt" | "compact" | "new_session" => Ok(None),
+        "prompt" | "compact" | "new_session" | "switch_session" => Ok(None),
         _ => Ok(data.map(as_it_came)),
     }
 }

@@ -13,6 +13,9 @@ use crate::harness::dialect::{Asked, Expect, Speech};
 /// The id of the runner's own question whether pi is there.
 pub(super) const PROBE_ID: &str = "probe";
 
+/// The command that takes back what is queued.
+pub(super) const CLEAR: &str = "clear_queue";
+
 #[derive(Serialize)]
 struct Request<'a, T> {
     id: &'a str,
@@ -100,25 +103,49 @@ struct UiResponse<'a> {
     cancelled: Option<bool>,
 }
 
-impl Pi {
-    /// Asks whether pi is there: it says nothing by itself.
-    pub(in crate::harness) fn probe() -> Vec<u8> {
-        request(PROBE_ID, "get_state", Empty {})
-    }
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SwitchSession<'a> {
+    session_path: &'a str,
+}
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Bash<'a> {
+    command: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    exclude_from_context: bool,
+}
+
+/// The runner's own question whether pi is there.
+pub(super) fn probe() -> Vec<u8> {
+    request(PROBE_ID, "get_state", Empty {})
+}
+
+impl Pi {
     /// Says a command.
     pub(in crate::harness) fn say(
+        &mut self,
         command: &Command,
         id: CommandId,
         asked: &[Asked],
     ) -> Result<Speech, Fault> {
-        let id = id.to_string();
-        let (bytes, expect) = match command {
-            Command::Abort(_) => (abort(&id, asked), Expect::Nothing),
-            Command::InputResponse(it) => (input_response(it), Expect::Nothing),
-            _ => (request_for(command, &id)?, Expect::Answer),
-        };
-        Speech::new(bytes, expect)
+        let name = id.to_string();
+        match command {
+            Command::Abort(_) => Speech::new(abort(&name, asked, self.works_aside()), Expect::Nothing),
+            Command::InputResponse(it) => Speech::new(input_response(it), Expect::Nothing),
+            Command::Shell(it) => {
+                let body = Bash {
+                    command: &it.command,
+                    exclude_from_context: it.apart,
+                };
+                // pi answers when it is over, which may be never.
+                let mut speech = Speech::new(request(&name, "bash", body), Expect::Nothing)?;
+                speech.means.push(self.shell(it, id)?);
+                Ok(speech)
+            }
+            _ => Speech::new(request_for(command, &name)?, Expect::Answer),
+        }
     }
 }
 
@@ -163,11 +190,14 @@ fn request_for(command: &Command, id: &str) -> Result<Vec<u8>, Fault> {
             let parent_session = it.parent_session.as_deref();
             request(id, "new_session", NewSession { parent_session })
         }
+        Command::SessionSwitch(it) => {
+            let session_path = &it.session_path;
+            request(id, "switch_session", SwitchSession { session_path })
+        }
         Command::SessionCreate(_)
         | Command::SessionClose(_)
         | Command::SessionDelete(_)
         | Command::SessionRestart(_)
-        | Command::SessionSwitch(_)
         | Command::Shell(_)
         | Command::SetMode(_)
         | Command::Abort(_)
@@ -210,7 +240,8 @@ fn image(media: &Media) -> Result<Image<'_>, Fault> {
 
 /// An open dialog keeps pi from ever answering an abort, so it is cancelled first; messages that are still queued
 /// would begin the next run, so they are taken back. A pi that has no `clear_queue` says so, and nobody waits for it.
-fn abort(id: &str, asked: &[Asked]) -> Vec<u8> {
+/// Shell commands of the user's are no part of a run.
+fn abort(id: &str, asked: &[Asked], runs_shells: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     for request in asked {
         line(
@@ -224,8 +255,11 @@ fn abort(id: &str, asked: &[Asked]) -> Vec<u8> {
             &mut bytes,
         );
     }
-    bytes.extend(request("clear", "clear_queue", Empty {}));
+    bytes.extend(request("clear", CLEAR, Empty {}));
     bytes.extend(request(id, "abort", Empty {}));
+    if runs_shells {
+        bytes.extend(request("abort_bash", "abort_bash", Empty {}));
+    }
     bytes
 }
 
@@ -256,4 +290,72 @@ fn line<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     let written = serde_json::to_writer(&mut *out, value);
     debug_assert!(written.is_ok());
     out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use oqto_protocol::command::{Abort, Shell};
+
+    use super::*;
+    use crate::harness::dialect::Beginning;
+    use crate::harness::fragment::Fragment;
+
+    const ID: CommandId = CommandId([7; 16]);
+
+    fn pi(version: &str) -> Pi {
+        let mut pi = Pi::default();
+        let _ = pi.begin(&Beginning {
+            version: Some(version.to_owned()),
+            ..Beginning::default()
+        });
+        pi
+    }
+
+    fn shell(pi: &mut Pi, apart: bool) -> Result<Speech, Fault> {
+        let command = "sleep 60".to_owned();
+        pi.say(&Command::Shell(Shell { command, apart }), ID, &[])
+    }
+
+    #[test]
+    fn a_shell_command_is_a_tool_that_an_abort_ends() {
+        let mut pi = pi("0.87.1");
+        let speech = shell(&mut pi, true).expect("said");
+        let said = String::from_utf8(speech.bytes).expect("text");
+        assert!(
+            said.ends_with("\"type\":\"bash\",\"command\":\"sleep 60\",\"excludeFromContext\":true}\n"),
+            "{said}"
+        );
+        assert!(matches!(speech.means[..], [Fragment::Event(_)]));
+        assert!(pi.works_aside());
+        let aborted = |pi: &mut Pi| {
+            let speech = pi
+                .say(&Command::Abort(Abort {}), CommandId([8; 16]), &[])
+                .expect("said");
+            String::from_utf8(speech.bytes)
+                .expect("text")
+                .contains("abort_bash")
+        };
+        assert!(aborted(&mut pi));
+        let mut out = Vec::new();
+        let answer = format!(
+            r#"{{"id":"{ID}","type":"response","command":"bash","success":true,"data":{{"cancelled":true}}}}"#
+        );
+        pi.push(answer.as_bytes(), 0, &mut out);
+        assert!(
+            matches!(&out[..], [Fragment::Event(oqto_protocol::event::Event::ToolEnd(end))] if end.is_error),
+            "{out:?}"
+        );
+        assert!(!pi.works_aside() && !aborted(&mut pi));
+    }
+
+    #[test]
+    fn a_pi_that_would_tell_its_model_keeps_no_shell_command_apart() {
+        let mut pi = pi("0.74.2");
+        assert_eq!(
+            shell(&mut pi, true).expect_err("refused").code,
+            FaultCode::Unsupported
+        );
+        assert!(!pi.works_aside());
+        assert!(shell(&mut pi, false).is_ok());
+    }
 }

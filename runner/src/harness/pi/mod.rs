@@ -1,9 +1,13 @@
 //! The dialect of the pi coding agent: `pi --mode rpc`, one JSON object a line both ways.
 //!
-//! Known from recorded sessions of 0.87.1 and, where noted, from what 0.74 does differently. `wire` has the shapes,
+//! Known from recorded sessions of 0.87.1 and 0.74.2. `wire` has the shapes,
 //! `message` and `answer` turn content and answers into the protocol's, `command` says what a command is called
 //! here, `translate` keeps the little state that lines depend on, `update` reads the pieces of messages and `ui`
 //! what extensions show and ask.
+//!
+//! What pi can do and nobody is offered: its messages, entries, tree and last text (the session's own log has what was
+//! said, and asking for all of it again costs more the longer it gets), `export_html` (the agent's own tools write
+//! files), `clone` (a fork of the newest message), the queues' modes (one at a time is what steering means here).
 //!
 //! What only pi knows travels as `status` lines whose keys begin with `x-pi-`, as `x` parts and as metadata.
 
@@ -39,6 +43,7 @@ pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::Resume,
     Capability::Fork,
     Capability::NewSession,
+    Capability::Shell,
     Capability::AutoCompaction,
     Capability::AutoRetry,
     Capability::SessionName,

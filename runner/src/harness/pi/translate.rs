@@ -4,17 +4,23 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 use oqto_protocol::codec::Json;
+use oqto_protocol::command::Shell;
 use oqto_protocol::event::{
     CompactEnd, CompactReason, Event, Phase, ProgressMode, RetryEnd, RetryStart, Status,
     ThinkingLevelChanged, TitleChanged, ToolEnd, ToolProgress, ToolStart,
 };
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{Role, StopReason};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{answer, message, ui, update, wire};
+use super::{answer, command, message, ui, update, wire};
+use crate::harness::dialect::Beginning;
 use crate::harness::excerpt::excerpt;
 use crate::harness::fragment::{Fragment, HarnessState, Outcome};
+use crate::harness::version::reaches;
 
 /// How long after its end a run may still go on, where pi does not say when it is over (before 0.80.4): an error
 /// there may be followed by a retry, a long context by a compaction, each at once.
@@ -23,6 +29,15 @@ const SETTLE_MS: u64 = 250;
 /// How many running tools are remembered, for their durations. pi runs the calls of one message at once, and no
 /// model makes more.
 const TOOLS_MAX: usize = 64;
+
+/// How many shell commands of the user's may run at once. People run one.
+const SHELLS_MAX: usize = 16;
+
+/// The versions that can keep a shell command of the user's from their model.
+const APART_SINCE: &str = ">=0.76";
+
+/// What pi calls its shell.
+pub(super) const SHELL: &str = "bash";
 
 /// How much of an unknown line is shown, in bytes.
 const UNKNOWN_LEN_MAX: usize = 1024;
@@ -38,6 +53,12 @@ pub struct Pi {
     last: Option<Last>,
     /// The tools that run, with when they began.
     tools: Vec<(String, u64)>,
+    /// The shell commands of the user's that run.
+    #[serde(default)]
+    shells: Vec<CommandId>,
+    /// Whether this pi tells its model of each of them, whatever is asked: before 0.76.
+    #[serde(default)]
+    tells_all: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +81,13 @@ enum Last {
 }
 
 impl Pi {
+    /// Asks whether pi is there: it says nothing by itself.
+    pub(in crate::harness) fn begin(&mut self, beginning: &Beginning) -> Vec<u8> {
+        let version = beginning.version.as_deref();
+        self.tells_all = version.and_then(|version| reaches(version, APART_SINCE)) == Some(false);
+        command::probe()
+    }
+
     pub(in crate::harness) fn push(&mut self, line: &[u8], now_ms: u64, out: &mut Vec<Fragment>) {
         let understood = match type_of(line) {
             Some(type_) => self.read(&type_, line, now_ms, out),
@@ -85,6 +113,46 @@ impl Pi {
         self.run == Run::None
     }
 
+    pub(in crate::harness) fn works_aside(&self) -> bool {
+        !self.shells.is_empty()
+    }
+
+    /// A shell command of the user's begins.
+    pub(super) fn shell(&mut self, shell: &Shell, id: CommandId) -> Result<Fragment, Fault> {
+        if shell.apart && self.tells_all {
+            let message = "this pi tells its model of every shell command; 0.76 and later can keep one apart";
+            return Err(Fault::new(FaultCode::Unsupported, message));
+        }
+        if self.shells.len() == SHELLS_MAX {
+            let message = format!("{SHELLS_MAX} shell commands run already; abort ends them");
+            return Err(Fault::new(FaultCode::Busy, message));
+        }
+        self.shells.push(id);
+        Ok(Fragment::Event(Event::ToolStart(ToolStart {
+            tool_call_id: id.to_string(),
+            name: SHELL.to_owned(),
+            input: Some(Json::from(&json!({ "command": shell.command }))),
+        })))
+    }
+
+    /// What became of a shell command of the user's; `None` when the answer is to another command.
+    fn shell_ended(&mut self, response: &wire::Response<'_>) -> Option<Fragment> {
+        let id: CommandId = response.id.as_deref()?.parse().ok()?;
+        let at = self.shells.iter().position(|shell| *shell == id)?;
+        self.shells.remove(at);
+        let ended: Option<wire::ShellEnd> = response
+            .data
+            .and_then(|data| wire::ShellEnd::deserialize(data).ok());
+        let failed = || Json::from(&json!({ "error": response.error }));
+        Some(Fragment::Event(Event::ToolEnd(ToolEnd {
+            tool_call_id: id.to_string(),
+            name: SHELL.to_owned(),
+            output: response.data.map_or_else(failed, Json::from),
+            is_error: !ended.is_some_and(|ended| ended.exit_code == Some(0) && !ended.cancelled),
+            duration_ms: None,
+        })))
+    }
+
     fn read(
         &mut self,
         type_: &str,
@@ -102,7 +170,13 @@ impl Pi {
             "tool_execution_start" | "tool_execution_update" | "tool_execution_end" => {
                 self.tool(type_, of(line)?, now_ms, out);
             }
-            "response" => answer::read(&of(line)?, out),
+            "response" => {
+                let response = of(line)?;
+                match self.shell_ended(&response) {
+                    Some(ended) => out.push(ended),
+                    None => answer::read(&response, out),
+                }
+            }
             "extension_ui_request" => out.push(ui::read(of(line)?).ok_or(NotOfPi)?),
             "agent_start" => {
                 self.run = Run::Works;
@@ -339,7 +413,7 @@ fn other(type_: &str, line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfP
             let update: wire::BashUpdate<'_> = of(line)?;
             out.push(Fragment::Event(Event::ToolProgress(ToolProgress {
                 tool_call_id: update.id.map(Cow::into_owned).unwrap_or_default(),
-                name: "bash".to_owned(),
+                name: SHELL.to_owned(),
                 partial_output: Json::from(update.delta),
                 mode: ProgressMode::More,
             })));

@@ -278,6 +278,17 @@ pub(super) struct BashUpdate<'a> {
     pub(super) delta: &'a RawValue,
 }
 
+/// What became of a shell command of the user's.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ShellEnd {
+    /// Not there when a signal ended it.
+    #[serde(default)]
+    pub(super) exit_code: Option<i64>,
+    #[serde(default)]
+    pub(super) cancelled: bool,
+}
+
 /// What an extension shows or asks.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
