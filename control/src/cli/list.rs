@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use oqto_protocol::hello::HarnessInfo;
 use oqto_protocol::message::Message;
 use serde_json::json;
 
@@ -16,6 +17,8 @@ use crate::{Control, QueryError};
 /// How many messages are asked for at once.
 const PAGE_MAX: u32 = 100;
 const CELL_WIDTH_MAX: usize = 60;
+/// A command that has to be read whole.
+const HINT_WIDTH_MAX: usize = 500;
 
 /// Lists the sessions of a runner.
 pub(super) async fn sessions(
@@ -141,16 +144,7 @@ pub(super) async fn status(
         write!(page, ", {} MiB", bytes / (1024 * 1024)).ok();
     }
     page.push_str("\n\n");
-    page.push_str(&table(
-        ["HARNESS", "PROGRAM", "PROBLEM"],
-        status.harnesses.iter().map(|harness| {
-            [
-                harness.name.clone(),
-                harness.program.clone().unwrap_or_default(),
-                harness.problem.clone().unwrap_or_default(),
-            ]
-        }),
-    ));
+    page.push_str(&harnesses(&status.harnesses));
     page.push('\n');
     page.push_str(&table(
         ["POLICY", "DESCRIPTION"],
@@ -162,6 +156,29 @@ pub(super) async fn status(
         writeln!(page, "\nnote: {}", super::clean::clean(text)).ok();
     }
     output.text(&page)
+}
+
+/// The harnesses of a runner; below them, in full, why one cannot be started, or what one should know who starts it.
+fn harnesses(harnesses: &[HarnessInfo]) -> String {
+    let mut page = table(
+        ["HARNESS", "VERSION", "TESTED", "PROGRAM"],
+        harnesses.iter().map(|harness| {
+            let absent = harness.problem.as_ref().map(|_| "not installed".to_owned());
+            [
+                harness.name.clone(),
+                harness.version.clone().unwrap_or_default(),
+                harness.tested.clone().unwrap_or_default(),
+                harness.program.clone().or(absent).unwrap_or_default(),
+            ]
+        }),
+    );
+    for harness in harnesses {
+        for text in harness.problem.iter().chain(&harness.warning) {
+            let text = one_line(text, HINT_WIDTH_MAX);
+            writeln!(page, "  {}: {text}", one_line(&harness.name, CELL_WIDTH_MAX)).ok();
+        }
+    }
+    page
 }
 
 fn failed(action: &'static str) -> impl FnOnce(QueryError) -> CliError {
@@ -200,6 +217,38 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_harness_that_is_missing_says_how_to_get_it_in_full() {
+        let there = HarnessInfo {
+            name: "pi".to_owned(),
+            program: Some("/opt/pi".to_owned()),
+            problem: None,
+            capabilities: Vec::new(),
+            version: Some("0.91.0".to_owned()),
+            tested: Some("0.74 to 0.87".to_owned()),
+            warning: Some("pi 0.91.0 was not tested".to_owned()),
+        };
+        let missing = HarnessInfo {
+            name: "goose".to_owned(),
+            program: None,
+            problem: Some(format!("no program goose; {}", "to get it ".repeat(20))),
+            version: None,
+            tested: None,
+            warning: None,
+            capabilities: Vec::new(),
+        };
+        let page = harnesses(&[there, missing]);
+        let mut lines = page.lines();
+        assert_eq!(lines.next(), Some("HARNESS  VERSION  TESTED        PROGRAM"));
+        assert_eq!(lines.next(), Some("pi       0.91.0   0.74 to 0.87  /opt/pi"));
+        assert_eq!(
+            lines.next(),
+            Some("goose                           not installed")
+        );
+        assert_eq!(lines.next(), Some("  pi: pi 0.91.0 was not tested"));
+        assert!(lines.next().unwrap().ends_with("to get it"));
+    }
 
     #[test]
     fn a_table_has_columns_as_wide_as_their_widest_cell() {

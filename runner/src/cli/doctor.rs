@@ -92,7 +92,8 @@ fn harness_line(harness: &HarnessInfo) -> String {
         ..
     } = harness;
     let (mark, detail) = match (problem, program) {
-        (Some(problem), _) => ("absent ", problem.clone()),
+        // What to do is the end of what is said.
+        (Some(problem), _) => ("absent ", problem.replacen("; ", "\n        ", 1)),
         (None, program) => ("ok     ", program.clone().unwrap_or_default()),
     };
     let version = version.as_ref().map(|it| format!(" {it}")).unwrap_or_default();

@@ -55,6 +55,8 @@ pub struct Definition {
     pub program_path: Option<PathBuf>,
     /// The program's arguments.
     pub args: Vec<String>,
+    /// Those that follow where a session asks for a model; `$MODEL` in them is that.
+    pub model_args: Vec<String>,
     /// Variables that it always gets; `$PRIVATE` in them is its private directory.
     pub env: BTreeMap<String, String>,
     /// Variables that a session may give it beside those of the policy: where its provider is, and the key.
@@ -63,7 +65,7 @@ pub struct Definition {
     pub read: Vec<PathBuf>,
     /// Where the user's configuration of it is: absolute, or `~/` and where it is below the home of whom it runs as.
     pub config_dir: Option<PathBuf>,
-    /// Which files of it each session's private directory begins with.
+    /// Which files of it each session's private directory begins with, by the paths that they have in both.
     pub config_files: Vec<String>,
     /// In which mode it is put before its first prompt: the one that asks before it acts.
     pub mode: Option<String>,
@@ -82,6 +84,7 @@ pub struct HarnessTable {
     dialect: Option<Tongue>,
     program: Option<String>,
     args: Option<Vec<String>>,
+    model_args: Option<Vec<String>>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     pass: Option<Vec<String>>,
@@ -141,8 +144,8 @@ pub enum BadDefinition {
         /// What it says.
         path: PathBuf,
     },
-    /// A file's name that leads out of its directory.
-    #[error("harness.{name}.config_files has {file:?}, it must be the name of a file in config_dir")]
+    /// A file's path that leads out of its directory.
+    #[error("harness.{name}.config_files has {file:?}, it must be the path of a file below config_dir")]
     File {
         /// Which.
         name: String,
@@ -184,6 +187,7 @@ impl Definition {
             program: program.map(str::to_owned),
             program_path: None,
             args: Vec::new(),
+            model_args: Vec::new(),
             env: BTreeMap::new(),
             pass: Vec::new(),
             read: Vec::new(),
@@ -208,6 +212,7 @@ impl Definition {
             dialect,
             program,
             args,
+            model_args,
             env,
             pass,
             read,
@@ -246,6 +251,7 @@ impl Definition {
         }
         it.env.extend(env);
         replace(&mut it.args, args);
+        replace(&mut it.model_args, model_args);
         replace(&mut it.pass, pass);
         if let Some(read) = read {
             it.read = read
@@ -295,7 +301,7 @@ impl Definition {
                 variable: bad.clone(),
             });
         }
-        let is_plain = |file: &&String| !matches!(file.as_str(), "" | "." | "..") && !file.contains('/');
+        let is_plain = |file: &&String| !file.split('/').any(|part| matches!(part, "" | "." | ".."));
         match self.config_files.iter().find(|file| !is_plain(file)) {
             Some(file) => Err(BadDefinition::File {
                 name: name(),

@@ -190,6 +190,9 @@ impl Harness {
             Tongue::Acp => Vec::new(),
         };
         args.extend(self.0.args.iter().cloned());
+        if let Some(model) = start.model {
+            args.extend(self.0.model_args.iter().map(|arg| arg.replace("$MODEL", model)));
+        }
         let mut env: BTreeMap<String, String> = match self.0.tongue {
             Tongue::Pi => super::pi::env(start),
             Tongue::Exec | Tongue::Acp => BTreeMap::new(),
@@ -264,6 +267,22 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_an_argument_where_the_definition_says_so_and_one_is_asked_for() {
+        let gemini = with("").unwrap().find("gemini-cli").unwrap();
+        let args = |model| {
+            let start = Start {
+                model,
+                ..Start::default()
+            };
+            gemini.needs(&start).args
+        };
+        assert_eq!(args(None), ["--acp"]);
+        assert_eq!(args(Some("gemini-2.5-pro")), ["--acp", "-m", "gemini-2.5-pro"]);
+        // It is one argument, whatever it looks like.
+        assert_eq!(args(Some("--yolo x")), ["--acp", "-m", "--yolo x"]);
+    }
+
+    #[test]
     fn a_definition_that_cannot_be_used_is_named() {
         for (text, said) in [
             ("[mine]\nprogram = \"/x\"\n", "none of this runner's"),
@@ -271,7 +290,8 @@ mod tests {
             ("[pi]\ndialect = \"acp\"\n", "cannot be changed"),
             ("[pi]\nprogram = \"bin/pi\"\n", "must be an absolute path"),
             ("[pi]\nconfig_dir = \"x\"\n", "must be an absolute path"),
-            ("[pi]\nconfig_files = [\"../x\"]\n", "name of a file"),
+            ("[pi]\nconfig_files = [\"a/../x\"]\n", "path of a file"),
+            ("[pi]\nconfig_files = [\"/x\"]\n", "path of a file"),
             ("[pi]\npass = [\"A=B\"]\n", "names the variable"),
             ("[pi]\nserve = [\"fs\"]\n", "for agents of dialect acp"),
             ("[claude-agent-acp]\nserve = [\"net\"]\n", "unknown variant"),

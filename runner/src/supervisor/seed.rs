@@ -61,6 +61,11 @@ pub(super) fn seed(harness: &Definition, to: &Path, principal: &Principal) -> Re
             continue;
         };
         let copy = to.join(name);
+        if let Some(dir) = copy.parent() {
+            let mut builder = DirBuilder::new();
+            let made = builder.recursive(true).mode(0o700).create(dir);
+            made.map_err(|source| write_error(dir, source))?;
+        }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let written = options.open(&copy).and_then(|mut file| file.write_all(&bytes));
