@@ -92,6 +92,8 @@ pub(super) enum Verb {
     Restart(Restart),
     /// End a session; its history stays
     Close(Which),
+    /// Show how a session stands, and what its agent can do
+    Show(Which),
     /// Show what was said in a session
     Messages(Which),
     /// List the known runners, or say where one is

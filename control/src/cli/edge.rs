@@ -11,7 +11,7 @@ use super::drive::{Ending, interrupts, or_interrupted};
 use super::error::CliError;
 use super::exec::{Ran, exec};
 use super::output::{Output, note};
-use super::{act, attest, authority, list, listen, run, runners, token};
+use super::{act, attest, authority, list, listen, run, runners, show, token};
 use crate::{Control, Options, Posture};
 
 const DONE: u8 = 0;
@@ -141,6 +141,7 @@ async fn ask(
         Verb::Restart(args) => act::restart(control, options, args, output).await,
         Verb::Close(args) => act::close(control, options, &args, output).await,
         Verb::Sessions => list::sessions(control, options, output).await,
+        Verb::Show(args) => show::show(control, options, &args, output).await,
         Verb::Messages(args) => list::messages(control, options, &args, output).await,
         Verb::Status => list::status(control, options, output).await,
         Verb::Runners { verb } => runners::runners(control, options, verb, output),

@@ -162,6 +162,7 @@ fn fault_hint(code: FaultCode) -> Option<String> {
     let hint = match code {
         FaultCode::Version => "update oqtoctl and oqto-runner to the same version",
         FaultCode::WrongState => "oqtoctl sessions shows what each session is doing",
+        FaultCode::Unsupported => "oqtoctl show lists what the agent of a session can do",
         FaultCode::Policy => {
             "oqtoctl status lists the policies; oqto-runner doctor says what this host can enforce"
         }

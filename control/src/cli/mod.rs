@@ -22,6 +22,7 @@ mod output;
 mod quote;
 mod run;
 mod runners;
+mod show;
 mod spinner;
 mod target;
 mod time;

@@ -50,9 +50,13 @@ pub(super) fn note(event: &Event) -> Option<(Style, String)> {
                 format!(" · {}", absent.join(", "))
             };
             let sandbox = &created.sandbox;
+            let version = created.version.as_ref().map(|version| format!(" {version}"));
             let text = format!(
-                "{} · policy {} · network {}{absent}",
-                created.harness, sandbox.policy, sandbox.network
+                "{}{} · policy {} · network {}{absent}",
+                created.harness,
+                version.unwrap_or_default(),
+                sandbox.policy,
+                sandbox.network
             );
             (Style::Dim, line(text))
         }
