@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::version::{BadTested, Tested};
 
@@ -26,7 +26,7 @@ pub enum Tongue {
 
 /// Which of the client's methods of the Agent Client Protocol an agent is served. Whoever serves them is in the sandbox
 /// with it, and can do there what it can.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serve {
     /// Reading and writing of files.
     pub fs: bool,
@@ -71,6 +71,8 @@ pub struct Definition {
     pub mode: Option<String>,
     /// What of the protocol's files and terminals it is served.
     pub serve: Serve,
+    /// In which way of its own it is told who its user is, where it asks for that.
+    pub auth_method: Option<String>,
     /// The versions that it was tested in.
     pub tested: Option<Tested>,
     /// How to get it, one line for a shell.
@@ -93,6 +95,7 @@ pub struct HarnessTable {
     config_files: Option<Vec<String>>,
     mode: Option<String>,
     serve: Option<Vec<Served>>,
+    auth_method: Option<String>,
     tested: Option<String>,
     install: Option<String>,
 }
@@ -195,6 +198,7 @@ impl Definition {
             config_files: Vec::new(),
             mode: None,
             serve: Serve::default(),
+            auth_method: None,
             tested: None,
             install: None,
         }
@@ -220,6 +224,7 @@ impl Definition {
             config_files,
             mode,
             serve,
+            auth_method,
             tested,
             install,
         } = table;
@@ -273,6 +278,7 @@ impl Definition {
                 terminal: served.contains(&Served::Terminal),
             };
         }
+        it.auth_method = auth_method.or(it.auth_method);
         it.install = install.or(it.install);
         if let Some(text) = tested {
             let parsed = text.parse().map_err(|source| BadDefinition::Tested {

@@ -14,7 +14,7 @@ use super::pi::Pi;
 use crate::bounds::WRITE_LEN_MAX;
 
 /// The dialect of one running harness.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Dialect {
     /// The pi coding agent.
     Pi(Pi),
@@ -25,14 +25,12 @@ pub enum Dialect {
 }
 
 /// With what a harness begins, beside what its process was started with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beginning {
     /// The workspace, as it is called inside the sandbox.
     pub cwd: String,
     /// The harness's own session to go on with.
     pub continue_session: Option<String>,
-    /// Whether its user asked to go on with that, and is not served by a new one.
-    pub must_continue: bool,
     /// The model that was asked for.
     pub model: Option<String>,
     /// The mode that it is to be put in.
@@ -41,6 +39,8 @@ pub struct Beginning {
     pub serve: Serve,
     /// Its version, where that is known.
     pub version: Option<String>,
+    /// In which way of its own it is told who its user is, where it asks for that.
+    pub auth_method: Option<String>,
 }
 
 /// What is to be written for a command, and how it is answered.
@@ -133,6 +133,24 @@ impl Dialect {
             Self::Pi(pi) => pi.begin(beginning),
             Self::Exec(_) => Vec::new(),
             Self::Acp(acp) => acp.begin(beginning),
+        }
+    }
+
+    /// What to write so that a harness that lives says what it is now; empty for one that says so unasked.
+    #[must_use]
+    pub fn look_again(&self) -> Vec<u8> {
+        match self {
+            Self::Pi(_) => Pi::probe(),
+            Self::Exec(_) | Self::Acp(_) => Vec::new(),
+        }
+    }
+
+    /// Whether the harness's own name for a request that it takes back is this one.
+    #[must_use]
+    pub fn names(&self, request_id: &str, own: &str) -> bool {
+        match self {
+            Self::Pi(_) | Self::Exec(_) => request_id == own,
+            Self::Acp(_) => super::acp::is_of(request_id, own),
         }
     }
 

@@ -4,7 +4,7 @@ use oqto_protocol::codec::Json;
 use oqto_protocol::event::{CompactEnd, CompactReason, Event, InputRequest, Phase};
 use oqto_protocol::fault::Fault;
 use oqto_protocol::id::CommandId;
-use oqto_protocol::message::{Part, Role, StopReason, Usage};
+use oqto_protocol::message::{Content, Part, Role, StopReason, Usage};
 use oqto_protocol::reply::ReplyData;
 use oqto_protocol::session::Capability;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,13 @@ pub enum Fragment {
     Thought {
         /// The thought.
         delta: String,
+        /// Which part.
+        content_index: u32,
+    },
+    /// A part of it that is neither text nor a call, whole.
+    Part {
+        /// What it is.
+        content: Box<Content>,
         /// Which part.
         content_index: u32,
     },
@@ -71,6 +78,8 @@ pub enum Fragment {
     Event(Event),
     /// The agent asks.
     Asks(InputRequest),
+    /// The agent asks no longer what it asked under this name of its own.
+    AsksNoMore(String),
     /// The context is being shortened.
     Compacts(CompactReason),
     /// It is shorter, or not.

@@ -59,6 +59,10 @@ pub(super) const ASKED_MAX: usize = 64;
 /// How many messages that were said may wait to be seen in the harness's own words.
 pub(super) const SPOKEN_MAX: usize = 64;
 
+/// How much of a message that is being made is kept where the harness does not repeat it at its end, in bytes. What is
+/// longer becomes several messages; a line of such a harness always fits.
+pub(super) const MESSAGE_LEN_MAX: usize = crate::bounds::HARNESS_LINE_MAX;
+
 /// How much of a message that is being made is kept for the case that its harness dies, in bytes.
 pub(super) const PARTIAL_LEN_MAX: usize = 1024 * 1024;
 

@@ -1,5 +1,6 @@
 //! What the harness says, made into events.
 
+use oqto_protocol::codec::Json;
 use oqto_protocol::event::{
     AgentError, CompactEnd, CompactReason, CompactStart, DoneReason, Event, InputNeeded, InputRequest,
     InputResolved, Notify, NotifyLevel, Phase, StreamDone,
@@ -9,25 +10,35 @@ use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{Role, StopReason};
 use oqto_protocol::reply::ReplyData;
 
+use serde_json::json;
+
 use super::action::Action;
 use super::bounds::{ASKED_MAX, BEGIN_MS, STRAY_LEN_MAX};
 use super::machine::Session;
 use super::replies::Kind;
 use super::stage::{Begun, Run, Stage};
 use super::strays::Stray;
-use crate::harness::{Asked, Fragment, Outcome, excerpt};
+use crate::harness::{Asked, Draft, Fragment, Outcome, excerpt};
 
 impl Session {
     /// Takes one piece of meaning.
     pub(super) fn apply(&mut self, fragment: Fragment, out: &mut Vec<Action>) {
         let event = match fragment {
             Fragment::Text { delta, content_index } => {
-                self.open(Role::Assistant, out);
+                self.open_for(delta.len(), out);
                 self.transcript.text(delta, content_index)
             }
             Fragment::Thought { delta, content_index } => {
-                self.open(Role::Assistant, out);
+                self.open_for(delta.len(), out);
                 self.transcript.thought(delta, content_index)
+            }
+            Fragment::Part {
+                content,
+                content_index,
+            } => {
+                self.open(Role::Assistant, out);
+                self.transcript.part(*content, content_index);
+                None
             }
             Fragment::CallStarted {
                 tool_call_id,
@@ -89,6 +100,7 @@ impl Session {
                 }
             }
             Fragment::Asks(request) => self.asks(request, out),
+            Fragment::AsksNoMore(own) => self.asks_no_more(&own, out),
             Fragment::Compacts(reason) => self.compacts(reason, out),
             Fragment::Compacted(end) => self.compacted(*end, out),
             Fragment::Ended(outcome) => self.ended(outcome, out),
@@ -97,6 +109,7 @@ impl Session {
             Fragment::EndedBy { signal } => self.ended_by(signal, out),
             Fragment::Text { .. }
             | Fragment::Thought { .. }
+            | Fragment::Part { .. }
             | Fragment::CallStarted { .. }
             | Fragment::CallMore { .. }
             | Fragment::CallEnded { .. }
@@ -113,6 +126,21 @@ impl Session {
             let start = self.transcript.start(role, self.now);
             self.record(start, out);
         }
+    }
+
+    /// As [`Self::open`], for so much more of a message. Of one that is not repeated at its end nothing may be lost, so that
+    /// what is longer than is kept becomes several.
+    fn open_for(&mut self, len: usize, out: &mut Vec<Action>) {
+        if !self.dialect.repeats_messages() && !self.transcript.fits(len) {
+            let draft = Draft {
+                metadata: Some(Json::from(&json!({ "continues": true }))),
+                ..Draft::new(Role::Assistant, Vec::new())
+            };
+            if let Some(end) = self.transcript.finish_as_told(draft) {
+                self.record(end, out);
+            }
+        }
+        self.open(Role::Assistant, out);
     }
 
     /// Ends a message whose end will not come.
@@ -204,6 +232,19 @@ impl Session {
         }
     }
 
+    /// The agent takes back what it asked.
+    fn asks_no_more(&mut self, own: &str, out: &mut Vec<Action>) {
+        let dialect = &self.dialect;
+        let at = self
+            .asked
+            .iter()
+            .position(|asked| dialect.names(&asked.request_id, own));
+        if let Some(at) = at {
+            let asked = self.asked.remove(at);
+            self.resolved(asked.request_id, out);
+        }
+    }
+
     /// Nothing that was asked is asked any longer.
     pub(super) fn resolve_all(&mut self, out: &mut Vec<Action>) {
         for asked in std::mem::take(&mut self.asked) {
@@ -253,7 +294,8 @@ impl Session {
             }
         }
         if kind == Some(Kind::Move) && !refused {
-            self.probe(out);
+            let bytes = self.dialect.look_again();
+            self.write_own(bytes, out);
         }
         match &mut self.stage {
             Stage::Streaming(Run {

@@ -8,7 +8,10 @@ use oqto_protocol::policy::{LayerReport, SandboxReport};
 use oqto_protocol::session::{Capability, SessionInfo, SessionState, SessionStatus};
 
 use super::action::{Action, WriteId};
-use super::bounds::{DEADLINE_SLACK_MS, EARLY_LEN_MAX, START_MS, STDERR_LEN_MAX, VERSION_LEN_MAX};
+use super::bounds::{
+    DEADLINE_SLACK_MS, EARLY_LEN_MAX, MESSAGE_LEN_MAX, PARTIAL_LEN_MAX, START_MS, STDERR_LEN_MAX,
+    VERSION_LEN_MAX,
+};
 use super::fact::Violations;
 use super::input::{Input, Report};
 use super::replies::Replies;
@@ -16,7 +19,7 @@ use super::setup::Setup;
 use super::stage::{Again, Stage, Starting, Why};
 use super::strays::Strays;
 use super::transcript::Transcript;
-use crate::harness::{Asked, Beginning, Dialect, Edition, Fragment, HarnessState, Lines};
+use crate::harness::{Asked, Beginning, Dialect, Edition, Fragment, HarnessState, Lines, Tongue};
 
 /// One harness, from its start to its end.
 #[derive(Debug)]
@@ -60,6 +63,14 @@ pub struct Session {
     pub(super) now: u64,
 }
 
+/// How much of a message that is being made is kept.
+pub(super) fn kept_max(tongue: Tongue) -> usize {
+    match Dialect::new(tongue).repeats_messages() {
+        true => PARTIAL_LEN_MAX,
+        false => MESSAGE_LEN_MAX,
+    }
+}
+
 impl Session {
     /// The answer that a command was given already.
     #[must_use]
@@ -80,7 +91,7 @@ impl Session {
             sandbox: None,
             untold: false,
             create: None,
-            transcript: Transcript::new(setup.next_idx, Vec::new()),
+            transcript: Transcript::new(setup.next_idx, kept_max(setup.harness.tongue()), Vec::new()),
             replies: Replies::default(),
             asked: Vec::new(),
             working: None,
@@ -316,7 +327,6 @@ impl Session {
         Beginning {
             cwd: self.setup.cwd.clone(),
             continue_session: self.known.own_session.as_ref().or(asked_for).cloned(),
-            must_continue: asked_for.is_some(),
             model: self.known.model.clone().or_else(|| self.setup.model.clone()),
             mode: self.setup.harness.definition().mode.clone(),
             serve: self.setup.harness.definition().serve,
@@ -325,6 +335,7 @@ impl Session {
                 .version
                 .clone()
                 .or_else(|| self.setup.edition.version.clone()),
+            auth_method: self.setup.harness.definition().auth_method.clone(),
         }
     }
 

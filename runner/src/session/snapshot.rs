@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::action::Action;
 use super::bounds::REPLY_NOTED_MAX;
 use super::fact::Violations;
-use super::machine::Session;
+use super::machine::{Session, kept_max};
 use super::setup::Setup;
 use super::stage::{Down, Stage};
 use super::strays::Strays;
@@ -216,12 +216,13 @@ impl Session {
             violations,
             stderr,
         } = snapshot.inside(setup.harness.tongue())?;
+        let dialect_tongue = dialect.tongue();
         let outlined = Self::outlined(&snapshot.outline, setup);
         Ok(Self {
             dialect,
             known,
             sandbox,
-            transcript: Transcript::new(snapshot.outline.next_idx, spoken),
+            transcript: Transcript::new(snapshot.outline.next_idx, kept_max(dialect_tongue), spoken),
             strays,
             violations,
             stderr: stderr.into_bytes(),
@@ -247,7 +248,8 @@ impl Session {
             Some(down) => Stage::Down(down.clone()),
             None => Stage::Idle,
         };
-        session.transcript = Transcript::new(outline.next_idx, Vec::new());
+        let kept_max = kept_max(session.setup.harness.tongue());
+        session.transcript = Transcript::new(outline.next_idx, kept_max, Vec::new());
         // In the epoch that holds now.
         session.cursor.seq = outline.cursor.seq;
         session.own_writes = outline.own_writes;

@@ -12,13 +12,15 @@ use oqto_protocol::message::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::bounds::{PARTIAL_LEN_MAX, PARTIAL_PARTS_MAX, SPOKEN_MAX};
+use super::bounds::{PARTIAL_PARTS_MAX, SPOKEN_MAX};
 use crate::harness::Draft;
 
 /// The messages of a session.
 #[derive(Debug)]
 pub(super) struct Transcript {
     next_idx: u64,
+    /// How much of a message that is being made is kept, in bytes.
+    kept_max: usize,
     open: Option<Open>,
     spoken: Vec<Spoken>,
 }
@@ -40,12 +42,14 @@ struct Open {
     /// What of it is there, for the case that its end never comes.
     pieces: Vec<(u32, Piece)>,
     len: usize,
+    len_max: usize,
 }
 
 #[derive(Debug)]
 enum Piece {
     Text(String),
     Thinking(String),
+    Whole(Box<Content>),
     Call {
         id: String,
         name: String,
@@ -54,9 +58,10 @@ enum Piece {
 }
 
 impl Transcript {
-    pub(super) fn new(next_idx: u64, spoken: Vec<Spoken>) -> Self {
+    pub(super) fn new(next_idx: u64, kept_max: usize, spoken: Vec<Spoken>) -> Self {
         Self {
             next_idx,
+            kept_max,
             open: None,
             spoken,
         }
@@ -111,6 +116,7 @@ impl Transcript {
             began: now_ms,
             pieces: Vec::new(),
             len: 0,
+            len_max: self.kept_max,
         });
         Event::MessageStart(MessageStart { message_id: id, role })
     }
@@ -141,6 +147,21 @@ impl Transcript {
             delta,
             content_index,
         }))
+    }
+
+    /// A part of the open message that has no pieces.
+    pub(super) fn part(&mut self, content: Content, content_index: u32) {
+        if let Some(open) = &mut self.open {
+            let len = serde_json::to_string(&content).map_or(0, |text| text.len());
+            open.piece(content_index, len, || Piece::Whole(Box::new(content)));
+        }
+    }
+
+    /// Whether so much more of the open message is kept.
+    pub(super) fn fits(&self, more: usize) -> bool {
+        self.open
+            .as_ref()
+            .is_none_or(|open| open.len == 0 || open.fits(more))
     }
 
     /// It begins to call a tool.
@@ -303,7 +324,7 @@ impl Open {
     }
 
     fn fits(&self, more: usize) -> bool {
-        self.len + more <= PARTIAL_LEN_MAX
+        self.len + more <= self.len_max
     }
 }
 
@@ -312,6 +333,7 @@ impl Piece {
         match self {
             Self::Text(text) => Content::Text(Text { text, format: None }),
             Self::Thinking(text) => Content::Thinking(Thinking { text }),
+            Self::Whole(content) => *content,
             Self::Call { id, name, arguments } => Content::ToolCall(ToolCall {
                 tool_call_id: id,
                 name,

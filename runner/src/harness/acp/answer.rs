@@ -1,0 +1,167 @@
+//! What an agent answers to our requests.
+
+use oqto_protocol::codec::Json;
+use oqto_protocol::event::{Event, Status};
+use oqto_protocol::fault::{Fault, FaultCode};
+use oqto_protocol::id::CommandId;
+use oqto_protocol::message::{StopReason, Usage};
+use oqto_protocol::reply::{HarnessAnswer, ReplyData};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::command::Waits;
+use super::open::{AUTHENTICATE_ID, CLOSE_ID, CONFIGURE_ID, INITIALIZE_ID, OPEN_ID, told};
+use super::{Acp, NotOfAcp, wire};
+use crate::harness::excerpt::excerpt;
+use crate::harness::fragment::{Fragment, Outcome};
+
+/// How much of an error is told that stands beside an answer, in bytes.
+const ERROR_LEN_MAX: usize = 2048;
+
+impl Acp {
+    pub(super) fn answered(
+        &mut self,
+        id: &RawValue,
+        result: Option<&RawValue>,
+        error: Option<&RawValue>,
+        now_ms: u64,
+        out: &mut Vec<Fragment>,
+    ) -> Result<(), NotOfAcp> {
+        let failure = error
+            .map(|error| serde_json::from_str::<wire::Failure<'_>>(error.get()))
+            .transpose()?;
+        let id: String = serde_json::from_str(id.get())?;
+        let answer = match (&failure, result) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(result)) => Ok(result),
+            (None, None) => return Err(NotOfAcp),
+        };
+        if let Ok(command) = id.parse::<CommandId>() {
+            return self.command_answered(command, answer, now_ms, out);
+        }
+        let step = match id.as_str() {
+            INITIALIZE_ID => "initialize",
+            AUTHENTICATE_ID => "take its user's authentication",
+            OPEN_ID => "open a session",
+            CONFIGURE_ID => "be put in the mode or use the model that was asked for",
+            // Whether it let go of an old session changes nothing.
+            CLOSE_ID => return Ok(()),
+            _ => return Err(NotOfAcp),
+        };
+        if !self.is_opening() {
+            return Err(NotOfAcp);
+        }
+        match (id.as_str(), answer) {
+            (_, Err(failure)) => self.step_failed(step, failure, out),
+            (INITIALIZE_ID, Ok(result)) => self.initialized(result, out)?,
+            (AUTHENTICATE_ID, Ok(_)) => self.authenticated(out),
+            (OPEN_ID, Ok(result)) => self.opened(result, out)?,
+            (_, Ok(_)) => self.configured(out),
+        }
+        Ok(())
+    }
+
+    fn command_answered(
+        &mut self,
+        id: CommandId,
+        answer: Result<&RawValue, &wire::Failure<'_>>,
+        now_ms: u64,
+        out: &mut Vec<Fragment>,
+    ) -> Result<(), NotOfAcp> {
+        if self.run == Some(id) {
+            return self.turn_ended(answer, now_ms, out);
+        }
+        let at = self.waiting.iter().position(|(waiting, _)| *waiting == id);
+        let (_, waits) = self.waiting.remove(at.ok_or(NotOfAcp)?);
+        let answer = match (waits, answer) {
+            (_, Err(failure)) => Err(Fault::new(FaultCode::Harness, told(failure))),
+            (Waits::Set(what, value), Ok(_)) => {
+                self.changed(what, &value, out);
+                Ok(None)
+            }
+            (Waits::List, Ok(result)) => Ok(Some(ReplyData::HarnessAnswer(HarnessAnswer {
+                answer: Json::from(result),
+            }))),
+        };
+        out.push(Fragment::Answer { id, answer });
+        Ok(())
+    }
+
+    /// The turn is over.
+    fn turn_ended(
+        &mut self,
+        answer: Result<&RawValue, &wire::Failure<'_>>,
+        now_ms: u64,
+        out: &mut Vec<Fragment>,
+    ) -> Result<(), NotOfAcp> {
+        let read = match answer {
+            Ok(result) => Ok(serde_json::from_str::<wire::TurnEnd<'_>>(result.get())?),
+            Err(failure) => Err(told(failure)),
+        };
+        let (stop, outcome, usage) = match read {
+            Err(error) => (Some(StopReason::Error), Outcome::Failed { error }, None),
+            Ok(end) => {
+                let (stop, outcome) = outcome(&end);
+                (stop, outcome, end.usage)
+            }
+        };
+        let usage = usage.map(|usage| Usage {
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cache_read_tokens: usage.cached_read_tokens,
+            cache_write_tokens: usage.cached_write_tokens,
+            cost_usd: None,
+        });
+        if let Some(usage) = &usage {
+            self.totals.input_tokens = self.totals.input_tokens.saturating_add(usage.input_tokens);
+            self.totals.output_tokens = self.totals.output_tokens.saturating_add(usage.output_tokens);
+        }
+        self.finish_message(stop, usage, out);
+        self.end_calls(now_ms, out);
+        if let Some((used, size)) = self.totals.context {
+            out.push(Fragment::Event(Event::Status(Status {
+                key: "x-acp-context".to_owned(),
+                text: Some(format!("{used} of {size} tokens")),
+            })));
+        }
+        self.run = None;
+        out.push(Fragment::Ended(outcome));
+        Ok(())
+    }
+}
+
+/// How a turn ended, and with it the last message.
+fn outcome(end: &wire::TurnEnd<'_>) -> (Option<StopReason>, Outcome) {
+    let failed = |error: &str| Outcome::Failed {
+        error: error.to_owned(),
+    };
+    if let Some(error) = hidden_error(end.meta) {
+        return (Some(StopReason::Error), Outcome::Failed { error });
+    }
+    match &*end.stop_reason {
+        "end_turn" => (Some(StopReason::Stop), Outcome::Done),
+        "max_tokens" => (Some(StopReason::Length), Outcome::Length),
+        "cancelled" => (Some(StopReason::Aborted), Outcome::Aborted),
+        "max_turn_requests" => (
+            Some(StopReason::Error),
+            failed("the agent made as many requests to its model as one turn may have"),
+        ),
+        "refusal" => (Some(StopReason::Error), failed("the agent refused to go on")),
+        other => {
+            let other = excerpt(other.as_bytes(), ERROR_LEN_MAX);
+            (
+                Some(StopReason::Error),
+                failed(&format!("the agent stopped: {other}")),
+            )
+        }
+    }
+}
+
+/// codex reports what is fatal as the end of a turn, with the error beside it.
+fn hidden_error(meta: Option<&RawValue>) -> Option<String> {
+    let meta: Value = serde_json::from_str(meta?.get()).ok()?;
+    let error = meta.pointer("/codex/error").filter(|error| !error.is_null())?;
+    let text = error.pointer("/message").unwrap_or(error);
+    let text = text.as_str().map_or_else(|| text.to_string(), str::to_owned);
+    Some(excerpt(text.as_bytes(), ERROR_LEN_MAX))
+}

@@ -1,0 +1,310 @@
+//! The calls of tools in a turn: what an agent says of each, piece by piece, and what that means.
+//!
+//! A call begins as a part of the message that the model makes. It is whole when the tool begins, when it asks to be
+//! allowed, or when the message ends; its result is a message of its own.
+
+use oqto_protocol::codec::Json;
+use oqto_protocol::event::{Event, Phase, ProgressMode, ToolEnd, ToolProgress, ToolStart};
+use oqto_protocol::message::{Content, Part, Role, ToolResult};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Acp, Message, NotOfAcp, PARTS_MAX, wire};
+use crate::harness::fragment::{Draft, Fragment};
+
+/// How many calls of one turn are remembered. No model makes more; the oldest is forgotten then, once it has ended.
+const CALLS_MAX: usize = 256;
+
+/// How much of one call's input or preview is remembered, in bytes. A longer one is told at once and forgotten.
+const KEPT_LEN_MAX: usize = 256 * 1024;
+
+/// How long the name of a call or a tool may be, in bytes.
+const NAME_LEN_MAX: usize = 1024;
+
+/// One call of a tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Call {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) kind: Option<String>,
+    pub(super) title: Option<String>,
+    /// Its arguments, JSON text.
+    pub(super) input: Option<String>,
+    /// What it shows before it has begun, JSON text.
+    preview: Option<String>,
+    /// Which part of the message that is being made it is.
+    part: Option<u32>,
+    /// When the tool began, Unix milliseconds.
+    began: Option<u64>,
+    ended: bool,
+}
+
+/// What an update says of a call.
+pub(super) struct Said<'a> {
+    pub(super) id: wire::Text<'a>,
+    pub(super) name: Option<wire::Text<'a>>,
+    pub(super) title: Option<wire::Text<'a>>,
+    pub(super) kind: Option<wire::Text<'a>>,
+    pub(super) status: Option<wire::Text<'a>>,
+    pub(super) input: Option<&'a RawValue>,
+    pub(super) output: Option<&'a RawValue>,
+    pub(super) content: Option<&'a RawValue>,
+    pub(super) locations: Option<&'a RawValue>,
+    pub(super) meta: Option<&'a RawValue>,
+}
+
+/// What one agent says of a tool beside the protocol.
+#[derive(Deserialize)]
+struct Meta<'a> {
+    #[serde(borrow, default, rename = "claudeCode")]
+    claude: Option<ClaudeMeta<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaudeMeta<'a> {
+    #[serde(borrow, default)]
+    tool_name: Option<wire::Text<'a>>,
+}
+
+impl Acp {
+    /// An update of a call, be it the first or a later one.
+    pub(super) fn tool(
+        &mut self,
+        said: &Said<'_>,
+        now_ms: u64,
+        out: &mut Vec<Fragment>,
+    ) -> Result<(), NotOfAcp> {
+        if said.id.len() > NAME_LEN_MAX {
+            return Err(NotOfAcp);
+        }
+        let at = self.call(said, out);
+        let status = said.status.as_deref().unwrap_or_default();
+        let has_ended = matches!(status, "completed" | "failed");
+        if has_ended || status == "in_progress" {
+            self.begin_call(at, now_ms, out);
+        }
+        let content = said.content.filter(|content| content.get() != "[]");
+        let terminal = said.meta.filter(|meta| meta.get().contains("\"terminal_"));
+        let Some(call) = self.calls.get_mut(at) else {
+            return Ok(());
+        };
+        if has_ended && !call.ended {
+            let output = object(&[
+                ("content", content.map(RawValue::get).or(call.preview.as_deref())),
+                ("rawOutput", said.output.map(RawValue::get)),
+                ("locations", said.locations.map(RawValue::get)),
+                ("_meta", terminal.map(RawValue::get)),
+            ]);
+            self.end_call(at, &output, status == "failed", now_ms, out);
+            return Ok(());
+        }
+        let more = object(&[
+            ("content", content.map(RawValue::get)),
+            ("rawOutput", said.output.map(RawValue::get)),
+            ("_meta", terminal.map(RawValue::get)),
+        ]);
+        if more == "{}" {
+            return Ok(());
+        }
+        let preview = content.filter(|content| content.get().len() <= KEPT_LEN_MAX);
+        match (call.began, preview) {
+            // It is told with the result, or with the question whether it may.
+            (None, Some(preview)) => call.preview = Some(preview.get().to_owned()),
+            _ => out.push(Fragment::Event(Event::ToolProgress(ToolProgress {
+                tool_call_id: call.id.clone(),
+                name: call.name.clone(),
+                partial_output: Json::parse(more).unwrap_or_default(),
+                mode: ProgressMode::Whole,
+            }))),
+        }
+        Ok(())
+    }
+
+    /// The call that an update is about, with what it says of it; a new one is a part of the message that is being made.
+    pub(super) fn call(&mut self, said: &Said<'_>, out: &mut Vec<Fragment>) -> usize {
+        let at = match self.calls.iter().rposition(|call| call.id == said.id) {
+            Some(at) => at,
+            None => self.new_call(said, out),
+        };
+        let call = &mut self.calls[at];
+        if let Some(kind) = &said.kind {
+            call.kind = Some(cut(kind));
+        }
+        if let Some(title) = &said.title {
+            call.title = Some(cut(title));
+        }
+        if let Some(input) = said.input.filter(|input| !matches!(input.get(), "{}" | "null")) {
+            call.input = Some(input.get().to_owned());
+        }
+        at
+    }
+
+    fn new_call(&mut self, said: &Said<'_>, out: &mut Vec<Fragment>) -> usize {
+        if self.calls.len() == CALLS_MAX {
+            let oldest = self.calls.iter().position(|call| call.ended).unwrap_or(0);
+            self.calls.remove(oldest);
+        }
+        self.totals.calls += 1;
+        let name = name(said);
+        if self.message.as_ref().is_some_and(|it| it.parts >= PARTS_MAX) {
+            self.finish_message(None, None, out);
+        }
+        if self.message.is_none() {
+            self.message = Some(Message::default());
+            out.push(Fragment::Started(Role::Assistant));
+        }
+        let part = self.message.as_mut().map(|message| {
+            message.calls = true;
+            message.last = None;
+            message.parts += 1;
+            message.parts - 1
+        });
+        out.push(Fragment::Phase(Phase::Generating));
+        out.push(Fragment::CallStarted {
+            tool_call_id: said.id.to_string(),
+            name: name.clone(),
+            content_index: part.unwrap_or(0),
+        });
+        self.calls.push(Call {
+            id: said.id.to_string(),
+            name,
+            kind: None,
+            title: None,
+            input: None,
+            preview: None,
+            part,
+            began: None,
+            ended: false,
+        });
+        self.calls.len() - 1
+    }
+
+    /// The message is about to end, and the calls in it are whole.
+    pub(super) fn end_calls_of_message(&mut self, out: &mut Vec<Fragment>) {
+        for call in &mut self.calls {
+            let Some(content_index) = call.part.take() else {
+                continue;
+            };
+            let input = call.input.clone().and_then(|input| Json::parse(input).ok());
+            if call
+                .input
+                .as_ref()
+                .is_some_and(|input| input.len() > KEPT_LEN_MAX)
+            {
+                call.input = None;
+            }
+            out.push(Fragment::CallEnded {
+                tool_call_id: call.id.clone(),
+                name: call.name.clone(),
+                input: input.unwrap_or_else(|| Json::from(&serde_json::json!({}))),
+                content_index,
+            });
+        }
+    }
+
+    fn begin_call(&mut self, at: usize, now_ms: u64, out: &mut Vec<Fragment>) {
+        if self.calls.get(at).is_none_or(|call| call.began.is_some()) {
+            return;
+        }
+        // What the model says next is another message.
+        self.finish_message(None, None, out);
+        if let Some(call) = self.calls.get_mut(at) {
+            call.began = Some(now_ms);
+            out.push(Fragment::Phase(Phase::ToolRunning));
+            out.push(Fragment::Event(Event::ToolStart(ToolStart {
+                tool_call_id: call.id.clone(),
+                name: call.name.clone(),
+                input: call.input.clone().and_then(|input| Json::parse(input).ok()),
+            })));
+        }
+    }
+
+    fn end_call(&mut self, at: usize, output: &str, is_error: bool, now_ms: u64, out: &mut Vec<Fragment>) {
+        // A message that goes on while a tool ends goes on as another one.
+        self.finish_message(None, None, out);
+        let Some(call) = self.calls.get_mut(at) else {
+            return;
+        };
+        call.ended = true;
+        call.preview = None;
+        call.input = None;
+        let output = Json::parse(output).unwrap_or_default();
+        let duration_ms = call.began.map(|began| now_ms.saturating_sub(began));
+        let (id, name) = (call.id.clone(), call.name.clone());
+        out.push(Fragment::Event(Event::ToolEnd(ToolEnd {
+            tool_call_id: id.clone(),
+            name: name.clone(),
+            output: output.clone(),
+            is_error,
+            duration_ms,
+        })));
+        let result = Content::ToolResult(ToolResult {
+            tool_call_id: id.clone(),
+            name: Some(name.clone()),
+            output: Some(output),
+            is_error,
+            duration_ms,
+        });
+        let part = Part {
+            id: "p-0".to_owned(),
+            content: result,
+        };
+        out.push(Fragment::Started(Role::Tool));
+        out.push(Fragment::Finished(Box::new(Draft {
+            tool_call_id: Some(id),
+            tool_name: Some(name),
+            is_error: Some(is_error),
+            ..Draft::new(Role::Tool, vec![part])
+        })));
+        if self.calls.iter().all(|call| call.ended || call.began.is_none()) {
+            out.push(Fragment::Phase(Phase::Generating));
+        }
+    }
+
+    /// The turn is over: what began and never ended has no result.
+    pub(super) fn end_calls(&mut self, now_ms: u64, out: &mut Vec<Fragment>) {
+        for at in 0..self.calls.len() {
+            if self.calls[at].began.is_some() && !self.calls[at].ended {
+                self.end_call(at, "null", true, now_ms, out);
+            }
+        }
+        self.calls.clear();
+    }
+}
+
+/// The tool's name: as the agent calls it, else of what kind it is.
+fn name(said: &Said<'_>) -> String {
+    let meta = said
+        .meta
+        .and_then(|meta| serde_json::from_str::<Meta<'_>>(meta.get()).ok());
+    let by_claude = meta.and_then(|meta| meta.claude?.tool_name);
+    let name = said.name.as_ref().or(by_claude.as_ref()).or(said.kind.as_ref());
+    name.map_or_else(|| "other".to_owned(), |name| cut(name))
+}
+
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(NAME_LEN_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// An object of those fields that are there; their values are JSON texts.
+fn object(fields: &[(&str, Option<&str>)]) -> String {
+    let mut text = String::from("{");
+    for (name, value) in fields {
+        if let Some(value) = value.filter(|value| *value != "null") {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push('"');
+            text.push_str(name);
+            text.push_str("\":");
+            text.push_str(value);
+        }
+    }
+    text.push('}');
+    text
+}
