@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::tape::{BEGAN, Record, What};
 
-pub(crate) fn setup() -> Setup {
+pub(crate) fn setup(harness: Harness, continue_session: Option<String>) -> Setup {
     Setup {
         session_id: "tape".parse().expect("a name"),
-        harness: Harness::pi(),
+        harness,
         cwd: "/home/dev/work".to_owned(),
         sandbox: SandboxReport {
             policy: "workspace".to_owned(),
@@ -22,7 +22,7 @@ pub(crate) fn setup() -> Setup {
             layers: Vec::new(),
         },
         edition: Edition::default(),
-        continue_session: None,
+        continue_session,
         title: None,
         provider: None,
         model: None,
@@ -34,8 +34,8 @@ pub(crate) fn setup() -> Setup {
 }
 
 /// A session at the beginning of its tape.
-pub(crate) fn session() -> Session {
-    Session::new(setup(), BEGAN)
+pub(crate) fn session(setup: &Setup) -> Session {
+    Session::new(setup.clone(), BEGAN)
 }
 
 /// Gives the session the records, as when a tape is read again: nobody looks at the clock.

@@ -46,10 +46,10 @@ impl What {
 }
 
 #[derive(Deserialize)]
-struct Recorded {
-    t_ms: u64,
-    dir: String,
-    line: String,
+pub(crate) struct Recorded {
+    pub(crate) t_ms: u64,
+    pub(crate) dir: String,
+    pub(crate) line: String,
 }
 
 /// Every recording, as `AGENT-VERSION/SCENARIO`.
@@ -91,20 +91,8 @@ pub(crate) fn scenario(name: &str) -> &str {
 
 /// Reads a recording.
 pub(crate) fn read(path: &Path) -> Vec<Record> {
-    let text = std::fs::read_to_string(path).expect("readable");
-    let lines: Vec<Recorded> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("recorded"))
-        .collect();
-    let layer = LayerReport {
-        layer: "namespaces".to_owned(),
-        state: LayerState::Enforced,
-        detail: None,
-    };
-    let mut records = vec![Record {
-        at: BEGAN,
-        what: What::Report(Report::Confined { layers: vec![layer] }),
-    }];
+    let lines = recorded(path);
+    let mut records = vec![confined()];
     // What was recorded had no runner that asks whether pi is there: the answer is put where pi first spoke.
     if let Some(first) = lines.iter().find(|line| line.dir == "out") {
         let ready = br#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{}}"#;
@@ -130,7 +118,28 @@ pub(crate) fn read(path: &Path) -> Vec<Record> {
     records
 }
 
-fn note(line: &str, killed: bool) -> Option<What> {
+/// The lines of a recording.
+pub(crate) fn recorded(path: &Path) -> Vec<Recorded> {
+    let text = std::fs::read_to_string(path).expect("readable");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("recorded"))
+        .collect()
+}
+
+/// Its sandbox holds: with that every session begins.
+pub(crate) fn confined() -> Record {
+    let layer = LayerReport {
+        layer: "namespaces".to_owned(),
+        state: LayerState::Enforced,
+        detail: None,
+    };
+    Record {
+        at: BEGAN,
+        what: What::Report(Report::Confined { layers: vec![layer] }),
+    }
+}
+
+pub(crate) fn note(line: &str, killed: bool) -> Option<What> {
     if let Some(code) = line.strip_prefix("exit ") {
         let code: i32 = code.parse().expect("a number");
         return Some(What::Exited(if code < 0 {
@@ -151,7 +160,7 @@ pub(crate) fn id(name: &str) -> CommandId {
     CommandId(bytes)
 }
 
-fn envelope(name: &str, command: Command) -> CommandEnvelope {
+pub(crate) fn envelope(name: &str, command: Command) -> CommandEnvelope {
     CommandEnvelope {
         id: id(name),
         session_id: "tape".parse().expect("a name"),

@@ -140,7 +140,7 @@ impl Dialect {
     #[must_use]
     pub fn look_again(&self) -> Vec<u8> {
         match self {
-            Self::Pi(_) => Pi::probe(),
+            Self::Pi(_) => super::pi::probe(),
             Self::Exec(_) | Self::Acp(_) => Vec::new(),
         }
     }

@@ -141,10 +141,13 @@ impl Harness {
         Self(Arc::new(Definition::new("exec", Tongue::Exec, None)))
     }
 
-    /// An agent that speaks the Agent Client Protocol, started as this program and nothing else.
+    /// An agent that speaks the Agent Client Protocol, started as this program, put in this mode, and nothing else.
     #[must_use]
-    pub fn acp(name: &str, program: &str) -> Self {
-        Self(Arc::new(Definition::new(name, Tongue::Acp, Some(program))))
+    pub fn acp(name: &str, program: &str, mode: Option<&str>) -> Self {
+        Self(Arc::new(Definition {
+            mode: mode.map(str::to_owned),
+            ..Definition::new(name, Tongue::Acp, Some(program))
+        }))
     }
 
     /// What it is.

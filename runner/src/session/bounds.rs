@@ -72,6 +72,9 @@ pub(super) const PARTIAL_PARTS_MAX: usize = 1024;
 /// How much output is held back until the sandbox's report arrives, in bytes. Both come at once, from two pipes.
 pub(super) const EARLY_LEN_MAX: usize = 1024 * 1024;
 
+/// How many notes of a harness wait until it has said what it can do. An agent has one or two.
+pub(super) const HELD_MAX: usize = 32;
+
 /// How many different violations of its sandbox a session tells. An agent that was stopped so often was told to try,
 /// and who reads has understood; each costs eight bytes of every snapshot.
 pub(super) const VIOLATIONS_MAX: usize = 128;

@@ -9,7 +9,7 @@ use oqto_protocol::session::{Capability, SessionInfo, SessionState, SessionStatu
 
 use super::action::{Action, WriteId};
 use super::bounds::{
-    DEADLINE_SLACK_MS, EARLY_LEN_MAX, MESSAGE_LEN_MAX, PARTIAL_LEN_MAX, START_MS, STDERR_LEN_MAX,
+    DEADLINE_SLACK_MS, EARLY_LEN_MAX, HELD_MAX, MESSAGE_LEN_MAX, PARTIAL_LEN_MAX, START_MS, STDERR_LEN_MAX,
     VERSION_LEN_MAX,
 };
 use super::fact::Violations;
@@ -36,6 +36,8 @@ pub struct Session {
     pub(super) sandbox: Option<SandboxReport>,
     /// Whether it has still to be told that it is there.
     pub(super) untold: bool,
+    /// What is told after that.
+    pub(super) held: Vec<Event>,
     /// The command that made it, until that is answered.
     pub(super) create: Option<CommandId>,
     pub(super) transcript: Transcript,
@@ -90,6 +92,7 @@ impl Session {
             known: HarnessState::default(),
             sandbox: None,
             untold: false,
+            held: Vec::new(),
             create: None,
             transcript: Transcript::new(setup.next_idx, kept_max(setup.harness.tongue()), Vec::new()),
             replies: Replies::default(),
@@ -235,10 +238,23 @@ impl Session {
 
     /// Gives an event the time at hand and counts it.
     pub(super) fn record(&mut self, event: Event, out: &mut Vec<Action>) {
+        if self.untold && self.can_wait(&event) {
+            self.held.push(event);
+            return;
+        }
         // A session is never heard of before it is there.
         self.tell_created(out);
         self.cursor.seq += 1;
         out.push(Action::Record { at: self.now, event });
+    }
+
+    /// Whether something can be told after the session itself, of which the harness has still to say what it can do.
+    fn can_wait(&self, event: &Event) -> bool {
+        let is_note = matches!(
+            event,
+            Event::Status(_) | Event::Notify(_) | Event::TitleChanged(_)
+        );
+        is_note && matches!(self.stage, Stage::Starting(_)) && self.held.len() < HELD_MAX
     }
 
     /// Tells that the session is there, once.
@@ -262,6 +278,9 @@ impl Session {
                 self.warn(warning, out);
             }
             self.judge_version(out);
+        }
+        for event in std::mem::take(&mut self.held) {
+            self.record(event, out);
         }
     }
 

@@ -118,7 +118,7 @@ struct Bash<'a> {
 }
 
 /// The runner's own question whether pi is there.
-pub(super) fn probe() -> Vec<u8> {
+pub(in crate::harness) fn probe() -> Vec<u8> {
     request(PROBE_ID, "get_state", Empty {})
 }
 

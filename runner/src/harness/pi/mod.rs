@@ -25,6 +25,7 @@ mod ui;
 mod update;
 mod wire;
 
+pub(super) use command::probe;
 pub use translate::Pi;
 
 /// What pi can do.
