@@ -7,7 +7,7 @@ use super::args::{self, GlobalOptions};
 use super::error::CliError;
 use super::output::{Output, note};
 use super::target;
-use crate::{CommandError, Control, Secret, Session};
+use crate::{CommandError, Control, Session};
 
 /// Says something in the middle of work.
 pub(super) async fn steer(
@@ -66,11 +66,7 @@ pub(super) async fn restart(
     args: args::Restart,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let named = args.env.into_iter().map(|name| match std::env::var(&name) {
-        Ok(value) => Ok((name, Secret::new(value))),
-        Err(source) => Err(CliError::Variable { name, source }),
-    });
-    let env = named.collect::<Result<_, _>>()?;
+    let env = target::variables(args.env)?;
     let session = session(control, options, &args.session).await?;
     let told = session.restart_with(env).await;
     done(

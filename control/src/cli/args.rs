@@ -14,6 +14,7 @@ Examples:
   oqtoctl run \"What is in this directory?\"
   oqtoctl run --keep --policy readonly --model anthropic/claude-sonnet \"Review the last commit\"
   git diff | oqtoctl run -
+  oqtoctl run --harness claude-agent-acp --policy open-net --env ANTHROPIC_API_KEY \"Explain this repository\"
   oqtoctl exec -- cargo test --workspace
   oqtoctl attach s-4f --from 120
   oqtoctl --json run \"List the open questions\" | jq -r 'select(.event == \"stream.text_delta\").delta'
@@ -291,6 +292,10 @@ pub(super) struct Run {
     /// The model, PROVIDER/MODEL or MODEL
     #[arg(long)]
     pub(super) model: Option<String>,
+    /// A variable for the agent, such as the key of its provider, its value taken from oqtoctl's own environment; once
+    /// for each
+    #[arg(long, value_name = "NAME")]
+    pub(super) env: Vec<String>,
     /// Leave the session open when the agent is done
     #[arg(long)]
     pub(super) keep: bool,

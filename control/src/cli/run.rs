@@ -109,7 +109,7 @@ pub(super) async fn run(
         model,
         continue_session: None,
         policy: args.policy,
-        env: BTreeMap::new(),
+        env: target::variables(args.env)?,
         title: None,
         labels: BTreeMap::new(),
     };

@@ -1,5 +1,6 @@
-//! Whom the command line means: a runner, a session, a workspace.
+//! Whom and what the command line means: a runner, a session, a workspace, variables.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use oqto_protocol::bounds::FRAME_LEN_MAX;
 use super::args::GlobalOptions;
 use super::error::CliError;
 use super::link;
-use crate::{Control, Runner, Session};
+use crate::{Control, Runner, Secret, Session};
 
 /// The runner that the options name; outages of its link are told from here on.
 pub(super) async fn runner(control: &Control, options: &GlobalOptions) -> Result<Runner, CliError> {
@@ -91,6 +92,15 @@ fn local_workspace(path: &Path) -> Result<PathBuf, CliError> {
     // Reading it also finds out that it is a directory.
     std::fs::read_dir(&path).map_err(failed)?;
     Ok(path)
+}
+
+/// These variables with their values, which never stand on a command line.
+pub(super) fn variables(names: Vec<String>) -> Result<BTreeMap<String, Secret>, CliError> {
+    let named = names.into_iter().map(|name| match std::env::var(&name) {
+        Ok(value) => Ok((name, Secret::new(value))),
+        Err(source) => Err(CliError::Variable { name, source }),
+    });
+    named.collect()
 }
 
 /// The text itself, or standard input for `-`, on a thread that may wait for it without end.

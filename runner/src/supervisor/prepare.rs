@@ -285,9 +285,9 @@ fn plan(
         policy_at_most: settings.policy_at_most.clone(),
         workspace_file: sandbox::workspace_file(place.workspace, place.principal)?,
     };
-    let plan = policy::resolve(&catalog, &name, &request)?;
-    let passes = |name: &&String| plan.env.pass.contains(*name) || harness.definition().pass.contains(name);
-    match config.env.keys().find(|name| !passes(name)) {
+    let mut plan = policy::resolve(&catalog, &name, &request)?;
+    plan.env.pass.extend(harness.definition().pass.iter().cloned());
+    match config.env.keys().find(|name| !plan.env.pass.contains(*name)) {
         Some(name) => Err(PrepareError::Variable {
             policy: plan.policy,
             name: name.clone(),
