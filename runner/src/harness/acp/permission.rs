@@ -62,6 +62,11 @@ impl Acp {
             out.push(Fragment::Stray);
             return;
         };
+        // Of a session that is not ours any more nobody can say anything.
+        if self.session.as_deref() != Some(&*ask.session_id) {
+            out.push(Fragment::Write(cancelled(id)));
+            return;
+        }
         if id.get().len() > ID_LEN_MAX || ask.options.len() > OPTIONS_MAX || self.is_opening() {
             let message = "nothing can be asked in this form, or now";
             out.push(Fragment::Write(out::error(id, out::INVALID_PARAMS, message)));

@@ -140,6 +140,8 @@ pub(super) struct AskedCall<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct AskPermission<'a> {
     #[serde(borrow)]
+    pub(super) session_id: Text<'a>,
+    #[serde(borrow)]
     pub(super) tool_call: &'a RawValue,
     #[serde(borrow)]
     pub(super) options: Vec<AskOption<'a>>,

@@ -1,0 +1,628 @@
+//! The Agent Client Protocol where no recording has it: what is refused, what is rare, and what a hostile agent says.
+
+use oqto_protocol::command::*;
+use oqto_protocol::event::{Event, InputRequest, PermissionRequest, PlanStatus};
+use oqto_protocol::fault::FaultCode;
+use oqto_protocol::id::CommandId;
+use oqto_protocol::message::{Content, Message, Role, StopReason};
+use oqto_protocol::reply::{Reply, ReplyData};
+use oqto_protocol::session::{Capability, SessionState};
+use oqto_runner::harness::Harness;
+use oqto_runner::session::{Action, Input, Report, Session};
+use serde_json::{Value, json};
+
+mod support;
+
+use support::{T0, setup};
+
+const MODES: &str = r#""modes":{"currentModeId":"auto","availableModes":[{"id":"auto","name":"Auto"},{"id":"ask","name":"Ask"}]}"#;
+
+/// An agent, line by line.
+struct Agent {
+    session: Session,
+    now: u64,
+    ids: u8,
+}
+
+impl Agent {
+    /// One that was started and asked who it is.
+    fn started(mode: Option<&str>, continue_session: Option<&str>) -> Self {
+        let mut setup = setup(Harness::acp("agent", "agent", mode));
+        setup.continue_session = continue_session.map(str::to_owned);
+        let mut agent = Self {
+            session: Session::new(setup, T0),
+            now: T0,
+            ids: 0,
+        };
+        let asked = agent.step(&Input::Report(&Report::Confined { layers: Vec::new() }));
+        assert_eq!(written(&asked)[0]["method"], "initialize");
+        agent
+    }
+
+    /// One that waits for a prompt.
+    fn idle() -> Self {
+        let mut agent = Self::started(Some("ask"), None);
+        agent.initialized(
+            r#"{"loadSession":true,"promptCapabilities":{"image":true,"embeddedContext":true}}"#,
+        );
+        agent.out(&format!(
+            r#"{{"jsonrpc":"2.0","id":"open","result":{{"sessionId":"s1",{MODES}}}}}"#
+        ));
+        agent.out(r#"{"jsonrpc":"2.0","id":"configure","result":{}}"#);
+        assert_eq!(agent.session.state(), SessionState::Idle);
+        agent
+    }
+
+    /// One that works at a prompt of this id.
+    fn working() -> (Self, CommandId) {
+        let mut agent = Self::idle();
+        let (id, _) = agent.tell(prompt("work"));
+        assert_eq!(agent.session.state(), SessionState::Streaming);
+        (agent, id)
+    }
+
+    fn initialized(&mut self, capabilities: &str) -> Vec<Action> {
+        self.out(&format!(
+            r#"{{"jsonrpc":"2.0","id":"initialize","result":{{"protocolVersion":1,"agentCapabilities":{capabilities},"agentInfo":{{"name":"agent","version":"1.2.3"}},"authMethods":[{{"id":"key","name":"Key"}}]}}}}"#
+        ))
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.session.step(input, self.now, &mut out);
+        out
+    }
+
+    fn out(&mut self, line: &str) -> Vec<Action> {
+        self.step(&Input::Out(format!("{line}\n").as_bytes()))
+    }
+
+    fn update(&mut self, update: &Value) -> Vec<Action> {
+        let params = json!({ "sessionId": "s1", "update": update });
+        self.out(&json!({ "jsonrpc": "2.0", "method": "session/update", "params": params }).to_string())
+    }
+
+    fn says(&mut self, text: &str) -> Vec<Action> {
+        self.update(
+            &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": text } }),
+        )
+    }
+
+    fn ends(&mut self, id: CommandId, result: &Value) -> Vec<Action> {
+        self.out(&json!({ "jsonrpc": "2.0", "id": id.to_string(), "result": result }).to_string())
+    }
+
+    fn asks(&mut self, call: &Value) -> Vec<Action> {
+        let options = json!([
+            { "optionId": "a", "name": "Always", "kind": "allow_always" },
+            { "optionId": "y", "name": "Yes", "kind": "allow_once" },
+            { "optionId": "n", "name": "No", "kind": "reject_once" },
+        ]);
+        let params = json!({ "sessionId": "s1", "toolCall": call, "options": options });
+        let request =
+            json!({ "jsonrpc": "2.0", "id": 0, "method": "session/request_permission", "params": params });
+        self.out(&request.to_string())
+    }
+
+    fn tell(&mut self, command: Command) -> (CommandId, Vec<Action>) {
+        self.ids += 1;
+        let id = CommandId([self.ids; 16]);
+        let envelope = CommandEnvelope {
+            id,
+            session_id: "s".parse().expect("a name"),
+            runner_id: None,
+            command,
+            on_behalf_of: None,
+        };
+        (id, self.step(&Input::Command(&envelope)))
+    }
+
+    fn wait(&mut self) -> Vec<Action> {
+        self.now = self.session.poll_timeout().expect("something to wait for");
+        self.step(&Input::Deadline)
+    }
+}
+
+fn prompt(text: &str) -> Command {
+    Command::Prompt(Prompt {
+        message: text.to_owned(),
+        images: Vec::new(),
+        client_id: None,
+        resources: Vec::new(),
+    })
+}
+
+/// The lines that were written.
+fn written(actions: &[Action]) -> Vec<Value> {
+    let bytes: Vec<u8> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Write { bytes, .. } => Some(bytes.as_slice()),
+            _ => None,
+        })
+        .flatten()
+        .copied()
+        .collect();
+    let text = String::from_utf8(bytes).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn events(actions: &[Action]) -> Vec<&Event> {
+    let event = |action| match action {
+        &Action::Record { ref event, .. } => Some(event),
+        _ => None,
+    };
+    actions.iter().filter_map(event).collect()
+}
+
+fn messages(actions: &[Action]) -> Vec<&Message> {
+    let message = |event| match event {
+        &Event::MessageEnd(ref end) => Some(&*end.message),
+        _ => None,
+    };
+    events(actions).into_iter().filter_map(message).collect()
+}
+
+fn error(actions: &[Action]) -> Option<String> {
+    events(actions).into_iter().find_map(|event| match event {
+        Event::AgentError(it) => Some(it.error.clone()),
+        _ => None,
+    })
+}
+
+fn reply(actions: &[Action]) -> &Reply {
+    let reply = |action| match action {
+        &Action::Reply(ref reply) => Some(reply),
+        _ => None,
+    };
+    actions.iter().find_map(reply).expect("a reply")
+}
+
+fn asked(actions: &[Action]) -> &PermissionRequest {
+    let request = |event| match event {
+        &Event::InputNeeded(ref needed) => match &needed.request {
+            InputRequest::PermissionRequest(request) => Some(request),
+            _ => None,
+        },
+        _ => None,
+    };
+    events(actions).into_iter().find_map(request).expect("a request")
+}
+
+#[test]
+fn nothing_is_said_before_the_agent_is_in_the_mode_that_asks() {
+    let mut agent = Agent::started(Some("ask"), None);
+    let (_, early) = agent.tell(prompt("early"));
+    assert!(written(&early).is_empty());
+    agent.initialized("{}");
+    let opened = agent.out(&format!(
+        r#"{{"jsonrpc":"2.0","id":"open","result":{{"sessionId":"s1",{MODES}}}}}"#
+    ));
+    let said = written(&opened);
+    assert_eq!((said.len(), &said[0]["method"]), (1, &json!("session/set_mode")));
+    assert_eq!(said[0]["params"]["modeId"], "ask");
+    let ready = agent.out(r#"{"jsonrpc":"2.0","id":"configure","result":{}}"#);
+    assert_eq!(written(&ready)[0]["method"], "session/prompt");
+}
+
+#[test]
+fn an_agent_that_cannot_be_put_in_the_mode_that_asks_is_not_used() {
+    let mut agent = Agent::started(Some("ask"), None);
+    agent.initialized("{}");
+    let opened = agent.out(r#"{"jsonrpc":"2.0","id":"open","result":{"sessionId":"s1"}}"#);
+    assert!(error(&opened).unwrap().contains("offers no choice of a mode"));
+    assert!(opened.iter().any(|action| matches!(action, Action::Kill)));
+
+    let mut agent = Agent::started(Some("careful"), None);
+    agent.initialized("{}");
+    let opened = agent.out(&format!(
+        r#"{{"jsonrpc":"2.0","id":"open","result":{{"sessionId":"s1",{MODES}}}}}"#
+    ));
+    let said = error(&opened).unwrap();
+    assert!(said.contains("careful") && said.contains("auto, ask"), "{said}");
+
+    let mut agent = Agent::started(Some("ask"), None);
+    agent.initialized("{}");
+    agent.out(&format!(
+        r#"{{"jsonrpc":"2.0","id":"open","result":{{"sessionId":"s1",{MODES}}}}}"#
+    ));
+    let refused =
+        agent.out(r#"{"jsonrpc":"2.0","id":"configure","error":{"code":-32603,"message":"not today"}}"#);
+    assert!(error(&refused).unwrap().contains("not today"));
+    assert!(refused.iter().any(|action| matches!(action, Action::Kill)));
+}
+
+#[test]
+fn an_agent_of_another_version_or_without_a_memory_is_refused_by_what_it_lacks() {
+    let mut agent = Agent::started(None, None);
+    let said = agent.out(r#"{"jsonrpc":"2.0","id":"initialize","result":{"protocolVersion":2}}"#);
+    assert!(error(&said).unwrap().contains("version 2"));
+
+    let mut agent = Agent::started(None, Some("earlier"));
+    let said = agent.initialized("{}");
+    assert!(
+        error(&said)
+            .unwrap()
+            .contains("cannot go on with an earlier session")
+    );
+
+    let mut agent = Agent::started(None, Some("earlier"));
+    agent.initialized(r#"{"loadSession":true}"#);
+    let said = agent.out(
+        r#"{"jsonrpc":"2.0","id":"open","error":{"code":-32002,"message":"Resource not found","data":{"sessionId":"earlier"}}}"#,
+    );
+    assert!(error(&said).unwrap().contains("Resource not found"));
+}
+
+#[test]
+fn who_asks_for_a_login_is_told_of_in_words_that_help() {
+    let mut agent = Agent::started(None, None);
+    agent.initialized("{}");
+    let said = agent
+        .out(r#"{"jsonrpc":"2.0","id":"open","error":{"code":-32000,"message":"Authentication required"}}"#);
+    let said = error(&said).unwrap();
+    assert!(
+        said.contains("auth_method") && said.contains("key") && said.contains("Authentication required"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_the_agent_can_do_is_told_with_the_session_and_the_rest_refused_by_name() {
+    let mut agent = Agent::started(None, None);
+    agent.initialized(r#"{"sessionCapabilities":{"resume":{},"list":{}}}"#);
+    let opened = agent.out(r#"{"jsonrpc":"2.0","id":"open","result":{"sessionId":"s1"}}"#);
+    let Some(Event::SessionCreated(created)) = events(&opened).into_iter().next() else {
+        panic!("{opened:?}");
+    };
+    assert_eq!(created.version.as_deref(), Some("1.2.3"));
+    for capability in [
+        Capability::Resume,
+        Capability::ListSessions,
+        Capability::Permission,
+    ] {
+        assert!(created.capabilities.contains(&capability), "{capability}");
+    }
+    for command in [
+        Command::SetModel(SetModel {
+            provider: "p".to_owned(),
+            model_id: "m".to_owned(),
+        }),
+        Command::SetMode(SetMode {
+            mode_id: "m".to_owned(),
+        }),
+        Command::Steer(Steer {
+            message: "x".to_owned(),
+            client_id: None,
+        }),
+        Command::Fork(Fork {
+            entry_id: "x".to_owned(),
+        }),
+    ] {
+        let (_, actions) = agent.tell(command);
+        let fault = reply(&actions).error.clone().unwrap();
+        assert_eq!(fault.code, FaultCode::Unsupported, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_message_longer_than_is_kept_becomes_several_and_loses_nothing() {
+    let (mut agent, id) = Agent::working();
+    let piece = "0123456789abcdef".repeat(64 * 1024);
+    let (mut said, mut told) = (0, String::new());
+    for _ in 0..20 {
+        let actions = agent.says(&piece);
+        said += piece.len();
+        told.extend(messages(&actions).into_iter().map(text));
+    }
+    let end = agent.ends(id, &json!({ "stopReason": "end_turn" }));
+    assert_eq!(messages(&end).last().unwrap().stop_reason, Some(StopReason::Stop));
+    told.extend(messages(&end).into_iter().map(text));
+    assert_eq!(told.len(), said);
+    assert!(told == piece.repeat(20));
+}
+
+fn text(message: &Message) -> String {
+    let texts = message.parts.iter().map(|part| match &part.content {
+        Content::Text(text) => text.text.as_str(),
+        other => panic!("{other:?}"),
+    });
+    texts.collect()
+}
+
+#[test]
+fn a_message_of_more_parts_than_are_kept_becomes_several_too() {
+    let (mut agent, id) = Agent::working();
+    let mut parts = 0;
+    for n in 0..700 {
+        let kind = ["agent_message_chunk", "agent_thought_chunk"][n % 2];
+        let content = json!({ "type": "text", "text": n.to_string() });
+        let actions = agent.update(&json!({ "sessionUpdate": kind, "content": content }));
+        parts += messages(&actions).iter().map(|it| it.parts.len()).sum::<usize>();
+    }
+    let end = agent.ends(id, &json!({ "stopReason": "end_turn" }));
+    parts += messages(&end).iter().map(|it| it.parts.len()).sum::<usize>();
+    assert_eq!(parts, 700);
+}
+
+#[test]
+fn parts_that_are_no_text_are_kept_with_their_message() {
+    let (mut agent, id) = Agent::working();
+    agent.says("look:");
+    for content in [
+        json!({ "type": "image", "data": "AAEC", "mimeType": "image/png" }),
+        json!({ "type": "resource_link", "uri": "file:///w/a.rs", "name": "a.rs" }),
+        json!({ "type": "hologram", "beam": 1 }),
+    ] {
+        agent.update(&json!({ "sessionUpdate": "agent_message_chunk", "content": content }));
+    }
+    let end = agent.ends(id, &json!({ "stopReason": "end_turn" }));
+    let message = *messages(&end).last().unwrap();
+    let kinds: Vec<&Content> = message.parts.iter().map(|part| &part.content).collect();
+    assert!(
+        matches!(
+            kinds.as_slice(),
+            [
+                Content::Text(_),
+                Content::Image(_),
+                Content::FileRef(_),
+                Content::Extension(_)
+            ]
+        ),
+        "{kinds:?}"
+    );
+}
+
+#[test]
+fn a_plan_and_notes_are_told_as_such() {
+    let (mut agent, _) = Agent::working();
+    let entries = json!([
+        { "content": "one", "priority": "high", "status": "completed" },
+        { "content": "two", "priority": "low", "status": "in_progress" },
+    ]);
+    let told = agent.update(&json!({ "sessionUpdate": "plan", "entries": entries }));
+    let Some(Event::Plan(plan)) = events(&told).into_iter().next() else {
+        panic!("{told:?}");
+    };
+    assert_eq!(plan.entries[1].status, PlanStatus::InProgress);
+    let told = agent.update(&json!({ "sessionUpdate": "notice", "severity": "warning", "title": "slow" }));
+    assert!(matches!(events(&told).as_slice(), [Event::Notify(it)] if it.message == "slow"));
+    agent.update(
+        &json!({ "sessionUpdate": "compaction_update", "compactionId": "c", "status": "in_progress" }),
+    );
+    agent.update(
+        &json!({ "sessionUpdate": "compaction_summary_chunk", "compactionId": "c",
+        "content": { "type": "text", "text": "short" } }),
+    );
+    let told = agent
+        .update(&json!({ "sessionUpdate": "compaction_update", "compactionId": "c", "status": "completed" }));
+    assert!(
+        matches!(events(&told).as_slice(), [Event::CompactEnd(it), ..] if it.success && it.summary.as_deref() == Some("short")),
+        "{told:?}"
+    );
+    let told = agent.update(&json!({ "sessionUpdate": "from_the_future", "x": 1 }));
+    assert!(
+        matches!(events(&told).as_slice(), [Event::Status(it)] if it.key == "x-acp-from_the_future"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_a_client_does_not_serve_is_answered_so_and_shown() {
+    let mut agent = Agent::idle();
+    for (id, method) in [
+        (json!(0), "fs/read_text_file"),
+        (json!("x"), "elicitation/create"),
+    ] {
+        let line =
+            json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": { "path": "/etc/shadow" } });
+        let actions = agent.out(&line.to_string());
+        let answer = &written(&actions)[0];
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&id, &json!(-32601)));
+        assert!(
+            matches!(events(&actions).as_slice(), [Event::Status(it)] if it.key == format!("x-acp-{method}"))
+        );
+    }
+}
+
+#[test]
+fn a_permission_is_answered_under_the_agents_own_name_and_never_by_place() {
+    for (response, outcome) in [
+        (
+            json!({ "value": "n" }),
+            json!({ "outcome": "selected", "optionId": "n" }),
+        ),
+        (
+            json!({ "value": "a" }),
+            json!({ "outcome": "selected", "optionId": "a" }),
+        ),
+        (json!({ "cancelled": true }), json!({ "outcome": "cancelled" })),
+    ] {
+        let (mut agent, _) = Agent::working();
+        let call =
+            json!({ "toolCallId": "t", "kind": "execute", "rawInput": { "command": "ls" }, "title": "ls" });
+        let request_id = asked(&agent.asks(&call)).request_id.clone();
+        let (_, actions) = agent.tell(Command::InputResponse(InputResponse {
+            request_id,
+            value: response["value"].as_str().map(str::to_owned),
+            confirmed: response["confirmed"].as_bool(),
+            cancelled: response["cancelled"].as_bool(),
+        }));
+        let answer = &written(&actions)[0];
+        assert_eq!(
+            (&answer["id"], &answer["result"]["outcome"]),
+            (&json!(0), &outcome)
+        );
+    }
+}
+
+#[test]
+fn a_permission_of_another_session_and_one_taken_back_are_not_open() {
+    let (mut agent, _) = Agent::working();
+    let request = json!({ "jsonrpc": "2.0", "id": 4, "method": "session/request_permission",
+        "params": { "sessionId": "another", "toolCall": { "toolCallId": "t" }, "options": [] } });
+    let actions = agent.out(&request.to_string());
+    assert_eq!(written(&actions)[0]["result"]["outcome"]["outcome"], "cancelled");
+    assert!(events(&actions).is_empty());
+    agent.asks(&json!({ "toolCallId": "t", "title": "x" }));
+    assert!(agent.session.status().pending_request.is_some());
+    let actions = agent.out(r#"{"jsonrpc":"2.0","method":"$/cancel_request","params":{"requestId":0}}"#);
+    assert!(
+        matches!(events(&actions).as_slice(), [Event::InputResolved(_)]),
+        "{actions:?}"
+    );
+    assert!(agent.session.status().pending_request.is_none());
+}
+
+#[test]
+fn the_targets_of_a_permission_are_all_that_it_names() {
+    for (call, targets) in [
+        (
+            json!({ "toolCallId": "t", "kind": "execute", "rawInput": { "command": "ls; rm -rf /" },
+                "locations": [{ "path": "/w/a" }] }),
+            vec!["ls; rm -rf /"],
+        ),
+        (
+            json!({ "toolCallId": "t", "kind": "execute", "rawInput": { "command": ["bash", "-lc", "ls | sh"] } }),
+            vec!["ls | sh"],
+        ),
+        (
+            json!({ "toolCallId": "t", "kind": "execute", "rawInput": { "command": ["rm", "a b; c"] } }),
+            vec!["rm 'a b; c'"],
+        ),
+        (
+            json!({ "toolCallId": "t", "kind": "edit", "rawInput": { "file_path": "/w/a" },
+                "locations": [{ "path": "/w/b" }], "content": [{ "type": "diff", "path": "/w/c", "newText": "" }] }),
+            vec!["/w/a", "/w/b", "/w/c"],
+        ),
+        (
+            json!({ "toolCallId": "t", "kind": "fetch", "rawInput": { "url": "https://x.test/" } }),
+            vec!["https://x.test/"],
+        ),
+        (json!({ "toolCallId": "t", "kind": "other" }), vec![]),
+    ] {
+        let (mut agent, _) = Agent::working();
+        let actions = agent.asks(&call);
+        assert_eq!(asked(&actions).tool.as_ref().unwrap().targets, targets, "{call}");
+    }
+}
+
+#[test]
+fn an_error_that_is_hidden_in_the_end_of_a_turn_is_an_error() {
+    for (result, said) in [
+        (
+            json!({ "stopReason": "end_turn", "_meta": { "codex": { "error": { "message": "500 from the provider" } } } }),
+            "500 from the provider",
+        ),
+        (json!({ "stopReason": "refusal" }), "refused"),
+        (json!({ "stopReason": "max_turn_requests" }), "requests"),
+        (json!({ "stopReason": "bored" }), "bored"),
+    ] {
+        let (mut agent, id) = Agent::working();
+        let end = agent.ends(id, &result);
+        assert!(error(&end).unwrap().contains(said), "{end:?}");
+        assert_eq!(agent.session.state(), SessionState::Idle);
+    }
+}
+
+#[test]
+fn what_is_said_after_the_end_of_a_turn_is_a_message_that_ends_by_itself() {
+    let (mut agent, id) = Agent::working();
+    agent.ends(id, &json!({ "stopReason": "end_turn" }));
+    assert_eq!(agent.session.state(), SessionState::Idle);
+    agent.says("one more thing");
+    let end = agent.wait();
+    assert_eq!(messages(&end).len(), 1);
+    assert_eq!(messages(&end)[0].role, Role::Assistant);
+    assert!(agent.session.snapshot().is_some(), "at rest again");
+}
+
+#[test]
+fn a_call_that_never_ends_is_ended_with_its_turn() {
+    let (mut agent, id) = Agent::working();
+    agent.update(
+        &json!({ "sessionUpdate": "tool_call", "toolCallId": "t", "title": "x", "status": "in_progress" }),
+    );
+    let end = agent.ends(id, &json!({ "stopReason": "cancelled" }));
+    let ended = events(&end)
+        .into_iter()
+        .filter(|event| matches!(event, Event::ToolEnd(it) if it.is_error));
+    assert_eq!(ended.count(), 1, "{end:?}");
+    assert!(agent.session.snapshot().is_some());
+}
+
+#[test]
+fn a_new_session_of_the_agents_is_in_the_mode_that_asks_before_the_command_is_answered() {
+    let mut agent = Agent::idle();
+    let (_, asked) = agent.tell(Command::SessionNew(SessionNew { parent_session: None }));
+    assert_eq!(written(&asked)[0]["method"], "session/new");
+    let (_, refused) = agent.tell(prompt("too early"));
+    assert_eq!(
+        reply(&refused).error.as_ref().unwrap().code,
+        FaultCode::WrongState
+    );
+    let opened = agent.out(&format!(
+        r#"{{"jsonrpc":"2.0","id":"open","result":{{"sessionId":"s2",{MODES}}}}}"#
+    ));
+    assert_eq!(
+        written(&opened)[0]["params"],
+        json!({ "sessionId": "s2", "modeId": "ask" })
+    );
+    let done = agent.out(r#"{"jsonrpc":"2.0","id":"configure","result":{}}"#);
+    assert!(reply(&done).success, "{done:?}");
+    let (_, said) = agent.tell(prompt("now"));
+    assert_eq!(written(&said)[0]["params"]["sessionId"], "s2");
+}
+
+#[test]
+fn a_session_that_cannot_be_opened_leaves_the_one_before() {
+    let mut agent = Agent::idle();
+    agent.tell(Command::SessionSwitch(SessionSwitch {
+        session_path: "gone".to_owned(),
+    }));
+    let failed =
+        agent.out(r#"{"jsonrpc":"2.0","id":"open","error":{"code":-32002,"message":"Resource not found"}}"#);
+    assert!(!reply(&failed).success);
+    let (_, said) = agent.tell(prompt("still there"));
+    assert_eq!(written(&said)[0]["params"]["sessionId"], "s1");
+}
+
+#[test]
+fn resources_and_what_is_known_already_need_no_guess() {
+    let mut agent = Agent::idle();
+    agent.update(&json!({ "sessionUpdate": "available_commands_update",
+        "availableCommands": [{ "name": "init", "description": "d" }] }));
+    let (_, actions) = agent.tell(Command::GetCommands(GetCommands {}));
+    assert!(written(&actions).is_empty());
+    assert!(
+        matches!(&reply(&actions).data, Some(ReplyData::HarnessAnswer(it)) if it.answer.text().contains("init")),
+        "{actions:?}"
+    );
+    let (_, said) = agent.tell(Command::Prompt(Prompt {
+        message: "read".to_owned(),
+        images: Vec::new(),
+        client_id: None,
+        resources: vec![
+            Resource {
+                uri: "file:///w/a.rs".to_owned(),
+                label: None,
+                mime: None,
+                text: None,
+            },
+            Resource {
+                uri: "file:///w/b.rs".to_owned(),
+                label: None,
+                mime: Some("text/x-rust".to_owned()),
+                text: Some("fn b() {}".to_owned()),
+            },
+        ],
+    }));
+    let blocks = &written(&said)[0]["params"]["prompt"];
+    assert_eq!(
+        (&blocks[1]["type"], &blocks[1]["name"]),
+        (&json!("resource_link"), &json!("a.rs"))
+    );
+    assert_eq!(blocks[2]["resource"]["text"], "fn b() {}");
+}
