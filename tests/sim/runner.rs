@@ -104,6 +104,7 @@ fn setup(session: usize, world: &World) -> Setup {
             layers: Vec::new(),
         },
         edition: Edition::default(),
+        permissions: oqto_runner::policy::Permissions::default(),
         continue_session: None,
         title: None,
         provider: None,
@@ -407,7 +408,9 @@ impl World {
     fn start_again(&mut self, session: usize, driver: &mut Driver) {
         driver.start_due = false;
         let setup = setup(session, self);
-        driver.mind.prepared(setup.sandbox, setup.edition);
+        driver
+            .mind
+            .prepared(setup.sandbox, setup.edition, setup.permissions);
         let generation = driver.mind.generation() + 1;
         let (tape_len, link) = self.start_shim(session, generation);
         driver.mind.begin_tape(tape_len);

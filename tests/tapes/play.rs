@@ -22,6 +22,7 @@ pub(crate) fn setup(harness: Harness, continue_session: Option<String>) -> Setup
             layers: Vec::new(),
         },
         edition: Edition::default(),
+        permissions: oqto_runner::policy::Permissions::default(),
         continue_session,
         title: None,
         provider: None,

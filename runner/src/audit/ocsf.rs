@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::record::{Outcome, Record};
+use super::record::{Outcome, PERMISSION, Record};
 
 /// The schema's version.
 const VERSION: &str = "1.3.0";
@@ -29,6 +29,8 @@ pub fn ocsf(record: &Record, hash: &str) -> Value {
         Some(activity) => (6002, activity),
         None => (6003, activity(&record.what)),
     };
+    // What a rule or the clock answers an agent: nobody asked this runner for it.
+    let is_own = record.what == PERMISSION;
     let (status_id, status) = match record.outcome {
         Outcome::Allowed | Outcome::Noted => (1, "Success"),
         Outcome::Refused => (2, "Failure"),
@@ -82,12 +84,14 @@ pub fn ocsf(record: &Record, hash: &str) -> Value {
             Some(control) => {
                 json!({ "user": { "uid": control, "name": control, "domain": record.authority } })
             }
+            None if is_own => json!({ "user": { "name": product["name"] } }),
             None => json!({ "user": { "name": STRANGER } }),
         };
         event["api"] = json!({ "operation": record.what, "service": { "name": "oqto-runner" } });
         event["src_endpoint"] = match (record.address, &record.control) {
             (Some(address), _) => json!({ "ip": address.ip().to_string(), "port": address.port() }),
             (None, Some(control)) => json!({ "uid": control }),
+            (None, None) if is_own => json!({ "name": product["name"] }),
             (None, None) => json!({ "name": STRANGER }),
         };
     }

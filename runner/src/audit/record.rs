@@ -25,6 +25,9 @@ pub const NO_HASH: Digest = Digest([0; 32]);
 /// The name of a record that the runner's key has signed.
 pub const CHECKPOINT: &str = "audit.checkpoint";
 
+/// The name of a record of what a rule or the clock answered an agent that asked to be allowed something.
+pub const PERMISSION: &str = "permission";
+
 /// The name of a record that says that the oldest files were removed; its count is the number of the last record in them.
 pub const REMOVED: &str = "audit.removed";
 

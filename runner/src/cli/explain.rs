@@ -5,9 +5,9 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::policy::{Limit, Need, Network, PolicyName, Source};
+use crate::policy::{Limit, Need, Network, Otherwise, PolicyName, Source};
 use crate::sandbox::explain::{
-    Answer, Explanation, NamedRule, PathAnswer, PathRule, PortRule, Question, explain as ask,
+    Answer, Explanation, NamedRule, PathAnswer, PathRule, PermissionRules, PortRule, Question, explain as ask,
 };
 
 /// `sandbox explain`.
@@ -95,6 +95,24 @@ impl Page {
         }
     }
 
+    fn permissions(&mut self, permissions: &PermissionRules) {
+        self.title("when the agent asks to be allowed something");
+        for rule in &permissions.deny {
+            self.line(&format!("denied: {}", rule.request), &rule.rule);
+        }
+        for rule in &permissions.allow {
+            self.line(&format!("allowed: {}", rule.request), &rule.rule);
+        }
+        let otherwise = match permissions.otherwise {
+            Otherwise::Allow => "otherwise allowed",
+            Otherwise::Ask => "otherwise somebody is asked",
+            Otherwise::Deny => "otherwise denied",
+        };
+        self.line(otherwise, &permissions.otherwise_rule);
+        let timeout = format!("denied after {} s without an answer", permissions.timeout_s);
+        self.line(&timeout, &permissions.timeout_rule);
+    }
+
     fn groups(&mut self, title: &str, rules: &[NamedRule]) {
         self.title(title);
         for NamedRule { group, rule } in rules {
@@ -119,6 +137,7 @@ fn whole(explained: &Explanation) -> String {
         allowed_calls,
         limits,
         layers,
+        permissions,
         paths: _,
     } = explained;
     let mut page = Page(format!(
@@ -176,6 +195,7 @@ fn whole(explained: &Explanation) -> String {
         };
         page.line(&format!("{} is {need}", layer.layer.name()), &layer.rule);
     }
+    page.permissions(permissions);
     page.0
 }
 

@@ -52,7 +52,7 @@ struct Daemon {
     /// Which control may do what where.
     roles: Roles,
     /// What was decided, on disk.
-    audit: audit::Log,
+    audit: Arc<audit::Log>,
     attestor: Attestor,
     /// How many peers are connected.
     present: watch::Sender<u32>,

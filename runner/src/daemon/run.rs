@@ -230,7 +230,7 @@ async fn serve(
     let dialler = Arc::new(Dialler::new(&secret));
     let state_dir = settings.state_dir.clone();
     let runner_id = settings.runner_id.clone();
-    let audit = open_audit(&state_dir, &runner_id, credentials.key(), audit)?;
+    let audit = Arc::new(open_audit(&state_dir, &runner_id, credentials.key(), audit)?);
     // However it came by its certificate while it did not run.
     let mut identity = audit::Entry::new("identity", audit::Outcome::Noted);
     identity.authority = Some(credentials.authority_id());
@@ -243,7 +243,7 @@ async fn serve(
         policy_at_most: settings.policy_at_most.clone(),
     };
     let attestor = Attestor::new(runner_id.clone(), credentials.key(), checks);
-    let supervisor = Supervisor::open(settings).await?;
+    let supervisor = Supervisor::open(settings, audit.clone()).await?;
     let daemon = Arc::new(Daemon {
         runner_id,
         credentials: Arc::new(credentials),

@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::catalog::PolicyName;
 use super::path::BadPath;
 use super::pattern::Template;
+use super::permission::{BadRule, Otherwise, RULES_MAX, RuleTemplate, TIMEOUT_S_MAX};
 use super::plan::{Need, Network};
 use super::rule::{LayerName, Limit, Ruled, Source};
 
@@ -32,6 +33,10 @@ pub struct Policy {
     pub(super) allow: Option<BTreeMap<String, Source>>,
     pub(super) limits: BTreeMap<Limit, Ruled<u64>>,
     pub(super) layers: BTreeMap<LayerName, Ruled<Need>>,
+    pub(super) permit: Option<Vec<Ruled<RuleTemplate>>>,
+    pub(super) forbid: Vec<Ruled<RuleTemplate>>,
+    pub(super) otherwise: Option<Ruled<Otherwise>>,
+    pub(super) timeout_s: Option<Ruled<u32>>,
 }
 
 /// What is wrong with the text of a policy. Each names the file and the line.
@@ -83,6 +88,40 @@ pub enum DocumentError {
         /// The name as written.
         name: String,
     },
+    /// A rule of permissions is none.
+    #[error("{file}:{line}: the rule {rule:?} {why}")]
+    Rule {
+        /// Which file.
+        file: String,
+        /// Which line, from 1.
+        line: usize,
+        /// The rule as written.
+        rule: String,
+        /// What is wrong with it.
+        why: BadRule,
+    },
+    /// There are more rules of permissions than are compared.
+    #[error("{file}:{line}: there are {count} rules in {key}, and there may be {RULES_MAX}")]
+    Rules {
+        /// Which file.
+        file: String,
+        /// Which line, from 1.
+        line: usize,
+        /// In which list.
+        key: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// Somebody would have no time to answer, or for ever.
+    #[error("{file}:{line}: timeout_s is {value}, it must be 1 to {TIMEOUT_S_MAX}")]
+    Timeout {
+        /// Which file.
+        file: String,
+        /// Which line, from 1.
+        line: usize,
+        /// What it says.
+        value: u32,
+    },
     /// A condition on an argument says nothing, or two things.
     #[error(
         "{file}:{line}: a condition needs arg from 0 to 5 and one of is, not, any_bit, given = true, or mask with is"
@@ -130,6 +169,7 @@ impl Policy {
             seccomp,
             limits,
             layers,
+            permissions,
         } = document;
         let FilesystemTable {
             read,
@@ -145,6 +185,12 @@ impl Policy {
             bind_tcp,
         } = network;
         let SeccompTable { groups, allow } = seccomp;
+        let PermissionsTable {
+            allow: permit,
+            deny: forbid,
+            otherwise,
+            timeout_s,
+        } = permissions;
         let set = set
             .into_iter()
             .map(|(name, value)| {
@@ -175,6 +221,10 @@ impl Policy {
             allow: allow.map(|names| at.names(names)),
             limits: at.table(limits),
             layers: at.table(layers),
+            permit: permit.map(|rules| at.rules("allow", rules)).transpose()?,
+            forbid: at.rules("deny", forbid)?,
+            otherwise: otherwise.map(|otherwise| at.ruled(otherwise)),
+            timeout_s: timeout_s.map(|timeout| at.timeout(timeout)).transpose()?,
         })
     }
 }
@@ -196,6 +246,8 @@ struct Document {
     limits: BTreeMap<Spanned<Limit>, u64>,
     #[serde(default)]
     layers: BTreeMap<Spanned<LayerName>, Need>,
+    #[serde(default)]
+    permissions: PermissionsTable,
 }
 
 #[derive(Default, Deserialize)]
@@ -228,6 +280,15 @@ struct NetworkTable {
 struct SeccompTable {
     groups: Vec<Spanned<String>>,
     allow: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PermissionsTable {
+    allow: Option<Vec<Spanned<String>>>,
+    deny: Vec<Spanned<String>>,
+    otherwise: Option<Spanned<Otherwise>>,
+    timeout_s: Option<Spanned<u32>>,
 }
 
 /// A text, to tell on which line of it something stands.
@@ -284,6 +345,45 @@ impl At<'_> {
             }
         });
         templates.collect()
+    }
+
+    fn rules(
+        self,
+        key: &'static str,
+        written: Vec<Spanned<String>>,
+    ) -> Result<Vec<Ruled<RuleTemplate>>, DocumentError> {
+        if let Some(more) = written.get(RULES_MAX) {
+            return Err(DocumentError::Rules {
+                file: self.file.to_string(),
+                line: self.line(more),
+                key,
+                count: written.len(),
+            });
+        }
+        let rules = written.into_iter().map(|rule| {
+            let (line, source) = (self.line(&rule), self.source(&rule));
+            match RuleTemplate::parse(rule.get_ref()) {
+                Ok(value) => Ok(Ruled { value, source }),
+                Err(why) => Err(DocumentError::Rule {
+                    file: self.file.to_string(),
+                    line,
+                    rule: rule.into_inner(),
+                    why,
+                }),
+            }
+        });
+        rules.collect()
+    }
+
+    fn timeout(self, written: Spanned<u32>) -> Result<Ruled<u32>, DocumentError> {
+        match written.get_ref() {
+            1..=TIMEOUT_S_MAX => Ok(self.ruled(written)),
+            value => Err(DocumentError::Timeout {
+                file: self.file.to_string(),
+                line: self.line(&written),
+                value: *value,
+            }),
+        }
     }
 
     fn variable(self, written: Spanned<String>) -> Result<(String, Source), DocumentError> {

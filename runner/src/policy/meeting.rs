@@ -3,7 +3,9 @@
 //! Whoever comes later can only narrow. To ask for more is an error, and nothing is dropped in silence: who wrote it
 //! believes that it holds.
 
+use super::path::AbsolutePath;
 use super::pattern::Pattern;
+use super::permission::Otherwise;
 use super::plan::{Need, Network};
 use super::rule::{Ruled, Source};
 use super::terms::{Terms, first};
@@ -57,8 +59,14 @@ pub(super) enum Author {
     Workspace,
 }
 
-/// What holds when `lower` meets `upper`, a whole policy that errors call `name`.
-pub(super) fn meet(upper: Terms, lower: Terms, author: Author, name: &str) -> Result<Terms, Widening> {
+/// What holds in `workspace` when `lower` meets `upper`, a whole policy that errors call `name`.
+pub(super) fn meet(
+    upper: Terms,
+    lower: Terms,
+    author: Author,
+    name: &str,
+    workspace: &AbsolutePath,
+) -> Result<Terms, Widening> {
     let asked = Meeting {
         upper: &upper,
         lower: &lower,
@@ -70,6 +78,7 @@ pub(super) fn meet(upper: Terms, lower: Terms, author: Author, name: &str) -> Re
     asked.limits()?;
     asked.layers()?;
     asked.calls()?;
+    asked.permissions(workspace)?;
     Ok(narrowed(upper, lower))
 }
 
@@ -213,6 +222,44 @@ impl Meeting<'_> {
         })
     }
 
+    fn permissions(&self, workspace: &AbsolutePath) -> Result<(), Widening> {
+        let otherwise = self.upper.otherwise.as_ref();
+        if let (Some(upper), Some(lower)) = (otherwise, &self.lower.otherwise)
+            && lower.value < upper.value
+            && lower.source != Source::Runner
+        {
+            let asks = format!("{:?}", lower.value.name());
+            let says = format!("otherwise = {:?}", upper.value.name());
+            return Err(widening(&lower.source, "otherwise", &asks, says, &upper.source));
+        }
+        if let (Some(upper), Some(lower)) = (&self.upper.timeout_s, &self.lower.timeout_s)
+            && lower.value > upper.value
+        {
+            let says = format!("timeout_s = {}", upper.value);
+            return Err(widening(
+                &lower.source,
+                "timeout_s",
+                &lower.value,
+                says,
+                &upper.source,
+            ));
+        }
+        if otherwise.is_some_and(|otherwise| otherwise.value == Otherwise::Allow) {
+            return Ok(());
+        }
+        let given = self.upper.permit.as_deref().unwrap_or_default();
+        let is_given = |rule| given.iter().any(|given| given.value.contains(rule, workspace));
+        let more = self
+            .lower
+            .permit
+            .iter()
+            .flatten()
+            .find(|rule| !is_given(&rule.value));
+        more.map_or(Ok(()), |rule| {
+            Err(self.not_given(&rule.source, "permissions.allow", &rule.value))
+        })
+    }
+
     fn not_given(&self, at: &Source, key: &'static str, asks: &(impl ToString + ?Sized)) -> Widening {
         Widening {
             at: at.clone(),
@@ -257,6 +304,10 @@ fn narrowed(mut upper: Terms, lower: Terms) -> Terms {
         allow,
         limits,
         layers,
+        permit,
+        forbid,
+        otherwise,
+        timeout_s,
     } = lower;
     match (read, &write) {
         (Some(read), _) => upper.read = Some(read),
@@ -282,6 +333,14 @@ fn narrowed(mut upper: Terms, lower: Terms) -> Terms {
     replace(&mut upper.allow, allow);
     upper.limits.extend(limits);
     upper.layers.extend(layers);
+    replace(&mut upper.permit, permit);
+    upper.forbid.extend(forbid);
+    // One that says nothing asks, unless it met one that denies.
+    let stricter = |mine: &Ruled<Otherwise>| otherwise.as_ref().is_some_and(|other| other.value > mine.value);
+    if upper.otherwise.as_ref().is_none_or(stricter) {
+        upper.otherwise = otherwise;
+    }
+    replace(&mut upper.timeout_s, timeout_s);
     upper
 }
 

@@ -14,12 +14,14 @@ mod document;
 mod meeting;
 mod path;
 mod pattern;
+mod permission;
 mod plan;
 mod resolve;
 mod rule;
 mod seccomp;
 mod syscall;
 mod syscall_table;
+mod target;
 mod terms;
 mod verdict;
 mod workspace;
@@ -31,6 +33,7 @@ pub use meeting::{Forbids, Widening};
 pub use path::{AbsolutePath, BadPath};
 pub(crate) use pattern::name_fits;
 pub use pattern::{Glob, Part, Pattern};
+pub use permission::{BadRule, Judgement, Otherwise, PermissionRule, Permissions};
 pub use plan::{Calls, Environment, Files, Layers, Limits, Need, Network, Permit, Plan, Ports};
 pub use resolve::{Request, ResolveError, Resolved, Sources, WorkspaceFile, resolve, trace};
 pub use rule::{LayerName, Limit, Rule, Source};
@@ -40,3 +43,5 @@ pub use verdict::{Because, FileVerdict, Probe};
 
 #[cfg(test)]
 mod meeting_tests;
+#[cfg(test)]
+mod permission_tests;

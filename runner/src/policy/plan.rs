@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::catalog::PolicyName;
 use super::path::AbsolutePath;
 use super::pattern::Pattern;
+use super::permission::Permissions;
 use super::rule::{LayerName, Limit};
 use super::seccomp::{Condition, Denial};
 use super::syscall::Syscall;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Which layers may be missing.
     pub layers: Layers,
+    /// Who answers when the harness asks to be allowed something.
+    pub permissions: Permissions,
 }
 
 impl Plan {

@@ -7,6 +7,7 @@ use super::document::{DocumentError, Policy, nearest};
 use super::meeting::{Author, Widening, meet};
 use super::path::AbsolutePath;
 use super::pattern::Pattern;
+use super::permission::{PermissionRule, Permissions};
 use super::plan::{Calls, Environment, Files, Layers, Limits, Network, Permit, Plan, Ports};
 use super::rule::{Rule, Ruled, Source};
 use super::seccomp::Denial;
@@ -189,6 +190,10 @@ pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<
         allow,
         limits,
         layers,
+        permit,
+        forbid,
+        otherwise,
+        timeout_s,
         ..
     } = terms;
     let plan = Plan {
@@ -211,8 +216,21 @@ pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<
         },
         limits: Limits::of(limits.into_iter().map(|(limit, value)| (limit, value.value))),
         layers: Layers::of(layers.into_iter().map(|(layer, need)| (layer, need.value))),
+        permissions: Permissions::new(
+            request.workspace.clone(),
+            rules(permit.unwrap_or_default()),
+            rules(forbid),
+            otherwise.map(|otherwise| otherwise.value),
+            timeout_s.map(|timeout| timeout.value),
+        ),
     };
     Ok(Resolved { plan, sources })
+}
+
+/// Each rule once, in an order of its own: which one comes first says nothing.
+fn rules(said: Vec<Ruled<PermissionRule>>) -> Vec<PermissionRule> {
+    let rules: BTreeSet<PermissionRule> = said.into_iter().map(|rule| rule.value).collect();
+    rules.into_iter().collect()
 }
 
 /// Who said each rule but those of files, which are not all the policy's.
@@ -232,6 +250,10 @@ fn sources(terms: &Terms) -> Sources {
         allow,
         limits,
         layers,
+        permit,
+        forbid,
+        otherwise,
+        timeout_s,
     } = terms;
     let mut sources = Sources::new();
     let mut note = |rule, source: &Source| _ = sources.insert(rule, source.clone());
@@ -261,6 +283,21 @@ fn sources(terms: &Terms) -> Sources {
     for (layer, need) in layers {
         note(Rule::Layer(*layer), &need.source);
     }
+    for rule in permit.iter().flatten() {
+        note(Rule::Permit(rule.value.clone()), &rule.source);
+    }
+    for rule in forbid {
+        note(Rule::Forbid(rule.value.clone()), &rule.source);
+    }
+    if let Some(otherwise) = otherwise {
+        note(Rule::Otherwise, &otherwise.source);
+    }
+    note(
+        Rule::Timeout,
+        timeout_s
+            .as_ref()
+            .map_or(&Source::Runner, |timeout| &timeout.source),
+    );
     sources
 }
 
@@ -283,7 +320,13 @@ fn met(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<Terms,
     let met = match &request.policy_at_most {
         Some(ceiling) => {
             let upper = whole(ceiling)?;
-            meet(upper, asked, Author::Catalog, ceiling.as_str())?
+            meet(
+                upper,
+                asked,
+                Author::Catalog,
+                ceiling.as_str(),
+                &request.workspace,
+            )?
         }
         None => asked,
     };
@@ -295,7 +338,13 @@ fn met(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<Terms,
         whole(base)?;
     }
     let part = Terms::part(catalog, part, roots)?;
-    Ok(meet(met, part, Author::Workspace, name.as_str())?)
+    Ok(meet(
+        met,
+        part,
+        Author::Workspace,
+        name.as_str(),
+        &request.workspace,
+    )?)
 }
 
 /// Which files, after everything that must not be given was looked for in what is.

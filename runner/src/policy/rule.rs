@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::pattern::Pattern;
+use super::permission::PermissionRule;
 
 /// Who said a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,14 @@ pub enum Rule {
     Limit(Limit),
     /// Whether a layer may be missing.
     Layer(LayerName),
+    /// What is allowed without asking anybody.
+    Permit(PermissionRule),
+    /// What is denied without asking anybody.
+    Forbid(PermissionRule),
+    /// What becomes of a request that no rule speaks of.
+    Otherwise,
+    /// How long somebody may think.
+    Timeout,
 }
 
 /// What a policy may limit.

@@ -6,6 +6,7 @@ use super::catalog::{Catalog, PolicyName};
 use super::document::Policy;
 use super::path::AbsolutePath;
 use super::pattern::{Pattern, Template};
+use super::permission::{Otherwise, PermissionRule, RuleTemplate};
 use super::plan::{Need, Network};
 use super::resolve::ResolveError;
 use super::rule::{LayerName, Limit, Ruled, Source};
@@ -27,6 +28,10 @@ pub(super) struct Terms {
     pub(super) allow: Option<BTreeMap<String, Source>>,
     pub(super) limits: BTreeMap<Limit, Ruled<u64>>,
     pub(super) layers: BTreeMap<LayerName, Ruled<Need>>,
+    pub(super) permit: Option<Vec<Ruled<PermissionRule>>>,
+    pub(super) forbid: Vec<Ruled<PermissionRule>>,
+    pub(super) otherwise: Option<Ruled<Otherwise>>,
+    pub(super) timeout_s: Option<Ruled<u32>>,
 }
 
 /// What `~` and `$WORKSPACE` stand for.
@@ -66,6 +71,11 @@ impl Terms {
         self.read.get_or_insert_default();
         self.write.get_or_insert_default();
         self.pass.get_or_insert_default();
+        self.permit.get_or_insert_default();
+        self.otherwise.get_or_insert(Ruled {
+            value: Otherwise::Ask,
+            source: Source::Runner,
+        });
         for layer in LayerName::ALL {
             self.layers.entry(layer).or_insert(Ruled {
                 value: Need::Required,
@@ -101,6 +111,10 @@ impl Terms {
             allow,
             limits,
             layers,
+            permit,
+            forbid,
+            otherwise,
+            timeout_s,
         } = policy;
         for (mine, added) in [(&mut self.read, read), (&mut self.write, write)] {
             if let Some(added) = added {
@@ -137,6 +151,16 @@ impl Terms {
         }
         self.limits.extend(limits);
         self.layers.extend(layers);
+        if let Some(permit) = permit {
+            roots.add_rules(self.permit.get_or_insert_default(), permit);
+        }
+        roots.add_rules(&mut self.forbid, forbid);
+        if otherwise.is_some() {
+            self.otherwise = otherwise;
+        }
+        if timeout_s.is_some() {
+            self.timeout_s = timeout_s;
+        }
     }
 }
 
@@ -149,6 +173,13 @@ pub(super) fn first(mine: &mut BTreeMap<String, Source>, added: BTreeMap<String,
 
 impl Roots<'_> {
     fn add(self, mine: &mut Vec<Ruled<Pattern>>, added: Vec<Ruled<Template>>) {
+        mine.extend(added.into_iter().map(|Ruled { value, source }| Ruled {
+            value: value.expand(self.home, self.workspace),
+            source,
+        }));
+    }
+
+    fn add_rules(self, mine: &mut Vec<Ruled<PermissionRule>>, added: Vec<Ruled<RuleTemplate>>) {
         mine.extend(added.into_iter().map(|Ruled { value, source }| Ruled {
             value: value.expand(self.home, self.workspace),
             source,

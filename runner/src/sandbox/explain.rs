@@ -18,8 +18,8 @@ use super::principal::Principal;
 use super::run::{Asked, RunError, absolute};
 use super::view::ViewError;
 use crate::policy::{
-    Because, LayerName, Limit, Need, Network, Pattern, Plan, PolicyName, Resolved, Rule, Source, Sources,
-    trace,
+    Because, LayerName, Limit, Need, Network, Otherwise, Pattern, PermissionRule, Plan, PolicyName, Resolved,
+    Rule, Source, Sources, trace,
 };
 
 /// What to explain.
@@ -68,6 +68,8 @@ pub struct Explanation {
     pub limits: Vec<LimitRule>,
     /// Layers.
     pub layers: Vec<LayerRule>,
+    /// Who answers a harness that asks to be allowed something.
+    pub permissions: PermissionRules,
     /// The answers for the paths that were asked for.
     pub paths: Vec<PathAnswer>,
 }
@@ -147,6 +149,39 @@ pub struct LayerRule {
     pub rule: Source,
 }
 
+/// Who answers a harness that asks to be allowed something.
+#[derive(Debug, Serialize)]
+pub struct PermissionRules {
+    /// What is denied.
+    pub deny: Vec<RequestRule>,
+    /// What is allowed, of the rest.
+    pub allow: Vec<RequestRule>,
+    /// What becomes of all else.
+    pub otherwise: Otherwise,
+    /// Who said so.
+    pub otherwise_rule: Source,
+    /// After how many seconds without an answer it is denied.
+    pub timeout_s: u32,
+    /// Who said so.
+    pub timeout_rule: Source,
+}
+
+/// A rule of what a harness asks for.
+#[derive(Debug, Serialize)]
+pub struct RequestRule {
+    /// The tool and what it works on, as a policy writes it.
+    pub request: String,
+    /// Who said it.
+    pub rule: Source,
+}
+
+fn permission_rule(rule: &PermissionRule, source: Source) -> RequestRule {
+    RequestRule {
+        request: rule.to_string(),
+        rule: source,
+    }
+}
+
 /// What may be done at one path.
 #[derive(Debug, Serialize)]
 pub struct PathAnswer {
@@ -222,6 +257,7 @@ fn rules(resolved: &Resolved, workspace: PathBuf, paths: Vec<PathAnswer>) -> Res
     let mut variables = Vec::new();
     let (mut refused, mut allowed) = (Vec::new(), Vec::new());
     let (mut limits, mut layers) = (Vec::new(), Vec::new());
+    let (mut permitted, mut forbidden) = (Vec::new(), Vec::new());
     for (rule, source) in sources {
         let mut files = |list: &mut Vec<PathRule>, pattern| -> Result<(), ViewError> {
             list.push(path_rule(&mut expansion, pattern, source)?);
@@ -263,7 +299,9 @@ fn rules(resolved: &Resolved, workspace: PathBuf, paths: Vec<PathAnswer>) -> Res
                 need: plan.layers.need(*layer),
                 rule: source,
             }),
-            Rule::Network | Rule::Connect | Rule::Bind => {}
+            Rule::Permit(rule) => permitted.push(permission_rule(rule, source)),
+            Rule::Forbid(rule) => forbidden.push(permission_rule(rule, source)),
+            Rule::Network | Rule::Connect | Rule::Bind | Rule::Otherwise | Rule::Timeout => {}
         }
     }
     Ok(Explanation {
@@ -281,6 +319,14 @@ fn rules(resolved: &Resolved, workspace: PathBuf, paths: Vec<PathAnswer>) -> Res
         allowed_calls: plan.calls.allowed.as_ref().map(|_| allowed),
         limits,
         layers,
+        permissions: PermissionRules {
+            deny: forbidden,
+            allow: permitted,
+            otherwise: plan.permissions.otherwise,
+            otherwise_rule: sources.get(&Rule::Otherwise).cloned().unwrap_or(Source::Runner),
+            timeout_s: plan.permissions.timeout_s,
+            timeout_rule: sources.get(&Rule::Timeout).cloned().unwrap_or(Source::Runner),
+        },
         paths,
     })
 }

@@ -1,7 +1,7 @@
 //! Commands: which is allowed when, what is said to the harness for it, and what it is answered.
 
-use oqto_protocol::command::{Command, CommandEnvelope, InputResponse, Prompt};
-use oqto_protocol::event::InputRequest;
+use oqto_protocol::command::{Command, CommandEnvelope, Prompt};
+use oqto_protocol::event::ResolvedBy;
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
 use oqto_protocol::reply::{Accepted, Reply, ReplyData, State};
@@ -201,7 +201,7 @@ impl Session {
     }
 
     /// Says `said` for `command`.
-    fn say(
+    pub(super) fn say(
         &mut self,
         id: CommandId,
         command: &Command,
@@ -276,7 +276,7 @@ impl Session {
         };
         self.say(id, command, command, out)?;
         self.transcript.unspeak();
-        self.resolve_all(out);
+        self.resolve_all(ResolvedBy::Abort, out);
         if let Some(begun) = begun {
             let command = id;
             self.stage = Stage::Aborting(Aborting {
@@ -285,28 +285,6 @@ impl Session {
                 until,
             });
         }
-        Ok(())
-    }
-
-    fn respond(
-        &mut self,
-        id: CommandId,
-        command: &Command,
-        response: &InputResponse,
-        out: &mut Vec<Action>,
-    ) -> Result<(), Fault> {
-        let at = self
-            .asked
-            .iter()
-            .position(|asked| asked.request_id == response.request_id)
-            .ok_or_else(|| {
-                let message = format!("no request {} waits for an answer", response.request_id);
-                Fault::new(FaultCode::NotFound, message)
-            })?;
-        fits(response, &self.asked[at].request)?;
-        self.say(id, command, command, out)?;
-        let request_id = self.asked.remove(at).request_id;
-        self.resolved(request_id, out);
         Ok(())
     }
 
@@ -360,28 +338,4 @@ fn busy() -> Fault {
         FaultCode::Busy,
         format!("{COMMANDS_MAX} commands wait for the harness already"),
     )
-}
-
-/// Whether a response answers what was asked.
-fn fits(response: &InputResponse, request: &InputRequest) -> Result<(), Fault> {
-    let invalid = |message: &str| Err(Fault::new(FaultCode::Invalid, message));
-    if response.cancelled == Some(true) {
-        return Ok(());
-    }
-    match request {
-        InputRequest::SelectRequest(select) => match &response.value {
-            Some(value) if select.options.contains(value) => Ok(()),
-            _ => invalid("a select is answered with a value that is one of its options"),
-        },
-        InputRequest::ConfirmRequest(_) if response.confirmed.is_none() => {
-            invalid("a confirm is answered with confirmed")
-        }
-        InputRequest::TextRequest(_) | InputRequest::PermissionRequest(_) if response.value.is_none() => {
-            invalid("an input is answered with a value")
-        }
-        InputRequest::ConfirmRequest(_)
-        | InputRequest::TextRequest(_)
-        | InputRequest::PermissionRequest(_)
-        | InputRequest::Unknown(_) => Ok(()),
-    }
 }

@@ -50,8 +50,7 @@ impl Session {
             .iter()
             .position(|asked| asked.until.is_some_and(|due| due <= at))
         {
-            let asked = self.asked.remove(n);
-            self.resolved(asked.request_id, out);
+            self.asked_too_long(n, out);
         }
         self.expire_answers(at, out);
         if self.stage.deadline().is_some_and(|due| due <= at) {

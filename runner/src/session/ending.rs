@@ -1,6 +1,6 @@
 //! How a session ends, or its harness alone: when told, when the harness dies, when its sandbox cannot be made.
 
-use oqto_protocol::event::{AgentError, DoneReason, Event, SessionClosed, StreamDone};
+use oqto_protocol::event::{AgentError, DoneReason, Event, ResolvedBy, SessionClosed, StreamDone};
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::message::StopReason;
 use oqto_protocol::reply::Reply;
@@ -224,7 +224,7 @@ impl Session {
     /// Ends what the harness left open.
     pub(super) fn interrupted(&mut self, message: StopReason, run: DoneReason, out: &mut Vec<Action>) {
         self.cut_message(message, out);
-        self.resolve_all(out);
+        self.resolve_all(ResolvedBy::Agent, out);
         if self.working.take().is_some() {
             self.record(Event::StreamDone(StreamDone { reason: run }), out);
         }

@@ -31,6 +31,13 @@ pub enum Fact {
     Silent(Silence),
     /// The runner is stopping, and its sessions end with it.
     RunnerStops,
+    /// What a rule or the clock decided of a request is in the audit log, or cannot be.
+    Decided {
+        /// The request.
+        request_id: String,
+        /// Whether it is.
+        is_recorded: bool,
+    },
     /// The clock was seen to be here, Unix milliseconds, when something was overdue.
     Reached(u64),
 }
@@ -100,6 +107,10 @@ impl Session {
             Fact::Violation(violation) => violation,
             Fact::Silent(silence) => return self.silent(silence, out),
             Fact::RunnerStops => return self.runner_stops(out),
+            Fact::Decided {
+                request_id,
+                is_recorded,
+            } => return self.decided(request_id, *is_recorded, out),
             // It comes as a deadline.
             Fact::Reached(_) => return,
         };

@@ -2,8 +2,8 @@
 
 use oqto_protocol::codec::Json;
 use oqto_protocol::event::{
-    AgentError, CompactEnd, CompactReason, CompactStart, DoneReason, Event, InputNeeded, InputRequest,
-    InputResolved, Notify, NotifyLevel, Phase, StreamDone,
+    AgentError, CompactEnd, CompactReason, CompactStart, DoneReason, Event, Notify, NotifyLevel, Phase,
+    ResolvedBy, StreamDone,
 };
 use oqto_protocol::fault::Fault;
 use oqto_protocol::id::CommandId;
@@ -13,12 +13,12 @@ use oqto_protocol::reply::ReplyData;
 use serde_json::json;
 
 use super::action::Action;
-use super::bounds::{ASKED_MAX, BEGIN_MS, STRAY_LEN_MAX};
+use super::bounds::{BEGIN_MS, STRAY_LEN_MAX};
 use super::machine::Session;
 use super::replies::Kind;
 use super::stage::{Begun, Run, Stage};
 use super::strays::Stray;
-use crate::harness::{Asked, Draft, Fragment, Outcome, excerpt};
+use crate::harness::{Draft, Fragment, Outcome, excerpt};
 
 impl Session {
     /// Takes one piece of meaning.
@@ -197,7 +197,7 @@ impl Session {
             }
         };
         self.cut_message(StopReason::Error, out);
-        self.resolve_all(out);
+        self.resolve_all(ResolvedBy::Agent, out);
         if self.working.is_some() {
             self.record(Event::StreamDone(StreamDone { reason }), out);
         }
@@ -206,62 +206,6 @@ impl Session {
             Stage::Streaming(_) | Stage::Aborting(_) | Stage::Compacting => self.stage = Stage::Idle,
             Stage::Starting(_) | Stage::Idle | Stage::Stopping(_) | Stage::Down(_) | Stage::Closed => {}
         }
-    }
-
-    fn asks(&mut self, request: InputRequest, out: &mut Vec<Action>) {
-        let (request_id, timeout) = match &request {
-            InputRequest::SelectRequest(it) => (it.request_id.clone(), it.timeout),
-            InputRequest::ConfirmRequest(it) => (it.request_id.clone(), it.timeout),
-            InputRequest::TextRequest(it) => (it.request_id.clone(), it.timeout),
-            InputRequest::PermissionRequest(it) => (it.request_id.clone(), None),
-            InputRequest::Unknown(_) => return,
-        };
-        if self.asked.len() == ASKED_MAX {
-            let oldest = self.asked.remove(0).request_id;
-            self.resolved(oldest, out);
-        }
-        self.asked.push(Asked {
-            request_id,
-            request: request.clone(),
-            until: timeout.map(|timeout| self.now.saturating_add(timeout)),
-        });
-        self.record(Event::InputNeeded(InputNeeded { request }), out);
-        // What was said is taken, and who said it may be who has to answer.
-        while let Some(pending) = self.replies.take_kind(Kind::Talk) {
-            self.accept(&pending, None, out);
-        }
-    }
-
-    /// The agent takes back what it asked.
-    fn asks_no_more(&mut self, own: &str, out: &mut Vec<Action>) {
-        let dialect = &self.dialect;
-        let at = self
-            .asked
-            .iter()
-            .position(|asked| dialect.names(&asked.request_id, own));
-        if let Some(at) = at {
-            let asked = self.asked.remove(at);
-            self.resolved(asked.request_id, out);
-        }
-    }
-
-    /// Nothing that was asked is asked any longer.
-    pub(super) fn resolve_all(&mut self, out: &mut Vec<Action>) {
-        for asked in std::mem::take(&mut self.asked) {
-            self.resolved(asked.request_id, out);
-        }
-    }
-
-    pub(super) fn resolved(&mut self, request_id: String, out: &mut Vec<Action>) {
-        self.record(
-            Event::InputResolved(InputResolved {
-                request_id,
-                by: None,
-                decision: None,
-                rule: None,
-            }),
-            out,
-        );
     }
 
     fn compacts(&mut self, reason: CompactReason, out: &mut Vec<Action>) {

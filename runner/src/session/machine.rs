@@ -14,12 +14,14 @@ use super::bounds::{
 };
 use super::fact::Violations;
 use super::input::{Input, Report};
+use super::permission::{Decision, name};
 use super::replies::Replies;
 use super::setup::Setup;
 use super::stage::{Again, Stage, Starting, Why};
 use super::strays::Strays;
 use super::transcript::Transcript;
 use crate::harness::{Asked, Beginning, Dialect, Edition, Fragment, HarnessState, Lines, Tongue};
+use crate::policy::Permissions;
 
 /// One harness, from its start to its end.
 #[derive(Debug)]
@@ -43,6 +45,10 @@ pub struct Session {
     pub(super) transcript: Transcript,
     pub(super) replies: Replies,
     pub(super) asked: Vec<Asked>,
+    /// When it was asked last.
+    pub(super) asked_at: Option<u64>,
+    /// What was decided of that, and waits to be put on record.
+    pub(super) decisions: Vec<Decision>,
     /// What the harness works at, as was said last; nothing while it is idle.
     pub(super) working: Option<Phase>,
     pub(super) strays: Strays,
@@ -97,6 +103,8 @@ impl Session {
             transcript: Transcript::new(setup.next_idx, kept_max(setup.harness.tongue()), Vec::new()),
             replies: Replies::default(),
             asked: Vec::new(),
+            asked_at: None,
+            decisions: Vec::new(),
             working: None,
             strays: Strays::default(),
             violations: Violations::default(),
@@ -140,6 +148,8 @@ impl Session {
             Input::Deadline => {}
         }
         if self.at_rest() && !was_closed {
+            // Not in a snapshot: who goes on from one has to tell the same.
+            self.asked_at = None;
             out.push(Action::Rest);
         }
     }
@@ -157,10 +167,11 @@ impl Session {
         self.transcript.catch_up(next_idx);
     }
 
-    /// What is to hold it when it is started again, and which edition of its harness that is.
-    pub fn prepared(&mut self, sandbox: SandboxReport, edition: Edition) {
+    /// What is to hold it when it is started again, which edition of its harness that is, and who answers it then.
+    pub fn prepared(&mut self, sandbox: SandboxReport, edition: Edition, permissions: Permissions) {
         self.setup.sandbox = sandbox;
         self.setup.edition = edition;
+        self.setup.permissions = permissions;
     }
 
     /// Where it is.
@@ -206,7 +217,7 @@ impl Session {
                 .provider
                 .clone()
                 .or_else(|| self.setup.provider.clone()),
-            pending_request: self.asked.first().map(|asked| asked.request_id.clone()),
+            pending_request: self.asked.first().map(|asked| name(&asked.request).to_owned()),
             sandbox: self.sandbox.clone(),
             harness_state: self.known.raw.clone().and_then(|raw| Json::parse(raw).ok()),
         }

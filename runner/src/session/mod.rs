@@ -1,6 +1,7 @@
 //! A session: one harness, from its start to its end, as a pure function of its tape.
 //!
-//! Floor: core (no I/O, no clock, no tokio, no randomness). Uses `bounds`, `harness`. [`Session::step`] takes one
+//! Floor: core (no I/O, no clock, no tokio, no randomness). Uses `bounds`, `harness`, and of `policy`
+//! the rules of who answers the agent. [`Session::step`] takes one
 //! record of the tape and says what is to be done as [`Action`]s; the driver only obeys. Promises:
 //! - the same tape gives the same events with the same numbers, ids and times, however its bytes are cut: after a
 //!   crash of the daemon the tape is simply read again;
@@ -26,6 +27,9 @@ mod fact;
 mod fragments;
 mod input;
 mod machine;
+mod permission;
+#[cfg(test)]
+mod permission_tests;
 mod replies;
 mod revival;
 mod setup;
@@ -39,6 +43,7 @@ pub use action::{Action, WriteId};
 pub use fact::{BadFacts, Fact};
 pub use input::{BadReport, ExitStatus, Input, NotStarted, Report};
 pub use machine::Session;
+pub use permission::Decision;
 pub use revival::Continuation;
 pub use setup::Setup;
 pub use silence::{Silence, SilentAct};

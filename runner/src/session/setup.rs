@@ -7,6 +7,7 @@ use oqto_protocol::id::SessionId;
 use oqto_protocol::policy::SandboxReport;
 
 use crate::harness::{Edition, Harness};
+use crate::policy::Permissions;
 
 /// What a session is made of. The same for every reading of one tape.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Setup {
     pub sandbox: SandboxReport,
     /// Which edition of its harness it is.
     pub edition: Edition,
+    /// Who answers when it asks to be allowed something.
+    pub permissions: Permissions,
     /// The session of the harness's own that it goes on with, where its user named one.
     pub continue_session: Option<String>,
     /// What it is called.

@@ -6,7 +6,7 @@ use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::reply::Reply;
 use oqto_protocol::session::SessionState;
 
-use super::mind::Mind;
+use super::mind::{Mind, decision_id};
 use crate::bounds::WRITE_LEN_MAX;
 use crate::shim::{Refusal, Target, WriteId};
 
@@ -137,6 +137,13 @@ impl<W> Mind<W> {
         self.writes.push(id, Target::Note, bytes);
     }
 
+    /// Whether a note says what was decided of a request of the agent.
+    fn decides(&self, id: WriteId) -> bool {
+        self.deciding
+            .iter()
+            .any(|request_id| decision_id(request_id) == id)
+    }
+
     /// The shim has done a write.
     pub fn wrote(&mut self, id: WriteId) {
         self.writes.done(id);
@@ -148,7 +155,7 @@ impl<W> Mind<W> {
         if why == Refusal::Closed {
             // The harness is ending: whoever waits is told when it is known whether it is started again. That something
             // is overdue is of no interest any more.
-            match self.tick == Some(id) {
+            match self.tick == Some(id) || self.decides(id) {
                 true => self.writes.done(id),
                 false => self.writes.closed(id),
             }
@@ -164,6 +171,11 @@ impl<W> Mind<W> {
             answers: Vec::new(),
             kill: false,
         };
+        if self.decides(id) {
+            self.writes.put_back(note);
+            self.retry_at.get_or_insert(now + RETRY_MS);
+            return Some(unkept);
+        }
         if self.tick == Some(id) {
             // That it did not go in time cannot be kept now; that it goes need not wait for that.
             unkept.kill = is_full && self.state() == SessionState::Stopping;

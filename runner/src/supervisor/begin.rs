@@ -248,6 +248,7 @@ pub(super) fn setup(record: &SessionRecord, harness: Harness, cursor: Cursor, ne
         cwd: workspace.display().to_string(),
         sandbox: sandbox.clone(),
         edition: record.edition.clone(),
+        permissions: record.permissions.clone(),
         continue_session: config.continue_session.clone(),
         title: config.title.clone(),
         provider: config.provider.clone(),

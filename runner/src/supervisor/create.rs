@@ -276,6 +276,7 @@ impl Supervisor {
             workspace: prepared.workspace,
             store: store_path,
             sandbox: prepared.sandbox,
+            permissions: prepared.permissions,
             watch: prepared.order.watch.clone(),
             own_session: None,
             edition: prepared.edition,

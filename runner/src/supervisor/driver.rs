@@ -251,6 +251,7 @@ impl Driver {
             }
         }
         self.flush().await?;
+        self.decide().await;
         self.keep_lone_mark().await?;
         self.tell_consumed().await;
         if self.mind.wants_look() {

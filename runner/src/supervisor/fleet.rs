@@ -28,6 +28,7 @@ use super::settings::Settings;
 use super::stores::Stores;
 use super::vitals::Vitals;
 use super::witness::Witness;
+use crate::audit;
 use crate::cause;
 use crate::event_log::{EventLog, Health};
 use crate::harness::Harnesses;
@@ -57,6 +58,8 @@ pub struct Supervisor {
     left_alone: Mutex<Vec<String>>,
     pub(super) drivers: Mutex<JoinSet<()>>,
     pub(super) live: watch::Sender<u32>,
+    /// What is decided for sessions is recorded there.
+    pub(super) audit: Arc<audit::Log>,
     /// Sent whenever the making of a session has come to an end.
     pub(super) made: watch::Sender<()>,
     /// Nothing new is begun.
@@ -111,7 +114,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// When the state directory cannot be used. A single session that cannot be read is logged and left alone.
-    pub async fn open(settings: Settings) -> Result<Arc<Self>, OpenError> {
+    pub async fn open(settings: Settings, audit: Arc<audit::Log>) -> Result<Arc<Self>, OpenError> {
         // The principals of sessions pass through to their own directories; they can list none.
         for (dir, mode) in [
             (settings.sessions_dir(), 0o711),
@@ -122,6 +125,7 @@ impl Supervisor {
         }
         let supervisor = Arc::new(Self {
             settings,
+            audit,
             stores: Stores::default(),
             loading: tokio::sync::Mutex::default(),
             sessions: Mutex::default(),

@@ -4,7 +4,7 @@
 //! Pure: no I/O, no clock, no task. The driver reads the tape, waits and writes, and obeys; a simulation does the same
 //! with a tape, a log and a shim that are not there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use oqto_protocol::codec::{DecodeError, decode_all};
@@ -24,7 +24,8 @@ use super::reading::Reading;
 use super::writes::{Write, Writes};
 use crate::event_log::{BadBatch, Batch};
 use crate::harness::Edition;
-use crate::session::{Action, Continuation, ExitStatus, Fact, Input, NotStarted, Report, Session};
+use crate::policy::Permissions;
+use crate::session::{Action, Continuation, Decision, ExitStatus, Fact, Input, NotStarted, Report, Session};
 use crate::shim::tape::Start;
 use crate::shim::{Exit, Kind, Record, Target, WriteId};
 
@@ -71,6 +72,8 @@ pub struct Mind<W> {
     pub(super) retry_at: Option<u64>,
     /// The note that something is overdue, on its way to the tape and back.
     pub(super) tick: Option<WriteId>,
+    /// The requests of the agent of which a decision is on its way to the audit log, the tape and back.
+    pub(super) deciding: HashSet<String>,
     reading: Reading,
     ledger: Ledger,
     actions: Vec<Action>,
@@ -108,6 +111,7 @@ impl<W> Mind<W> {
             writes: Writes::default(),
             retry_at: None,
             tick: None,
+            deciding: HashSet::new(),
             reading: Reading::new(tape, tape_len),
             ledger: Ledger::new(log.epoch, seq, log.seq),
             actions: Vec::new(),
@@ -129,6 +133,7 @@ impl<W> Mind<W> {
         self.generation += 1;
         self.reading = Reading::new(0, tape_len);
         self.writes.next_tape();
+        self.deciding.clear();
         self.retry_at = None;
         self.tick = None;
     }
@@ -163,9 +168,9 @@ impl<W> Mind<W> {
         self.core.own_session()
     }
 
-    /// What is to hold the harness when it is started again.
-    pub fn prepared(&mut self, sandbox: SandboxReport, edition: Edition) {
-        self.core.prepared(sandbox, edition);
+    /// What is to hold the harness when it is started again, which edition of its harness that is, and who answers it then.
+    pub fn prepared(&mut self, sandbox: SandboxReport, edition: Edition, permissions: Permissions) {
+        self.core.prepared(sandbox, edition, permissions);
     }
 
     /// What a list says of the session.
@@ -286,6 +291,10 @@ impl<W> Mind<W> {
                 Fact::Reached(at) => {
                     self.tick = None;
                     self.step(&Input::Deadline, *at)
+                }
+                Fact::Decided { request_id, .. } => {
+                    self.deciding.remove(request_id);
+                    self.step(&Input::Seen(fact), now)
                 }
                 _ => self.step(&Input::Seen(fact), now),
             });
@@ -454,6 +463,28 @@ impl<W> Mind<W> {
         Vec::new()
     }
 
+    /// What a rule or the clock has decided and is to be recorded before anything comes of it; each once. None while
+    /// something further on the tape may say that it was.
+    pub fn next_decision(&mut self) -> Option<Decision> {
+        if self.reading.replays() {
+            return None;
+        }
+        let mut waiting = self.core.decisions().iter();
+        let next = waiting.find(|decision| !self.deciding.contains(&decision.request_id))?;
+        self.deciding.insert(next.request_id.clone());
+        Some(next.clone())
+    }
+
+    /// A decision is recorded, or cannot be: it goes onto the tape, and is obeyed when it is read back.
+    pub fn decided(&mut self, request_id: String, is_recorded: bool) {
+        let id = decision_id(&request_id);
+        let fact = Fact::Decided {
+            request_id,
+            is_recorded,
+        };
+        self.note(id, Fact::note(&[fact]));
+    }
+
     /// The next write that is to be sent, which then counts as sent; none while something further on the tape may say
     /// that it was done.
     pub fn next_write(&mut self, now: u64) -> Option<&Write> {
@@ -511,6 +542,17 @@ impl<W> Mind<W> {
         self.worked &= !now;
         now
     }
+}
+
+/// Names what was decided of a request: once for ever, since no two requests of a session have the same name.
+pub(super) fn decision_id(request_id: &str) -> WriteId {
+    let digest = Sha256::new()
+        .chain_update("decided")
+        .chain_update(request_id)
+        .finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    id
 }
 
 /// Names the note that something was overdue at `now`, made when the tape was read so far.

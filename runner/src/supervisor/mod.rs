@@ -21,6 +21,7 @@ mod asking;
 mod begin;
 mod create;
 mod damaged;
+mod decide;
 mod driver;
 mod facts;
 mod farewell;

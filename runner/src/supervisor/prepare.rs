@@ -19,7 +19,7 @@ use super::seed::{self, SeedError};
 use super::settings::Settings;
 use crate::harness::{Edition, Harness, Needs, Network as NeedsNetwork, PrivateDir, Start, UnknownHarness};
 use crate::launch::{Arg, Launch};
-use crate::policy::{self, AbsolutePath, BadPath, Network, Plan, PolicyName};
+use crate::policy::{self, AbsolutePath, BadPath, Network, Permissions, Plan, PolicyName};
 use crate::sandbox::{self, Host, Wrapped};
 use crate::shim::{Order, Principal};
 
@@ -41,6 +41,8 @@ pub(super) struct Prepared {
     pub(super) workspace: PathBuf,
     /// What is to hold it; the layers come from the kernel.
     pub(super) sandbox: SandboxReport,
+    /// Who answers when the harness asks to be allowed something.
+    pub(super) permissions: Permissions,
 }
 
 /// Why a session cannot be made.
@@ -225,6 +227,7 @@ pub(super) fn prepare(
         edition,
         order: order(settings, id, config, &plan, &principal, inner)?,
         sandbox: report(&plan),
+        permissions: plan.permissions,
         workspace,
     })
 }

@@ -11,6 +11,7 @@ use oqto_protocol::session::{SessionConfig, SessionInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::harness::Edition;
+use crate::policy::Permissions;
 
 /// The longest such file, bytes: a configuration comes in one frame, but nobody names that much.
 const FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
@@ -43,6 +44,10 @@ pub(super) struct SessionRecord {
     pub(super) store: PathBuf,
     /// What was to hold it.
     pub(super) sandbox: SandboxReport,
+    /// Who answers when its harness asks to be allowed something: what decided once decides the same when its tape is read
+    /// again, whatever became of the policy meanwhile.
+    #[serde(default)]
+    pub(super) permissions: Permissions,
     /// What is looked at again when it has worked. Not there in those of before that was done.
     #[serde(default)]
     pub(super) watch: Option<String>,

@@ -90,7 +90,8 @@ impl Driver {
         }
         match self.revive(&house, generation, continuation).await {
             Ok((record, body)) => {
-                self.mind.prepared(record.sandbox.clone(), record.edition.clone());
+                let (sandbox, edition) = (record.sandbox.clone(), record.edition.clone());
+                self.mind.prepared(sandbox, edition, record.permissions.clone());
                 self.record = record;
                 self.mind.begin_tape(body.tape_len());
                 self.take_up(body, &house);
@@ -151,6 +152,7 @@ impl Driver {
         }
         let record = SessionRecord {
             sandbox: prepared.sandbox,
+            permissions: prepared.permissions,
             watch: prepared.order.watch.clone(),
             edition: prepared.edition,
             ..self.record.clone()

@@ -22,6 +22,7 @@ pub(crate) fn setup(harness: Harness) -> Setup {
             layers: Vec::new(),
         },
         edition: Edition::default(),
+        permissions: oqto_runner::policy::Permissions::default(),
         continue_session: None,
         title: None,
         provider: None,
