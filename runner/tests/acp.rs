@@ -143,26 +143,26 @@ fn written(actions: &[Action]) -> Vec<Value> {
         .flatten()
         .copied()
         .collect();
-    let text = String::from_utf8(bytes).unwrap();
+    let text = String::from_utf8(bytes).expect("text");
     text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
 }
 
 fn events(actions: &[Action]) -> Vec<&Event> {
-    let event = |action| match action {
-        &Action::Record { ref event, .. } => Some(event),
+    let recorded = actions.iter().filter_map(|action| match action {
+        Action::Record { event, .. } => Some(event),
         _ => None,
-    };
-    actions.iter().filter_map(event).collect()
+    });
+    recorded.collect()
 }
 
 fn messages(actions: &[Action]) -> Vec<&Message> {
-    let message = |event| match event {
-        &Event::MessageEnd(ref end) => Some(&*end.message),
+    let ended = events(actions).into_iter().filter_map(|event| match event {
+        Event::MessageEnd(end) => Some(&*end.message),
         _ => None,
-    };
-    events(actions).into_iter().filter_map(message).collect()
+    });
+    ended.collect()
 }
 
 fn error(actions: &[Action]) -> Option<String> {
@@ -173,22 +173,22 @@ fn error(actions: &[Action]) -> Option<String> {
 }
 
 fn reply(actions: &[Action]) -> &Reply {
-    let reply = |action| match action {
-        &Action::Reply(ref reply) => Some(reply),
+    let mut replies = actions.iter().filter_map(|action| match action {
+        Action::Reply(reply) => Some(reply),
         _ => None,
-    };
-    actions.iter().find_map(reply).expect("a reply")
+    });
+    replies.next().expect("a reply")
 }
 
 fn asked(actions: &[Action]) -> &PermissionRequest {
-    let request = |event| match event {
-        &Event::InputNeeded(ref needed) => match &needed.request {
+    let mut requests = events(actions).into_iter().filter_map(|event| match event {
+        Event::InputNeeded(needed) => match &needed.request {
             InputRequest::PermissionRequest(request) => Some(request),
             _ => None,
         },
         _ => None,
-    };
-    events(actions).into_iter().find_map(request).expect("a request")
+    });
+    requests.next().expect("a request")
 }
 
 #[test]

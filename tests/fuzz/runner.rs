@@ -1,17 +1,24 @@
 //! The own decoders of the runner and of the control. Not for libFuzzer: its program is built without them.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use oqto_control::Authority;
 use oqto_control::posture::SandboxCheck;
 use oqto_protocol::codec::Blob;
+use oqto_protocol::command::{Command, CommandEnvelope, Prompt};
+use oqto_protocol::cursor::Cursor;
 use oqto_protocol::enrol::{KeyAlgorithm, SigningRequest};
+use oqto_protocol::event::Event;
+use oqto_protocol::id::{CommandId, Digest};
+use oqto_protocol::policy::{NetworkAccess, SandboxReport};
 use oqto_runner::audit::ocsf;
 use oqto_runner::audit::record::Line;
+use oqto_runner::harness::{Edition, Harness};
 use oqto_runner::identity::{Peer, Pin};
 use oqto_runner::kernel_audit::Record;
-use oqto_runner::session::Fact;
+use oqto_runner::session::{Action, Fact, Input, Report, Session, Setup};
 use rustls::pki_types::CertificateDer;
 
 use super::targets::Target;
@@ -38,6 +45,16 @@ pub(crate) const TARGETS: &[Target] = &[
         golden: None,
     },
     Target {
+        name: "harness_acp",
+        run: harness_acp,
+        golden: None,
+    },
+    Target {
+        name: "harness_pi",
+        run: harness_pi,
+        golden: None,
+    },
+    Target {
         name: "pin",
         run: pin,
         golden: None,
@@ -53,6 +70,96 @@ pub(crate) const TARGETS: &[Target] = &[
         golden: None,
     },
 ];
+
+/// What an agent prints that works at a prompt.
+fn harness_acp(bytes: &[u8]) {
+    let opened = [
+        br#"{"jsonrpc":"2.0","id":"initialize","result":{"protocolVersion":1,"agentCapabilities":{"loadSession":true}}}"#
+            .as_slice(),
+        br#"{"jsonrpc":"2.0","id":"open","result":{"sessionId":"s1","modes":{"currentModeId":"a","availableModes":[{"id":"a"},{"id":"b"}]}}}"#,
+    ];
+    harness(Harness::acp("agent", "agent", None), &opened, bytes);
+}
+
+/// What pi prints that works at a prompt.
+fn harness_pi(bytes: &[u8]) {
+    let ready = br#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{}}"#;
+    harness(Harness::pi(), &[ready.as_slice()], bytes);
+}
+
+/// Whatever a harness prints: messages are numbered without gaps and end once, and a session at rest goes on from its
+/// snapshot as if nothing had been.
+fn harness(harness: Harness, begin: &[&[u8]], bytes: &[u8]) {
+    const AT: u64 = 1_000_000;
+    let setup = Setup {
+        session_id: "s".parse().expect("a name"),
+        harness,
+        cwd: "/w".to_owned(),
+        sandbox: SandboxReport {
+            policy: "workspace".to_owned(),
+            digest: Digest([0; 32]),
+            network: NetworkAccess::None,
+            layers: Vec::new(),
+        },
+        edition: Edition::default(),
+        continue_session: None,
+        title: None,
+        provider: None,
+        model: None,
+        labels: BTreeMap::default(),
+        created_at: AT,
+        cursor: Cursor { epoch: 1, seq: 0 },
+        next_idx: 0,
+    };
+    let mut session = Session::new(setup.clone(), AT);
+    let mut out = Vec::new();
+    session.step(
+        &Input::Report(&Report::Confined { layers: Vec::new() }),
+        AT,
+        &mut out,
+    );
+    for line in begin {
+        session.step(&Input::Out(line), AT, &mut out);
+        session.step(&Input::Out(b"\n"), AT, &mut out);
+    }
+    let prompt = CommandEnvelope {
+        id: CommandId([1; 16]),
+        session_id: "s".parse().expect("a name"),
+        runner_id: None,
+        command: Command::Prompt(Prompt {
+            message: "work".to_owned(),
+            images: Vec::new(),
+            client_id: None,
+            resources: Vec::new(),
+        }),
+        on_behalf_of: None,
+    };
+    session.step(&Input::Command(&prompt), AT, &mut out);
+    session.step(&Input::Out(bytes), AT + 10, &mut out);
+    while let Some(at) = session.poll_timeout().filter(|at| *at < AT + 5_000) {
+        session.step(&Input::Deadline, at, &mut out);
+    }
+    let mut ended = 0;
+    for action in &out {
+        if let Action::Record {
+            event: Event::MessageEnd(end),
+            ..
+        } = action
+        {
+            assert_eq!(end.message.idx, ended);
+            ended += 1;
+        }
+    }
+    if let Some(snapshot) = session.snapshot() {
+        let text = serde_json::to_string(&snapshot).expect("a snapshot has a form");
+        let snapshot = serde_json::from_str(&text).expect("its own form");
+        let mut again = Session::restore(&snapshot, setup).expect("its own form");
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        session.step(&Input::Out(bytes), AT + 6_000, &mut one);
+        again.step(&Input::Out(bytes), AT + 6_000, &mut other);
+        assert_eq!(one, other);
+    }
+}
 
 /// A line of the audit log that is what it says can be shown, in either form.
 fn audit_line(bytes: &[u8]) {

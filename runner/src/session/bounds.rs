@@ -1,8 +1,8 @@
 //! Every bound of a session, each with its reason.
 
 /// How long a harness may take from its start until it takes commands, in milliseconds. Agents answer after 0.4 to
-/// 5 s, and after five times that on a busy host.
-pub(super) const START_MS: u64 = 30_000;
+/// 5 s, take as long again to open a session, and five times that on a busy host.
+pub(super) const START_MS: u64 = 60_000;
 
 /// How long a harness may take to answer a command, in milliseconds. Real ones take a few; past this the sender
 /// is told rather than left waiting.
