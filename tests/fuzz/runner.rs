@@ -18,6 +18,7 @@ use oqto_runner::audit::record::Line;
 use oqto_runner::harness::{Edition, Harness};
 use oqto_runner::identity::{Peer, Pin};
 use oqto_runner::kernel_audit::Record;
+use oqto_runner::policy::Permissions;
 use oqto_runner::session::{Action, Fact, Input, Report, Session, Setup};
 use rustls::pki_types::CertificateDer;
 
@@ -103,6 +104,7 @@ fn harness(harness: Harness, begin: &[&[u8]], bytes: &[u8]) {
         },
         edition: Edition::default(),
         continue_session: None,
+        permissions: Permissions::default(),
         title: None,
         provider: None,
         model: None,
