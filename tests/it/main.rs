@@ -12,6 +12,8 @@ mod attest;
 mod audit;
 mod authority;
 mod bad_input;
+mod claude;
+mod claude_bed;
 mod dial;
 mod direct;
 mod dormant;

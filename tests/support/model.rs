@@ -55,13 +55,19 @@ impl Model {
         }
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// What pi needs to know of it, as its `models.json`.
     #[must_use]
     pub fn for_pi(&self) -> String {
         // A window that five megabytes fit in: what is tested is not when an agent shortens its context.
         let model = |id: &str| serde_json::json!({"id": id, "reasoning": true, "contextWindow": 100_000_000});
         serde_json::json!({"providers": {"fake": {
-            "baseUrl": format!("http://127.0.0.1:{}/v1", self.port),
+            "baseUrl": format!("{}/v1", self.url()),
             "api": "openai-completions",
             "apiKey": "dummy",
             "models": [model("fake-model"), model("other-model")],
