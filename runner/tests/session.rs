@@ -341,7 +341,7 @@ fn silence_is_answered_with_a_timeout() {
     assert_eq!(code(&actions), Some(FaultCode::Harness));
     assert!(actions.contains(&Action::Kill));
     let actions = bench.step(&Input::Exited(ExitStatus::Signal(9)));
-    assert!(closed_reason(&actions).contains("30 s"));
+    assert!(closed_reason(&actions).contains("60 s"));
 }
 
 #[test]
