@@ -7,7 +7,7 @@ use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{Content, Message, Role, StopReason};
 use oqto_protocol::reply::{Reply, ReplyData};
 use oqto_protocol::session::{Capability, SessionState};
-use oqto_runner::harness::Harness;
+use oqto_runner::harness::{Harness, Harnesses};
 use oqto_runner::session::{Action, Input, Report, Session};
 use serde_json::{Value, json};
 
@@ -27,7 +27,11 @@ struct Agent {
 impl Agent {
     /// One that was started and asked who it is.
     fn started(mode: Option<&str>, continue_session: Option<&str>) -> Self {
-        let mut setup = setup(Harness::acp("agent", "agent", mode));
+        Self::of(Harness::acp("agent", "agent", mode), continue_session)
+    }
+
+    fn of(harness: Harness, continue_session: Option<&str>) -> Self {
+        let mut setup = setup(harness);
         setup.continue_session = continue_session.map(str::to_owned);
         let mut agent = Self {
             session: Session::new(setup, T0),
@@ -266,6 +270,26 @@ fn who_asks_for_a_login_is_told_of_in_words_that_help() {
     assert!(
         said.contains("auth_method") && said.contains("key") && said.contains("Authentication required"),
         "{said}"
+    );
+}
+
+#[test]
+fn a_way_to_log_in_that_is_named_is_tried_once() {
+    let table = "[agent]\ndialect = \"acp\"\nprogram = \"agent\"\nauth_method = \"key\"\n";
+    let harnesses = Harnesses::new(toml::from_str(table).unwrap()).unwrap();
+    let mut agent = Agent::of(harnesses.find("agent").unwrap(), None);
+    agent.initialized("{}");
+    let wanted =
+        r#"{"jsonrpc":"2.0","id":"open","error":{"code":-32000,"message":"Authentication required"}}"#;
+    let asked = agent.out(wanted);
+    assert_eq!(written(&asked)[0]["method"], "authenticate");
+    assert_eq!(written(&asked)[0]["params"]["methodId"], "key");
+    let again = agent.out(r#"{"jsonrpc":"2.0","id":"authenticate","result":{}}"#);
+    assert_eq!(written(&again)[0]["method"], "session/new");
+    let refused = agent.out(wanted);
+    assert!(
+        error(&refused).unwrap().contains("does not know who its user is"),
+        "{refused:?}"
     );
 }
 
