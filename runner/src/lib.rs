@@ -2,7 +2,7 @@
 //!
 //! Modules stand on floors; a module names only modules of lower floors, and shells never name each other:
 //! ground (`bounds` `cause` `clock` `landmark` `launch` `private` `sys`), core (`policy` `session` `harness`: no I/O, no clock, no tokio),
-//! record (`event_log`), shell (`audit` `kernel_audit` `sandbox` `shim` `identity` `transport`), house (`supervisor` `attestation`), daemon, doors
+//! record (`event_log`), shell (`acp_host` `audit` `kernel_audit` `sandbox` `shim` `identity` `transport`), house (`supervisor` `attestation`), daemon, doors
 //! (`cli`). `docs/ARCHITECTURE.md` has the whole picture.
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ pub mod session;
 
 pub mod event_log;
 
+pub mod acp_host;
 pub mod audit;
 pub mod exec_agent;
 pub mod identity;

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::audit::record::is_plain;
+use crate::harness::Serve;
 use crate::shim;
 
 /// Runs AI coding agents in a sandbox on this host, and streams what they do
@@ -72,6 +73,7 @@ pub fn main() -> ExitCode {
         Some("enter") => return sandbox::enter(words),
         Some("check-inside") => return crate::sandbox::check::inside(words),
         Some("shim") => return shim(words),
+        Some("acp-host") => return acp_host(words),
         Some("exec-agent") => return crate::exec_agent::serve(),
         _ => {}
     }
@@ -105,6 +107,27 @@ fn shim(mut words: impl Iterator<Item = OsString>) -> ExitCode {
         }
         _ => {
             eprintln!("usage: oqto-runner shim --dir DIR");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Serves an agent inside its sandbox what it asks its client for. Started by `enter`, with `[--fs] [--terminal] -- PROGRAM
+/// [ARGS]`.
+fn acp_host(mut words: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut serve = Serve::default();
+    let program = loop {
+        match words.next().as_ref().and_then(|word| word.to_str()) {
+            Some("--fs") => serve.fs = true,
+            Some("--terminal") => serve.terminal = true,
+            Some("--") => break words.next(),
+            _ => break None,
+        }
+    };
+    match program {
+        Some(program) => crate::acp_host::serve(serve, &program, words),
+        None => {
+            eprintln!("usage: oqto-runner acp-host [--fs] [--terminal] -- PROGRAM [ARGS]");
             ExitCode::from(2)
         }
     }

@@ -17,7 +17,9 @@ use super::group;
 use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
-use crate::harness::{Edition, Harness, Needs, Network as NeedsNetwork, PrivateDir, Start, UnknownHarness};
+use crate::harness::{
+    Edition, Harness, Needs, Network as NeedsNetwork, PrivateDir, Serve, Start, UnknownHarness,
+};
 use crate::launch::{Arg, Launch};
 use crate::policy::{self, AbsolutePath, BadPath, Network, Permissions, Plan, PolicyName};
 use crate::sandbox::{self, Host, Wrapped};
@@ -217,11 +219,9 @@ pub(super) fn prepare(
         }
         seed::hand_over(&session_home, &principal)?;
     }
-    let edition = program
-        .as_ref()
-        .map(|found| found.edition.clone())
-        .unwrap_or_default();
-    let inner = inner(&plan, &needs, program, &workspace);
+    use crate::harness::{
+        Edition, Harness, Needs, Network as NeedsNetwork, PrivateDir, Serve, Start, UnknownHarness,
+    };
     Ok(Prepared {
         harness,
         edition,
@@ -374,7 +374,13 @@ fn make_home(path: &Path) -> Result<(), PrepareError> {
 }
 
 /// The harness itself, before the sandbox is put around it.
-fn inner(plan: &Plan, needs: &Needs, program: Option<installed::Installed>, workspace: &Path) -> Launch {
+fn inner(
+    plan: &Plan,
+    harness: &Harness,
+    needs: &Needs,
+    program: Option<installed::Installed>,
+    workspace: &Path,
+) -> Launch {
     let mut env: BTreeMap<OsString, OsString> = needs
         .env
         .iter()
@@ -384,7 +390,10 @@ fn inner(plan: &Plan, needs: &Needs, program: Option<installed::Installed>, work
     let program = match program {
         None => PathBuf::from(sandbox::RUNNER),
         Some(found) => {
-            args.extend(found.leading.into_iter().map(|path| Arg::Text(path.into())));
+            let host = host(harness.definition().serve, &found.program);
+            let is_served = !host.is_empty();
+            let leading = found.leading.into_iter().map(OsString::from);
+            args.extend(host.into_iter().chain(leading).map(Arg::Text));
             let system = plan.env.set.get("PATH").map(String::as_str).unwrap_or_default();
             let path = found
                 .path
@@ -395,7 +404,11 @@ fn inner(plan: &Plan, needs: &Needs, program: Option<installed::Installed>, work
             if let Ok(path) = std::env::join_paths(path) {
                 env.insert("PATH".into(), path);
             }
-            found.program
+            if is_served {
+                PathBuf::from(sandbox::RUNNER)
+            } else {
+                found.program
+            }
         }
     };
     args.extend(needs.args.iter().map(|arg| Arg::Text(arg.into())));
@@ -405,6 +418,21 @@ fn inner(plan: &Plan, needs: &Needs, program: Option<installed::Installed>, work
         env: env.into_iter().collect(),
         cwd: workspace.into(),
     }
+}
+
+/// What this program is told to be the client that `program` asks for files and terminals; nothing where none is served.
+fn host(serve: Serve, program: &Path) -> Vec<OsString> {
+    let options = [(serve.fs, "--fs"), (serve.terminal, "--terminal")];
+    let mut words: Vec<OsString> = options
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, option)| option.into())
+        .collect();
+    if !words.is_empty() {
+        words.insert(0, "acp-host".into());
+        words.extend(["--".into(), program.into()]);
+    }
+    words
 }
 
 fn report(plan: &Plan) -> SandboxReport {
