@@ -7,6 +7,7 @@
     reason = "a bed that cannot be made is a test that failed"
 )]
 
+mod acp_host;
 mod attempt;
 mod bad_input;
 mod bait;

@@ -219,9 +219,11 @@ pub(super) fn prepare(
         }
         seed::hand_over(&session_home, &principal)?;
     }
-    use crate::harness::{
-        Edition, Harness, Needs, Network as NeedsNetwork, PrivateDir, Serve, Start, UnknownHarness,
-    };
+    let edition = program
+        .as_ref()
+        .map(|found| found.edition.clone())
+        .unwrap_or_default();
+    let inner = inner(&plan, &harness, &needs, program, &workspace);
     Ok(Prepared {
         harness,
         edition,
