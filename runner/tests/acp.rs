@@ -212,6 +212,40 @@ fn nothing_is_said_before_the_agent_is_in_the_mode_that_asks() {
 }
 
 #[test]
+fn a_model_is_set_by_the_name_that_the_agent_has_for_it_unless_its_arguments_said_it() {
+    let defined = |more: &str| {
+        let text = format!("[agent]\ndialect = \"acp\"\nprogram = \"agent\"\n{more}");
+        Harnesses::new(toml::from_str(&text).unwrap())
+            .unwrap()
+            .find("agent")
+            .unwrap()
+    };
+    let models = r#""models":{"currentModelId":"a","availableModels":[{"modelId":"a","name":"A"},{"modelId":"p/m","name":"M"}]}"#;
+    for (more, is_set) in [("", true), ("model_args = [\"-m\", \"$MODEL\"]", false)] {
+        let mut setup = setup(defined(more));
+        setup.provider = Some("p".to_owned());
+        setup.model = Some("m".to_owned());
+        let mut agent = Agent {
+            session: Session::new(setup, T0),
+            now: T0,
+            ids: 0,
+        };
+        agent.step(&Input::Report(&Report::Confined { layers: Vec::new() }));
+        agent.initialized("{}");
+        let opened = agent.out(&format!(
+            r#"{{"jsonrpc":"2.0","id":"open","result":{{"sessionId":"s1",{models}}}}}"#
+        ));
+        let said = written(&opened);
+        let set: Vec<_> = said.iter().map(|it| it["params"]["modelId"].clone()).collect();
+        assert_eq!(
+            set,
+            if is_set { vec![json!("p/m")] } else { Vec::new() },
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
 fn an_agent_that_cannot_be_put_in_the_mode_that_asks_is_not_used() {
     let mut agent = Agent::started(Some("ask"), None);
     agent.initialized("{}");

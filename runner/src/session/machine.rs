@@ -354,19 +354,32 @@ impl Session {
 
     fn beginning(&self) -> Beginning {
         let asked_for = self.setup.continue_session.as_ref();
+        // What is started now may be another one than what said its version.
+        let edition = self.setup.edition.version.clone();
         Beginning {
             cwd: self.setup.cwd.clone(),
             continue_session: self.known.own_session.as_ref().or(asked_for).cloned(),
-            model: self.known.model.clone().or_else(|| self.setup.model.clone()),
+            model: self.model_to_set(),
             mode: self.setup.harness.definition().mode.clone(),
             serve: self.setup.harness.definition().serve,
-            version: self
-                .known
-                .version
-                .clone()
-                .or_else(|| self.setup.edition.version.clone()),
+            version: edition.or_else(|| self.known.version.clone()),
             auth_method: self.setup.harness.definition().auth_method.clone(),
         }
+    }
+
+    /// The model that its harness is told once it has started; none where its arguments say it.
+    fn model_to_set(&self) -> Option<String> {
+        let (setup, definition) = (&self.setup, self.setup.harness.definition());
+        if !definition.model_args.is_empty() {
+            return None;
+        }
+        self.known.model.clone().or_else(|| match &setup.provider {
+            // Agents that know many providers name a model by both.
+            Some(provider) if definition.tongue == Tongue::Acp => {
+                setup.model.as_ref().map(|model| format!("{provider}/{model}"))
+            }
+            _ => setup.model.clone(),
+        })
     }
 
     /// What its harness can do, as it said itself or as is known of it.
