@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{
@@ -390,6 +391,52 @@ pub fn read_below(
     file.take(len_max + 1).read_to_end(&mut bytes)?;
     let whole = bytes.len() as u64 <= len_max;
     Ok(Some((metadata, whole.then_some(bytes))))
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The name.
+    pub name: String,
+    /// Whether it is a directory, and no link to one.
+    pub is_dir: bool,
+    /// When it was written last.
+    pub modified: SystemTime,
+}
+
+/// What is in a directory below `directory`, reached by these names without following a link: directories and plain files,
+/// as far as they have names that are text, out of the first `looked_at_max`. Nothing where the directory is not there.
+///
+/// # Errors
+/// When there is a link or no directory on the way, or it cannot be read.
+pub fn names_below(directory: &Path, names: &[&str], looked_at_max: usize) -> io::Result<Vec<Listed>> {
+    let held = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = openat(AT_FDCWD, directory, held, Mode::empty())?;
+    for name in names {
+        at = match openat(&at, *name, held, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(by_number(&at))?.take(looked_at_max) {
+        let entry = entry?;
+        // Of the name itself, whatever it leads to.
+        let Ok(metadata) = entry.metadata() else { continue };
+        let is_dir = metadata.is_dir();
+        if let Ok(name) = entry.file_name().into_string()
+            && (is_dir || metadata.is_file())
+        {
+            let modified = metadata.modified()?;
+            found.push(Listed {
+                name,
+                is_dir,
+                modified,
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// Removes a directory with everything in it, whoever filled it.

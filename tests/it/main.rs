@@ -33,6 +33,8 @@ mod lives;
 mod migration;
 mod pi;
 mod pi_bed;
+mod pi_sessions;
+mod pi_turns;
 mod reconnect;
 mod recover;
 mod renew;

@@ -97,7 +97,7 @@ impl PiBed {
     }
 
     /// The file that pi keeps of a session.
-    fn session_file(&self, session: &Session) -> PathBuf {
+    pub(crate) fn session_file(&self, session: &Session) -> PathBuf {
         let dir = self.home.state().join("sessions").join(session.id().as_str());
         let mut left = vec![dir.join("home")];
         let mut found = Vec::new();

@@ -376,3 +376,60 @@ fn every_run_begins_works_and_ends_in_order() {
         }
     }
 }
+
+/// What a session wants done in the nth turn of one that says the same each time.
+fn of_turn(session: &mut Session, records: &[Record], n: u64) -> Vec<Action> {
+    let prompt = records.iter().find_map(|record| match &record.what {
+        What::Command(envelope) if envelope.command.name() == "prompt" => Some(envelope.id),
+        _ => None,
+    });
+    let prompt = prompt.expect("a prompt");
+    let mut id = prompt;
+    id.0[8..].copy_from_slice(&n.to_be_bytes());
+    let new = id.to_string();
+    let turn = records.iter().filter_map(|record| {
+        let what = match &record.what {
+            What::Command(envelope) if envelope.id == prompt => {
+                let mut envelope = envelope.clone();
+                envelope.id = id;
+                What::Command(envelope)
+            }
+            What::Out(line) => What::Out(
+                String::from_utf8_lossy(line)
+                    .replace(&prompt.to_string(), &new)
+                    .into_bytes(),
+            ),
+            _ => return None,
+        };
+        // Turns follow each other; a whole one is shorter than this.
+        let at = record.at + n * 60_000;
+        Some(Record { at, what })
+    });
+    live(session, &turn.collect::<Vec<_>>())
+}
+
+#[test]
+fn a_turn_costs_the_same_after_ten_and_after_five_hundred() {
+    let mut seen = 0;
+    for Tape { name, setup, records } in of_pi().filter(|tape| tape::scenario(&tape.name) == "hello") {
+        let mut session = session(&setup);
+        let cost = |actions: &[Action]| {
+            let written = actions.iter().filter_map(|action| match action {
+                Action::Write { bytes, .. } => Some(bytes.len()),
+                _ => None,
+            });
+            let kept = events(actions).filter(|event| !matches!(event, Event::SessionCreated(_)));
+            (written.collect::<Vec<_>>(), kept.count(), actions.len())
+        };
+        let _ = live(&mut session, &records[..1]);
+        let costs: Vec<_> = (0..500)
+            .map(|n| cost(&of_turn(&mut session, &records, n)))
+            .collect();
+        // One line for the prompt, and none that asks for what was said.
+        assert_eq!(costs[9].0.len(), 1, "{name}");
+        assert!(costs[9].1 > 10, "{name}");
+        assert!(costs[9..].iter().all(|cost| *cost == costs[9]), "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
+}

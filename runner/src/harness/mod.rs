@@ -27,5 +27,5 @@ pub use exec::{Exec, Line as ExecLine, Order as ExecOrder};
 pub use fragment::{Draft, Fragment, HarnessState, Outcome};
 pub use lines::{LineTooLong, Lines};
 pub use pi::Pi;
-pub use registry::{Harness, Harnesses, Needs, Network, PrivateDir, Start, UnknownHarness};
+pub use registry::{Harness, Harnesses, Needs, Network, OwnSessions, PrivateDir, Start, UnknownHarness};
 pub use version::{BadTested, Edition, Tested, reaches};

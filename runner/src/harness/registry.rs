@@ -71,6 +71,15 @@ pub enum PrivateDir {
     Unused,
 }
 
+/// Where a harness keeps its own sessions, one file each, in directories of one below its private one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnSessions {
+    /// The directory of those directories.
+    pub below: &'static str,
+    /// How the files' names end.
+    pub suffix: &'static str,
+}
+
 impl Harnesses {
     /// The ready ones, as these tables change them and with those that they add.
     ///
@@ -182,6 +191,15 @@ impl Harness {
     #[must_use]
     pub fn says_capabilities(&self) -> bool {
         self.0.tongue == Tongue::Acp
+    }
+
+    /// Where it keeps its own sessions; `None` of one that says itself which it has.
+    #[must_use]
+    pub fn own_sessions(&self) -> Option<OwnSessions> {
+        match self.0.tongue {
+            Tongue::Pi => Some(super::pi::OWN_SESSIONS),
+            Tongue::Exec | Tongue::Acp => None,
+        }
     }
 
     /// What it needs to be started.

@@ -6,10 +6,12 @@ use std::sync::{Arc, PoisonError};
 
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::fault::Fault;
+use oqto_protocol::id::SessionId;
 use oqto_protocol::secret::Secret;
 use oqto_protocol::session::SessionState;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::claims::{Claim, Claims, Held};
 use super::driver::Driver;
 use super::facts::Facts;
 use super::fleet::{Entry, Supervisor};
@@ -148,12 +150,13 @@ impl Supervisor {
             was_gone: body.as_ref().is_none_or(|body| body.shim.is_none()),
             start_due: false,
             leaving: false,
-            lives: Lives::new(self.live.clone()),
+            lives: Lives::new(self, record.id.clone()),
         };
         if let Some(body) = body {
             driver.take_up(body, self);
         }
         driver.lives.is(driver.mind.state() != SessionState::Dormant);
+        driver.claim();
         let handle = Handle {
             record,
             dir,
@@ -193,15 +196,22 @@ impl Supervisor {
     }
 }
 
-/// Counts one session among those that live, while it does.
+/// Counts one session among those that live, while it does. What does not live has none of its harness's own sessions.
 pub(super) struct Lives {
     live: watch::Sender<u32>,
     counted: bool,
+    claims: Arc<Claims>,
+    id: SessionId,
 }
 
 impl Lives {
-    fn new(live: watch::Sender<u32>) -> Self {
-        Self { live, counted: false }
+    fn new(house: &Supervisor, id: SessionId) -> Self {
+        Self {
+            live: house.live.clone(),
+            counted: false,
+            claims: house.claims.clone(),
+            id,
+        }
     }
 
     /// Counts the session where at most so many live; whether it is counted now.
@@ -216,12 +226,30 @@ impl Lives {
         self.counted
     }
 
+    /// Gives the session this of its harness's own, instead of what it had, while it lives.
+    fn moved(&self, claim: Claim) {
+        if self.counted {
+            self.claims.moved(claim, &self.id);
+        }
+    }
+
+    /// Gives the session this of its harness's own, unless another has it.
+    ///
+    /// # Errors
+    /// When another has it.
+    pub(super) fn take(&self, claim: Claim) -> Result<bool, Held> {
+        self.claims.take(claim, &self.id)
+    }
+
     /// Says whether the session lives now.
     pub(super) fn is(&mut self, lives: bool) {
         if std::mem::replace(&mut self.counted, lives) != lives {
             self.live.send_modify(|live| {
                 *live = if lives { *live + 1 } else { live.saturating_sub(1) };
             });
+            if !lives {
+                self.claims.release(&self.id);
+            }
         }
     }
 }
@@ -229,6 +257,27 @@ impl Lives {
 impl Drop for Lives {
     fn drop(&mut self) {
         self.is(false);
+    }
+}
+
+impl Driver {
+    /// Has the session have that of its harness's own in which it is.
+    pub(super) fn claim(&self) {
+        if let Some(claim) = self.own_claim() {
+            self.lives.moved(claim);
+        }
+    }
+
+    /// The harness's own session in which it is, or is to begin.
+    pub(super) fn own_claim(&self) -> Option<Claim> {
+        let record = &self.record;
+        let own = self
+            .mind
+            .own_session()
+            .or(record.config.continue_session.as_deref())?;
+        Some(tokio::task::block_in_place(|| {
+            Claim::new(&record.config.harness, own, &record.workspace)
+        }))
     }
 }
 

@@ -16,6 +16,7 @@ use oqto_protocol::session::{SessionConfig, SessionInfo};
 use tokio::sync::oneshot;
 
 use super::begin::{Arrival, Body, Subject, setup, shim_dir};
+use super::claims::Claim;
 use super::fleet::{Entry, Supervisor};
 use super::handle::cursor;
 use super::origin::Origin;
@@ -144,11 +145,17 @@ impl Supervisor {
                 }
             }
         }
+        if let Err(fault) = self.claim(&id, &config, directory.as_deref()) {
+            self.lock().remove(&id);
+            self.made.send_replace(());
+            return Err(fault);
+        }
         // On a task of its own: when the peer goes away in the middle, the work is still finished or undone.
         let supervisor = self.clone();
         let made = tokio::spawn(async move {
             let made = supervisor.make(&id, command, config, directory.as_deref()).await;
             if made.is_err() {
+                supervisor.claims.release(&id);
                 supervisor.lock().remove(&id);
             }
             supervisor.made.send_replace(());
@@ -156,6 +163,18 @@ impl Supervisor {
         });
         made.await
             .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?
+    }
+
+    /// Takes the harness's own session that a new session is to go on with.
+    fn claim(&self, id: &SessionId, config: &SessionConfig, directory: Option<&Path>) -> Result<(), Fault> {
+        let Some(own) = &config.continue_session else {
+            return Ok(());
+        };
+        let workspace = config.cwd.as_ref().map(PathBuf::from);
+        let workspace = workspace.unwrap_or_else(|| self.settings.workspace_dir(id));
+        let claim = tokio::task::block_in_place(|| Claim::new(&config.harness, own, &workspace));
+        let taken = self.claims.take(claim, id);
+        taken.map(drop).map_err(|held| self.held(&held, directory))
     }
 
     /// Takes the name, unless this very command has it already.

@@ -168,12 +168,15 @@ impl Driver {
     async fn drive(&mut self) -> Result<Over, DriveError> {
         loop {
             let more = self.read_tape().await?;
-            self.record.keep_own_session(self.mind.own_session(), &self.dir);
+            let moved = self.record.keep_own_session(self.mind.own_session(), &self.dir);
             self.start_due &= self.mind.is_down();
             self.lives.is(!matches!(
                 self.mind.state(),
                 SessionState::Dormant | SessionState::Closed
             ));
+            if moved {
+                self.claim();
+            }
             if self.mind.state() == SessionState::Closed {
                 return Ok(Over::Closed);
             }
@@ -420,8 +423,14 @@ impl Driver {
         }
         let house = self.house.upgrade();
         let house = house.ok_or_else(|| Fault::new(FaultCode::Closing, "the runner is stopping"))?;
-        if self.mind.is_down() && !self.lives.enter(house.sessions_max()) {
-            return Err(house.full());
+        if self.mind.is_down() {
+            if !self.lives.enter(house.sessions_max()) {
+                return Err(house.full());
+            }
+            if let Some(claim) = self.own_claim() {
+                let taken = self.lives.take(claim);
+                taken.map_err(|held| house.held(&held, Some(&self.record.workspace)))?;
+            }
         }
         if !env.is_empty() {
             if self.restart_envs.len() == RESTART_ENVS_MAX {

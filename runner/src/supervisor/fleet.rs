@@ -21,6 +21,7 @@ use oqto_protocol::session::SessionInfo;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::claims::Claims;
 use super::group;
 use super::handle::{Ask, Followed, Handle, Workplace, cursor};
 use super::installed;
@@ -60,6 +61,8 @@ pub struct Supervisor {
     pub(super) live: watch::Sender<u32>,
     /// What is decided for sessions is recorded there.
     pub(super) audit: Arc<audit::Log>,
+    /// Which of their harnesses' own sessions they have.
+    pub(super) claims: Arc<Claims>,
     /// Sent whenever the making of a session has come to an end.
     pub(super) made: watch::Sender<()>,
     /// Nothing new is begun.
@@ -132,6 +135,7 @@ impl Supervisor {
             left_alone: Mutex::default(),
             drivers: Mutex::default(),
             live: watch::Sender::new(0),
+            claims: Arc::default(),
             made: watch::Sender::new(()),
             stopping: AtomicBool::new(false),
             handing_over: AtomicBool::new(false),
@@ -358,6 +362,17 @@ impl Supervisor {
                 self.delete(&session, id).await?;
                 Ok(done(None))
             }
+            Command::SessionSwitch(ref switch) => {
+                let to = switch.session_path.clone();
+                self.switch(envelope, &to).await
+            }
+            Command::ListSessions(_) => {
+                self.load(&session).await?;
+                match self.list_sessions(&session)? {
+                    Some(listed) => Ok(done(Some(listed))),
+                    None => self.ask(&session, envelope).await,
+                }
+            }
             Command::GetState(_) => {
                 let status = Box::new(self.status(&session).await?);
                 Ok(done(Some(ReplyData::State(State { status }))))
@@ -380,7 +395,11 @@ impl Supervisor {
     }
 
     /// Leaves a command to the session's driver.
-    async fn ask(self: &Arc<Self>, session: &SessionId, envelope: CommandEnvelope) -> Result<Reply, Fault> {
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        session: &SessionId,
+        envelope: CommandEnvelope,
+    ) -> Result<Reply, Fault> {
         let handle = self.load(session).await?;
         let over = || match handle.reason.get() {
             Some(reason) => Fault::new(

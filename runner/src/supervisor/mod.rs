@@ -19,6 +19,7 @@ mod again;
 )]
 mod asking;
 mod begin;
+mod claims;
 mod create;
 mod damaged;
 mod decide;
@@ -43,6 +44,7 @@ mod mind;
     expect(unreachable_pub, reason = "seen by simulations")
 )]
 mod origin;
+mod own_sessions;
 mod package;
 mod patience;
 mod prepare;

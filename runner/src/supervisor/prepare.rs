@@ -29,7 +29,7 @@ use crate::shim::{Order, Principal};
 const POLICY_DEFAULT: &str = "workspace";
 
 /// The harness's private directory below its home.
-const PRIVATE_DIR: &str = ".agent";
+pub(super) const PRIVATE_DIR: &str = ".agent";
 
 /// A session that is ready to be started.
 pub(super) struct Prepared {

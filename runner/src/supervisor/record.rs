@@ -101,17 +101,18 @@ impl SessionRecord {
         written.map_err(|source| RecordError::Write { path, source })
     }
 
-    /// Keeps by which session of its own the harness could go on, if that is news.
-    pub(super) fn keep_own_session(&mut self, own_session: Option<&str>, dir: &Path) {
+    /// Keeps by which session of its own the harness could go on, if that is news; whether it was.
+    pub(super) fn keep_own_session(&mut self, own_session: Option<&str>, dir: &Path) -> bool {
         let own_session = own_session.filter(|name| name.len() <= OWN_SESSION_LEN_MAX);
         if self.own_session.as_deref() == own_session {
-            return;
+            return false;
         }
         self.own_session = own_session.map(str::to_owned);
         // Only a session whose event log is lost misses it; this one goes on.
         if let Err(error) = tokio::task::block_in_place(|| self.keep(dir)) {
             tracing::warn!(session = %self.id, error = %crate::cause::chain(&error), "its harness's own session is not noted");
         }
+        true
     }
 
     /// Notes that the session is being deleted, which the next runner finishes. A disk without room has enough for that.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use oqto_protocol::session::Capability;
 
-use super::registry::Start;
+use super::registry::{OwnSessions, Start};
 
 mod answer;
 mod command;
@@ -29,7 +29,6 @@ pub(super) use command::probe;
 pub use translate::Pi;
 
 /// What pi can do.
-// Not `switch_session`: pi makes an empty session of a path that is not there and calls it a success.
 pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::Abort,
     Capability::Steer,
@@ -44,6 +43,8 @@ pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::Resume,
     Capability::Fork,
     Capability::NewSession,
+    Capability::SwitchSession,
+    Capability::ListSessions,
     Capability::Shell,
     Capability::AutoCompaction,
     Capability::AutoRetry,
@@ -52,6 +53,13 @@ pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::Models,
     Capability::Stats,
 ];
+
+/// Where pi keeps its sessions. It has no command that lists them, makes an empty one of a path that is not there, and
+/// calls that a success: so the runner looks.
+pub(super) const OWN_SESSIONS: OwnSessions = OwnSessions {
+    below: "sessions",
+    suffix: ".jsonl",
+};
 
 /// With what pi is started.
 pub(super) fn args(start: &Start<'_>) -> Vec<String> {
