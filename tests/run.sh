@@ -8,9 +8,10 @@ usage() {
   cat <<'END'
 usage: tests/run.sh [--setup | --nightly | --soak] [--no-install]
 
-Installs what the tests need, builds once, and runs: formatting, clippy, all tests, the documentation's tests, the
-fuzz corpora, every bench for a moment. As root it runs the tests of the sandbox and of the whole way a second time,
-as a user without privileges. What this host cannot exercise is listed at the end.
+Installs what the tests need, builds once, and runs: formatting, clippy, all tests, the official peers of the Agent
+Client Protocol, the documentation's tests, the fuzz corpora, every bench for a moment. As root it runs the tests of the
+sandbox and of the whole way a second time, as a user without privileges. What this host cannot exercise is listed at
+the end.
 
   --setup       only install
   --nightly     then also every decoder that a peer reaches, and every other, fuzzed for a minute each
@@ -166,6 +167,12 @@ for line in sys.stdin:
     if said.get("executable") and said["target"]["name"] == sys.argv[1]: print(said["executable"])' "$1"
 }
 
+# What the official types, crate and SDK of the Agent Client Protocol say of ours. A workspace of its own.
+run_acp() {
+  CARGO_TARGET_DIR=$root/target cargo test --locked --manifest-path tests/acp/Cargo.toml -- --show-output
+  printf 'acp: the official types, crate and SDK agree with this runner\n'
+}
+
 run_benches() {
   grep -q '^\[\[bench\]\]' tests/Cargo.toml || return 0
   # For a moment each, to see that they work: of the runner that was tested, and without the optimisations that take
@@ -219,6 +226,7 @@ run_soak() {
   step "the benches, as they ship"
   cargo bench -p oqto-tests
   CARGO_TARGET_DIR=$root/target cargo bench --manifest-path tests/peers/Cargo.toml
+  CARGO_TARGET_DIR=$root/target cargo bench --locked --manifest-path tests/acp/Cargo.toml
 }
 
 install_packages
@@ -231,6 +239,7 @@ fi
 
 step "formatting"
 cargo fmt --all -- --check
+cargo fmt --manifest-path tests/acp/Cargo.toml -- --check
 step "building"
 cargo build --workspace --all-features --tests --bins --examples
 step "clippy"
@@ -243,6 +252,8 @@ if is_root; then
 else
   not_run "the tests as root" "a runner of root, whose agents run as the owner of their workspace; run this as root too"
 fi
+step "the official peers of the Agent Client Protocol"
+run_acp
 step "tests in the documentation"
 cargo test --workspace --all-features --doc
 step "benches, for a moment each"
