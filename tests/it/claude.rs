@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use oqto_control::{Event, Session};
+use oqto_protocol::codec::Blob;
+use oqto_protocol::command::*;
 use oqto_protocol::event::{DoneReason, NotifyLevel, ToolEnd};
-use oqto_protocol::message::{Content, Role};
+use oqto_protocol::message::{Content, Media, Role, Source, SourceInline};
 use oqto_protocol::session::{Capability, SessionState};
 use oqto_tests::{Home, Process, agents, signal, wait_until};
 
@@ -242,6 +244,93 @@ async fn rubbish_between_claudes_lines_is_shown_and_disturbs_nothing() {
     let shown =
         watch.count(|event| matches!(event, Event::Notify(notify) if notify.level == NotifyLevel::Warning));
     assert!((1..=8).contains(&shown), "{shown}");
+    bed.end(session, &mut watch).await;
+    bed.close().await;
+}
+
+/// A picture of one point.
+const POINT: &[u8] = &[
+    0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13, b'I', b'H', b'D', b'R', 0, 0, 0, 1, 0, 0, 0,
+    1, 8, 6, 0, 0, 0, 0x1f, 0x15, 0xc4, 0x89, 0, 0, 0, 13, b'I', b'D', b'A', b'T', 0x78, 0x9c, 0x63, 0, 1, 0,
+    0, 5, 0, 1, 0x0d, 0x0a, 0x2d, 0xb4, 0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claude_takes_pictures_models_levels_modes_and_begins_anew() {
+    let bed = ClaudeBed::new().await;
+    let (session, mut watch) = bed.session().await;
+    session
+        .prompt_with(Prompt {
+            message: "say hello".to_owned(),
+            images: vec![Media {
+                source: Source::SourceInline(SourceInline {
+                    data: Blob(POINT.to_vec()),
+                    mime: "image/png".to_owned(),
+                }),
+                alt: None,
+                duration_sec: None,
+                transcript: None,
+                filename: None,
+                size_bytes: None,
+            }],
+            client_id: None,
+            resources: Vec::new(),
+        })
+        .await
+        .unwrap();
+    watch.rest().await;
+    assert!(bed.asked_of_the_model().contains("image/png"));
+
+    let models = session
+        .command(Command::GetModels(GetModels { workdir: None }))
+        .await
+        .unwrap();
+    assert!(format!("{models:?}").contains("sonnet"), "{models:?}");
+    let commands = session
+        .command(Command::GetCommands(GetCommands {}))
+        .await
+        .unwrap();
+    assert!(format!("{commands:?}").contains("compact"), "{commands:?}");
+    let stats = session.stats().await.unwrap();
+    assert!(stats.output_tokens > 0, "{stats:?}");
+
+    session.command(Command::CycleModel(CycleModel {})).await.unwrap();
+    watch
+        .until("another model", |event| matches!(event, Event::ModelChanged(_)))
+        .await;
+    let cycle = Command::CycleThinkingLevel(CycleThinkingLevel {});
+    session.command(cycle).await.unwrap();
+    watch
+        .until("another level", |event| {
+            matches!(event, Event::ThinkingLevelChanged(_))
+        })
+        .await;
+
+    let mode_id = "acceptEdits".to_owned();
+    session
+        .command(Command::SetMode(SetMode { mode_id }))
+        .await
+        .unwrap();
+    let note = bed.file("note.txt").display().to_string();
+    prompted(
+        &session,
+        &mut watch,
+        &format!("fake: write {note} unasked || say done"),
+    )
+    .await;
+    assert_eq!(std::fs::read_to_string(&note).unwrap().trim(), "unasked");
+
+    // A new session of its own knows nothing of the one before, and asks again.
+    let anew = Command::SessionNew(SessionNew { parent_session: None });
+    session.command(anew).await.unwrap();
+    session
+        .prompt(format!("fake: write {note} again || say done"))
+        .await
+        .unwrap();
+    let request = permission(&mut watch).await;
+    session.respond(answer(&request, false)).await.unwrap();
+    watch.rest().await;
+    assert_eq!(std::fs::read_to_string(&note).unwrap().trim(), "unasked");
     bed.end(session, &mut watch).await;
     bed.close().await;
 }

@@ -14,6 +14,7 @@ mod authority;
 mod bad_input;
 mod claude;
 mod claude_bed;
+mod conformance;
 mod dial;
 mod direct;
 mod dormant;
