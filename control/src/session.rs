@@ -110,6 +110,32 @@ impl Session {
         self.done(Command::InputResponse(response)).await
     }
 
+    /// Allows what the agent asks, this time; also says yes to what it asks to confirm.
+    ///
+    /// # Errors
+    /// When nothing of that name is asked, it offers no such answer, or no answer comes.
+    pub async fn allow(&self, request_id: impl Into<String>) -> Result<(), CommandError> {
+        self.confirm(request_id.into(), true).await
+    }
+
+    /// Refuses what the agent asks, this time; also says no to what it asks to confirm.
+    ///
+    /// # Errors
+    /// When nothing of that name is asked, or no answer comes.
+    pub async fn refuse(&self, request_id: impl Into<String>) -> Result<(), CommandError> {
+        self.confirm(request_id.into(), false).await
+    }
+
+    async fn confirm(&self, request_id: String, confirmed: bool) -> Result<(), CommandError> {
+        self.respond(InputResponse {
+            request_id,
+            value: None,
+            confirmed: Some(confirmed),
+            cancelled: None,
+        })
+        .await
+    }
+
     /// Ends it; its history stays.
     ///
     /// # Errors

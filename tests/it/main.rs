@@ -32,6 +32,7 @@ mod liar;
 mod link;
 mod lives;
 mod migration;
+mod permissions;
 mod pi;
 mod pi_bed;
 mod pi_sessions;

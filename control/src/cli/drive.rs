@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::Stream as _;
+use oqto_protocol::command::InputResponse;
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::event::{DoneReason, Envelope, Event};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::error::CliError;
 use super::output::{Output, note};
+use super::prompter::Prompter;
 use super::spinner::TICK;
 use crate::{Events, EventsError, Session};
 
@@ -23,9 +25,17 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 pub(super) trait View {
     /// Shows one event.
     fn show(&mut self, envelope: &Envelope, output: &mut Output) -> Result<(), CliError>;
+    /// Whether questions are asked where it shows events.
+    fn asks_in_place(&self) -> bool {
+        false
+    }
     /// Whether it moves while nothing happens.
     fn is_moving(&self) -> bool {
         false
+    }
+    /// Whether an event will be seen: a question that stands on the terminal makes room for it.
+    fn is_worth_a_line(&self, _envelope: &Envelope) -> bool {
+        true
     }
     /// Moves.
     fn tick(&mut self) {}
@@ -173,12 +183,22 @@ pub(super) async fn follow(
     output: &mut Output,
 ) -> Result<Ending, CliError> {
     let mut progress = Progress::new(until);
+    let mut prompter = Prompter::new(view.asks_in_place());
     let mut interrupted = false;
     while !progress.over {
-        match step(&mut events, interrupts, view, output).await? {
+        let step = step(&mut events, interrupts, view, &mut prompter, output).await?;
+        if let Step::Interrupt = step {
+            prompter.hide();
+        }
+        match step {
             Step::Event(None) => break,
             Step::Event(Some(Ok(envelope))) => {
-                view.show(&envelope, output)?;
+                if view.is_worth_a_line(&envelope) {
+                    prompter.hide();
+                }
+                if !prompter.watch(&envelope) {
+                    view.show(&envelope, output)?;
+                }
                 progress.watch(&envelope);
             }
             Step::Event(Some(Err(source))) => {
@@ -189,6 +209,11 @@ pub(super) async fn follow(
                     session,
                     source: Box::new(source),
                 });
+            }
+            Step::Line(line) => {
+                if let Some(response) = prompter.take(line) {
+                    tokio::spawn(answer(session.clone(), response));
+                }
             }
             Step::Interrupt if until == Until::Closed => {
                 view.pause();
@@ -232,6 +257,8 @@ pub(super) async fn follow(
 )]
 enum Step {
     Event(Option<Result<Envelope, EventsError>>),
+    /// What was typed as an answer; `None` when nothing will be any more.
+    Line(Option<String>),
     Interrupt,
 }
 
@@ -240,6 +267,7 @@ async fn step(
     events: &mut Events,
     interrupts: &mut Signal,
     view: &mut dyn View,
+    prompter: &mut Prompter,
     output: &mut Output,
 ) -> Result<Step, CliError> {
     let ready = poll_fn(|cx| {
@@ -254,17 +282,34 @@ async fn step(
     if let Some(step) = ready.await {
         return Ok(step);
     }
+    if prompter.is_due() {
+        view.end(output)?;
+        output.flush()?;
+        prompter.show();
+    }
     output.flush()?;
     let mut ticks = pin!(interval(TICK));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     // The first tick is due at once.
     ticks.tick().await;
+    let is_asking = prompter.is_asking();
     loop {
         tokio::select! {
             event = events.next() => return Ok(Step::Event(event)),
             _ = interrupts.recv() => return Ok(Step::Interrupt),
-            _ = ticks.tick(), if view.is_moving() => view.tick(),
+            line = prompter.line() => return Ok(Step::Line(line)),
+            _ = ticks.tick(), if view.is_moving() && !is_asking => view.tick(),
         }
+    }
+}
+
+async fn answer(session: Session, response: InputResponse) {
+    if let Err(error) = session.respond(response).await {
+        let error = CliError::Command {
+            action: "answer the agent",
+            source: Box::new(error),
+        };
+        note(&error.explain());
     }
 }
 

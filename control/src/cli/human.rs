@@ -7,8 +7,10 @@ use oqto_protocol::event::{Envelope, Event, ToolProgress};
 use oqto_protocol::id::MessageId;
 use oqto_protocol::message::{Content, Message, Part, Role};
 
+use super::ask;
 use super::clean::{clean, one_line};
 use super::note::{LINE_WIDTH_MAX, Style, note};
+use super::quote::quote;
 use super::tool;
 
 /// How many running calls are remembered; what is beyond shows without its arguments.
@@ -90,6 +92,14 @@ impl Human {
                     Style::Dim
                 };
                 self.line(style, &format!("⚙ {call} → {result}"), page);
+            }
+            Event::InputNeeded(needed) => {
+                if let Some((style, text)) = note(&envelope.event) {
+                    self.line(style, &text, page);
+                }
+                let request = ask::name(&needed.request).unwrap_or_default();
+                let how = quote(["oqtoctl", "answer", envelope.session_id.as_str(), request]);
+                self.line(Style::Dim, &format!("  {how} …"), page);
             }
             other => {
                 if let Some((style, text)) = note(other) {
@@ -313,6 +323,7 @@ There are five files
 A message that was not streamed.
 ✗ out of money
 ? Delete: Sure? [--yes | --no] (request q-1)
+  oqtoctl answer s-1 q-1 …
 session ended: asked to
 ";
         assert_eq!(page(false, &events), wanted);

@@ -6,6 +6,7 @@
 
 mod act;
 mod args;
+mod ask;
 mod attest;
 mod authority;
 mod clean;
@@ -19,6 +20,7 @@ mod list;
 mod listen;
 mod note;
 mod output;
+mod prompter;
 mod quote;
 mod run;
 mod runners;

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use oqto_protocol::event::{Event, InputRequest};
+use oqto_protocol::event::{Event, InputRequest, PermissionRequest};
 use oqto_protocol::policy::LayerState;
 
+use super::ask;
 use super::clean::{clean, one_line};
 
 /// How wide a line may be, characters.
@@ -82,6 +83,7 @@ pub(super) fn note(event: &Event) -> Option<(Style, String)> {
         }
         Event::AgentError(error) => (Style::Red, format!("✗ {}", clean(error.error.trim_end()))),
         Event::InputNeeded(needed) => (Style::Yellow, question(&needed.request)),
+        Event::InputResolved(resolved) => (Style::Dim, line(format!("→ {}", ask::outcome(resolved)))),
         Event::RetryStart(retry) => {
             let text = format!(
                 "↻ attempt {} of {}: {}",
@@ -136,6 +138,13 @@ pub(super) fn note(event: &Event) -> Option<(Style, String)> {
     })
 }
 
+/// What a tool would work on, where the title does not say it.
+fn targets(request: &PermissionRequest) -> String {
+    let targets = request.tool.iter().flat_map(|tool| &tool.targets);
+    let named = targets.filter(|target| !request.title.contains(target.as_str()));
+    named.fold(String::new(), |text, target| format!("{text} · {target}"))
+}
+
 /// A question, with the name that its answer needs.
 fn question(request: &InputRequest) -> String {
     let (id, title, choices) = match request {
@@ -150,15 +159,10 @@ fn question(request: &InputRequest) -> String {
         InputRequest::TextRequest(input) => (&input.request_id, input.title.clone(), Vec::new()),
         InputRequest::PermissionRequest(permission) => (
             &permission.request_id,
-            format!(
-                "{} {}",
-                permission.title,
-                permission.description.as_deref().unwrap_or_default()
-            ),
-            permission
-                .options
-                .iter()
-                .map(|option| option.id.clone())
+            format!("May it: {}{}", permission.title, targets(permission)),
+            ["--yes".to_owned(), "--no".to_owned()]
+                .into_iter()
+                .chain(permission.options.iter().map(|option| option.id.clone()))
                 .collect(),
         ),
         InputRequest::Unknown(_) => {

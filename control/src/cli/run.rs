@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use oqto_protocol::cursor::Cursor;
-use oqto_protocol::event::Envelope;
+use oqto_protocol::event::{Envelope, Event};
 use oqto_protocol::fault::FaultCode;
 
 use tokio::signal::unix::Signal;
@@ -44,6 +44,17 @@ impl View for Conversation {
         }
         self.spinner.hide();
         output.text(&self.page)
+    }
+
+    fn asks_in_place(&self) -> bool {
+        true
+    }
+
+    fn is_worth_a_line(&self, envelope: &Envelope) -> bool {
+        !matches!(
+            &envelope.event,
+            Event::InputNeeded(_) | Event::AgentWorking(_) | Event::Status(_) | Event::ToolStart(_)
+        )
     }
 
     fn is_moving(&self) -> bool {

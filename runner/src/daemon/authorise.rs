@@ -73,6 +73,10 @@ pub(super) trait Asked {
     fn policy(&self) -> Option<&str> {
         None
     }
+    /// More, for people.
+    fn detail(&self) -> Option<String> {
+        None
+    }
     /// For whom it is asked, as who asks says.
     fn on_behalf_of(&self) -> Option<&str> {
         None
@@ -105,6 +109,21 @@ impl Asked for CommandEnvelope {
             Command::SessionCreate(create) => Some(create.config.policy.as_deref().unwrap_or(POLICY_DEFAULT)),
             _ => None,
         }
+    }
+
+    fn detail(&self) -> Option<String> {
+        let Command::InputResponse(response) = &self.command else {
+            return None;
+        };
+        // A value may be any text, and what was said is not kept here; the session's events say what it meant.
+        let answer = match (response.confirmed, response.cancelled) {
+            (Some(true), _) => "yes",
+            (Some(false), _) => "no",
+            (None, Some(true)) => "cancelled",
+            _ => "a value",
+        };
+        let request: String = response.request_id.chars().take(TOLD_LEN_MAX).collect();
+        Some(format!("request {}: {answer}", request.escape_debug()))
     }
 
     fn on_behalf_of(&self) -> Option<&str> {
@@ -278,6 +297,7 @@ fn entry_of<C: Asked>(asked: &C, peer: &Peer, decided: &Result<(), Fault>, argum
     entry.command = asked.command_id();
     entry.arguments = Some(digest_of(&[arguments]));
     entry.on_behalf_of = asked.on_behalf_of().map(str::to_owned);
+    entry.detail = asked.detail();
     if let Err(fault) = decided {
         entry.outcome = Outcome::Refused;
         entry.reason = Some(fault.code.to_string());
