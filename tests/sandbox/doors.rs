@@ -258,6 +258,60 @@ fn the_doctor_finds_every_layer_here() {
 }
 
 #[test]
+fn the_doctor_says_how_to_get_a_harness_that_is_missing_and_is_content_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let script = file("node_modules/mine/cli", "#!/bin/sh\n");
+    file(
+        "node_modules/mine/package.json",
+        r#"{"version": "3.1.0", "bin": "cli"}"#,
+    );
+    let config = file(
+        "runner.toml",
+        &format!("[harness.mine]\ndialect = \"acp\"\nprogram = {script:?}\ntested = \"2\"\n"),
+    );
+    let doctor = |words: &[&str]| {
+        let mut command = Command::new(runner());
+        end(command
+            .args(["doctor", "--config"])
+            .arg(&config)
+            .args(words)
+            .env("PATH", "/usr/bin:/bin"))
+    };
+    let ended = doctor(&["--json"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let found: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    let harnesses = found["harnesses"].as_array().unwrap();
+    let named = |name: &str| harnesses.iter().find(|harness| harness["name"] == name).unwrap();
+    assert_eq!(named("mine")["version"], "3.1.0");
+    assert!(
+        named("mine")["warning"]
+            .as_str()
+            .unwrap()
+            .contains("none of the versions")
+    );
+    let problem = named("opencode")["problem"].as_str().unwrap();
+    assert!(
+        problem.contains("to get it: npm install -g opencode-ai@"),
+        "{problem}"
+    );
+    let text = doctor(&[]).out;
+    assert!(text.contains("\nok      mine 3.1.0 (tested: 2): "), "{text}");
+    assert!(text.contains("\nabsent  opencode "), "{text}");
+
+    fs::write(&config, "[harness.mine]\nprogram = \"x\"\n").unwrap();
+    let ended = doctor(&[]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.out.contains("MISSING configuration: "), "{}", ended.out);
+}
+
+#[test]
 fn a_user_without_privileges_gets_the_same_sandbox() {
     if !is_root() {
         return;

@@ -43,7 +43,12 @@ pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut layers = probe(&path, None);
     layers.push(records());
-    let (harnesses, configuration) = match Config::load(args.config.as_deref(), Overrides::default()) {
+    // Where it would keep things is not looked at, and nobody need have a home for that.
+    let overrides = Overrides {
+        state_dir: Some("/".into()),
+        ..Overrides::default()
+    };
+    let (harnesses, configuration) = match Config::load(args.config.as_deref(), overrides) {
         Ok(config) => {
             let exe = std::env::current_exe().unwrap_or_else(|_| "oqto-runner".into());
             (supervisor::harnesses(&config.harnesses, &exe), None)
