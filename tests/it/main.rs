@@ -45,6 +45,7 @@ mod retention;
 mod roles;
 mod said;
 mod sandboxed;
+mod served;
 mod siege;
 mod stores;
 mod stranger;
