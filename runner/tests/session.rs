@@ -232,8 +232,8 @@ fn a_command_outside_the_capabilities_is_refused_by_their_name_at_once() {
     let fault = replies(&actions)[0].error.as_ref().unwrap();
     assert_eq!(fault.code, FaultCode::Unsupported);
     assert!(fault.message.contains("set_thinking_level"), "{}", fault.message);
-    let (_, actions) = Bench::idle().tell(Command::SessionSwitch(SessionSwitch {
-        session_path: "/x".to_owned(),
+    let (_, actions) = Bench::idle().tell(Command::SetMode(SetMode {
+        mode_id: "plan".to_owned(),
     }));
     assert_eq!(code(&actions), Some(FaultCode::Unsupported));
 }
