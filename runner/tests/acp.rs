@@ -96,6 +96,12 @@ impl Agent {
         self.out(&json!({ "jsonrpc": "2.0", "id": id.to_string(), "result": result }).to_string())
     }
 
+    /// Answers the request that was written.
+    fn answers(&mut self, asked: &[Action], result: &Value) -> Vec<Action> {
+        let id = &written(asked)[0]["id"];
+        self.out(&json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string())
+    }
+
     fn asks(&mut self, call: &Value) -> Vec<Action> {
         let options = json!([
             { "optionId": "a", "name": "Always", "kind": "allow_always" },
@@ -134,6 +140,17 @@ fn prompt(text: &str) -> Command {
         client_id: None,
         resources: Vec::new(),
     })
+}
+
+fn switch(to: &str) -> Command {
+    Command::SessionSwitch(SessionSwitch {
+        session_path: to.to_owned(),
+    })
+}
+
+/// What a new session is answered with.
+fn opened(session: &str) -> Value {
+    serde_json::from_str(&format!(r#"{{"sessionId":"{session}",{MODES}}}"#)).expect("JSON")
 }
 
 /// The lines that were written.
@@ -531,6 +548,11 @@ fn a_permission_of_another_session_and_one_taken_back_are_not_open() {
         matches!(events(&actions).as_slice(), [Event::InputResolved(_)]),
         "{actions:?}"
     );
+    let answer = &written(&actions)[0];
+    assert_eq!(
+        (&answer["id"], &answer["result"]["outcome"]["outcome"]),
+        (&json!(0), &json!("cancelled"))
+    );
     assert!(agent.session.status().pending_request.is_none());
 }
 
@@ -621,14 +643,12 @@ fn a_new_session_of_the_agents_is_in_the_mode_that_asks_before_the_command_is_an
         reply(&refused).error.as_ref().unwrap().code,
         FaultCode::WrongState
     );
-    let opened = agent.out(&format!(
-        r#"{{"jsonrpc":"2.0","id":"open","result":{{"sessionId":"s2",{MODES}}}}}"#
-    ));
+    let opened = agent.answers(&asked, &opened("s2"));
     assert_eq!(
         written(&opened)[0]["params"],
         json!({ "sessionId": "s2", "modeId": "ask" })
     );
-    let done = agent.out(r#"{"jsonrpc":"2.0","id":"configure","result":{}}"#);
+    let done = agent.answers(&opened, &json!({}));
     assert!(reply(&done).success, "{done:?}");
     let (_, said) = agent.tell(prompt("now"));
     assert_eq!(written(&said)[0]["params"]["sessionId"], "s2");
@@ -636,15 +656,77 @@ fn a_new_session_of_the_agents_is_in_the_mode_that_asks_before_the_command_is_an
 
 #[test]
 fn a_session_that_cannot_be_opened_leaves_the_one_before() {
+    for error in [
+        json!({ "code": -32002, "message": "Resource not found" }),
+        json!("Resource not found"),
+    ] {
+        let mut agent = Agent::idle();
+        let (_, asked) = agent.tell(switch("gone"));
+        let id = &written(&asked)[0]["id"];
+        let failed = agent.out(&json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string());
+        let fault = reply(&failed).error.as_ref().expect("refused");
+        assert!(fault.message.contains("Resource not found"), "{fault:?}");
+        let (_, said) = agent.tell(prompt("still there"));
+        assert_eq!(written(&said)[0]["params"]["sessionId"], "s1");
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_waits_for_any_more_is_none_to_what_was_asked_since() {
     let mut agent = Agent::idle();
-    agent.tell(Command::SessionSwitch(SessionSwitch {
-        session_path: "gone".to_owned(),
-    }));
-    let failed =
-        agent.out(r#"{"jsonrpc":"2.0","id":"open","error":{"code":-32002,"message":"Resource not found"}}"#);
-    assert!(!reply(&failed).success);
-    let (_, said) = agent.tell(prompt("still there"));
-    assert_eq!(written(&said)[0]["params"]["sessionId"], "s1");
+    let (_, first) = agent.tell(switch("first"));
+    let late = agent.wait();
+    assert_eq!(reply(&late).error.as_ref().unwrap().code, FaultCode::Timeout);
+    assert!(agent.session.snapshot().is_some(), "at rest again");
+    let (_, second) = agent.tell(switch("second"));
+    let ignored = agent.answers(&first, &Value::Null);
+    assert!(ignored.is_empty(), "{ignored:?}");
+    let there = agent.answers(&second, &opened("second"));
+    let done = agent.answers(&there, &json!({}));
+    assert!(reply(&done).success, "{done:?}");
+    let (_, said) = agent.tell(prompt("there"));
+    assert_eq!(written(&said)[0]["params"]["sessionId"], "second");
+}
+
+#[test]
+fn a_choice_that_is_never_answered_keeps_no_session_from_its_rest() {
+    let mut agent = Agent::idle();
+    for _ in 0..3 {
+        let mode_id = "auto".to_owned();
+        agent.tell(Command::SetMode(SetMode { mode_id }));
+        let late = agent.wait();
+        assert_eq!(reply(&late).error.as_ref().unwrap().code, FaultCode::Timeout);
+        assert!(agent.session.snapshot().is_some());
+    }
+}
+
+#[test]
+fn an_earlier_session_is_there_also_where_nothing_is_said_of_it() {
+    let mut agent = Agent::started(None, Some("before"));
+    agent.initialized(r#"{"loadSession":true}"#);
+    agent.out(r#"{"jsonrpc":"2.0","id":"open","result":null}"#);
+    assert_eq!(agent.session.state(), SessionState::Idle);
+}
+
+#[test]
+fn a_turn_is_over_in_whatever_form_the_agent_says_so() {
+    for (end, fails) in [
+        (
+            r#""result":{"stopReason":"end_turn","usage":{"inputTokens":null}}"#,
+            false,
+        ),
+        (r#""result":{"stopReason":7}"#, true),
+        (r#""result":null"#, true),
+        (r#""error":"overloaded""#, true),
+        (r#""error":{"code":"E1","message":"overloaded"}"#, true),
+    ] {
+        let (mut agent, id) = Agent::working();
+        agent.says("a word");
+        let ended = agent.out(&format!(r#"{{"jsonrpc":"2.0","id":"{id}",{end}}}"#));
+        assert_eq!(agent.session.state(), SessionState::Idle, "{end}");
+        assert_eq!(error(&ended).is_some(), fails, "{end}: {ended:?}");
+        assert_eq!(messages(&ended).len(), 1, "{end}");
+    }
 }
 
 #[test]

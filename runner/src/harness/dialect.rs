@@ -175,6 +175,14 @@ impl Dialect {
         }
     }
 
+    /// Nobody waits for the answer to this command any more.
+    pub fn forget(&mut self, command: CommandId) {
+        match self {
+            Self::Pi(_) | Self::Exec(_) => {}
+            Self::Acp(acp) => acp.forget(command),
+        }
+    }
+
     /// Until when the dialect waits for what may not come, Unix milliseconds.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {

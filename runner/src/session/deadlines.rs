@@ -73,6 +73,7 @@ impl Session {
             }
             let pending = self.replies.pending.remove(n);
             let (id, kind) = (pending.id, pending.kind);
+            self.dialect.forget(id);
             let message = format!(
                 "{harness} did not answer {} within {} s",
                 pending.cmd,

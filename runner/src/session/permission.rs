@@ -288,10 +288,11 @@ impl Session {
             .iter()
             .position(|asked| dialect.names(&asked.request_id, own));
         if let Some(at) = at {
-            let asked = self.asked.remove(at);
+            let taken_back = resolution(name(&self.asked[at].request), ResolvedBy::Agent);
             self.decisions
-                .retain(|decision| decision.request_id != name(&asked.request));
-            self.resolved(&asked, ResolvedBy::Agent, out);
+                .retain(|decision| decision.request_id != taken_back.request_id);
+            // Protocols in which requests are taken back have each of them answered all the same.
+            self.tell_answer(at, Answer::Cancelled, taken_back, out);
         }
     }
 

@@ -6,6 +6,7 @@ use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{StopReason, Usage};
 use oqto_protocol::reply::{HarnessAnswer, ReplyData};
+use serde::Deserialize as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -27,9 +28,7 @@ impl Acp {
         now_ms: u64,
         out: &mut Vec<Fragment>,
     ) -> Result<(), NotOfAcp> {
-        let failure = error
-            .map(|error| serde_json::from_str::<wire::Failure<'_>>(error.get()))
-            .transpose()?;
+        let failure = error.map(wire::Failure::read);
         let id: String = serde_json::from_str(id.get())?;
         let answer = match (&failure, result) {
             (Some(failure), _) => Err(failure),
@@ -39,7 +38,11 @@ impl Acp {
         if let Ok(command) = id.parse::<CommandId>() {
             return self.command_answered(command, answer, now_ms, out);
         }
-        let step = match id.as_str() {
+        let (name, command) = match id.split_once(' ') {
+            Some((name, command)) => (name, Some(command.parse().map_err(|_| NotOfAcp)?)),
+            None => (id.as_str(), None),
+        };
+        let step = match name {
             INITIALIZE_ID => "initialize",
             AUTHENTICATE_ID => "take its user's authentication",
             OPEN_ID => "open a session",
@@ -48,14 +51,15 @@ impl Acp {
             CLOSE_ID => return Ok(()),
             _ => return Err(NotOfAcp),
         };
-        if !self.is_opening() {
-            return Err(NotOfAcp);
+        if !self.is_opening_for(command) {
+            // Of what nobody waits for any more an answer may still come; nothing else is ever asked twice.
+            return command.map(|_| ()).ok_or(NotOfAcp);
         }
-        match (id.as_str(), answer) {
+        match (name, answer) {
             (_, Err(failure)) => self.step_failed(step, failure, out),
-            (INITIALIZE_ID, Ok(result)) => self.initialized(result, out)?,
+            (INITIALIZE_ID, Ok(result)) => self.initialized(result, out),
             (AUTHENTICATE_ID, Ok(_)) => self.authenticated(out),
-            (OPEN_ID, Ok(result)) => self.opened(result, out)?,
+            (OPEN_ID, Ok(result)) => self.opened(result, out),
             (_, Ok(_)) => self.configured(out),
         }
         Ok(())
@@ -69,7 +73,8 @@ impl Acp {
         out: &mut Vec<Fragment>,
     ) -> Result<(), NotOfAcp> {
         if self.run == Some(id) {
-            return self.turn_ended(answer, now_ms, out);
+            self.turn_ended(answer, now_ms, out);
+            return Ok(());
         }
         let at = self.waiting.iter().position(|(waiting, _)| *waiting == id);
         let (_, waits) = self.waiting.remove(at.ok_or(NotOfAcp)?);
@@ -87,15 +92,16 @@ impl Acp {
         Ok(())
     }
 
-    /// The turn is over.
+    /// The turn is over, in whatever form the agent says so.
     fn turn_ended(
         &mut self,
         answer: Result<&RawValue, &wire::Failure<'_>>,
         now_ms: u64,
         out: &mut Vec<Fragment>,
-    ) -> Result<(), NotOfAcp> {
+    ) {
         let read = match answer {
-            Ok(result) => Ok(serde_json::from_str::<wire::TurnEnd<'_>>(result.get())?),
+            Ok(result) => serde_json::from_str::<wire::TurnEnd<'_>>(result.get())
+                .map_err(|_| "the agent's answer to the prompt cannot be read".to_owned()),
             Err(failure) => Err(told(failure)),
         };
         let (stop, outcome, usage) = match read {
@@ -105,6 +111,7 @@ impl Acp {
                 (stop, outcome, end.usage)
             }
         };
+        let usage = usage.and_then(|usage| wire::Usage::deserialize(usage).ok());
         let usage = usage.map(|usage| Usage {
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,
@@ -126,7 +133,6 @@ impl Acp {
         }
         self.run = None;
         out.push(Fragment::Ended(outcome));
-        Ok(())
     }
 }
 

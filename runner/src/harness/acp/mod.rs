@@ -6,8 +6,8 @@
 //! and `tool` read what it says and does, `permission` what it asks, `command` says commands and `answer` reads the
 //! agent's answers to them.
 //!
-//! Ids of our requests are texts: of a command its own id, else the name of the step. What only one agent knows
-//! travels as `status` lines whose keys begin with `x-acp-`.
+//! Ids of our requests are texts: of a command its own id, else the name of the step, with the command's behind it where a
+//! command asks for that. What only one agent knows travels as `status` lines whose keys begin with `x-acp-`.
 
 mod answer;
 mod choice;

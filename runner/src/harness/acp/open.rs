@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::choice::{self, By, Choice, What};
 use super::out::{self, method};
-use super::{Acp, NotOfAcp, wire};
+use super::{Acp, wire};
 use crate::harness::definition::Serve;
 use crate::harness::dialect::Beginning;
 use crate::harness::excerpt::excerpt;
@@ -107,6 +107,19 @@ impl Acp {
         out::request(INITIALIZE_ID, method::INITIALIZE, &params)
     }
 
+    /// Whether a session is being opened for this command, or since the agent starts.
+    pub(super) fn is_opening_for(&self, command: Option<CommandId>) -> bool {
+        self.opening.as_ref().is_some_and(|it| it.command == command)
+    }
+
+    /// Nobody waits for this command any more.
+    pub(in crate::harness) fn forget(&mut self, command: CommandId) {
+        self.waiting.retain(|(waiting, _)| *waiting != command);
+        if self.is_opening_for(Some(command)) {
+            self.opening = None;
+        }
+    }
+
     /// Whether a session is being opened, so that nothing else can be said.
     pub(super) fn is_opening(&self) -> bool {
         self.opening.is_some()
@@ -124,18 +137,16 @@ impl Acp {
         self.open_request()
     }
 
-    pub(super) fn initialized(&mut self, result: &RawValue, out: &mut Vec<Fragment>) -> Result<(), NotOfAcp> {
+    pub(super) fn initialized(&mut self, result: &RawValue, out: &mut Vec<Fragment>) {
         let Ok(read) = serde_json::from_str::<wire::Initialized<'_>>(result.get()) else {
-            self.cannot_open("its answer to initialize cannot be read", out);
-            return Ok(());
+            return self.cannot_open("its answer to initialize cannot be read", out);
         };
         if read.protocol_version != VERSION {
             let why = format!(
                 "it speaks version {} of the Agent Client Protocol, and this runner version {VERSION}",
                 read.protocol_version
             );
-            self.cannot_open(&why, out);
-            return Ok(());
+            return self.cannot_open(&why, out);
         }
         let can = read.agent_capabilities;
         self.offers = Offers {
@@ -163,7 +174,6 @@ impl Acp {
             })));
         }
         self.open(out);
-        Ok(())
     }
 
     /// Opens the session, if the agent can.
@@ -184,6 +194,8 @@ impl Acp {
     }
 
     fn open_request(&self) -> Vec<u8> {
+        let command = self.opening.as_ref().and_then(|opening| opening.command);
+        let id = step_id(OPEN_ID, command);
         let cwd = &self.beginning.cwd;
         match self.opening.as_ref().map(|opening| &opening.target) {
             Some(Target::Earlier(session)) => {
@@ -193,22 +205,25 @@ impl Acp {
                     false => method::SESSION_LOAD,
                 };
                 let params = json!({ "sessionId": session, "cwd": cwd, "mcpServers": [] });
-                out::request(OPEN_ID, method, &params)
+                out::request(&id, method, &params)
             }
             Some(Target::New) | None => {
                 let params = json!({ "cwd": cwd, "mcpServers": [] });
-                out::request(OPEN_ID, method::SESSION_NEW, &params)
+                out::request(&id, method::SESSION_NEW, &params)
             }
         }
     }
 
-    pub(super) fn opened(&mut self, result: &RawValue, out: &mut Vec<Fragment>) -> Result<(), NotOfAcp> {
+    pub(super) fn opened(&mut self, result: &RawValue, out: &mut Vec<Fragment>) {
         let opened: wire::Opened<'_> = match result.get() {
             "null" => wire::Opened::default(),
-            text => serde_json::from_str(text)?,
+            text => match serde_json::from_str(text) {
+                Ok(opened) => opened,
+                Err(_) => return self.cannot_open("what it says of the session cannot be read", out),
+            },
         };
         let Some(opening) = &mut self.opening else {
-            return Err(NotOfAcp);
+            return;
         };
         let session = match (&opening.target, &opened.session_id) {
             (Target::Earlier(session), _) => session.clone(),
@@ -217,8 +232,7 @@ impl Acp {
         };
         if session.is_empty() || session.len() > SESSION_LEN_MAX {
             let why = format!("it named no session, or one of more than {SESSION_LEN_MAX} bytes");
-            self.cannot_open(&why, out);
-            return Ok(());
+            return self.cannot_open(&why, out);
         }
         opening.session = Some(session);
         opening.choices = choice::of_opened(&opened);
@@ -240,8 +254,7 @@ impl Acp {
                     ),
                     _ => why,
                 };
-                self.cannot_open(&why, out);
-                return Ok(());
+                return self.cannot_open(&why, out);
             }
             if known.is_some_and(|choice| choice.current != value) {
                 opening.settings.push((what, value));
@@ -254,19 +267,19 @@ impl Acp {
             ..HarnessState::default()
         })));
         self.configure(out);
-        Ok(())
     }
 
     /// Sets the next thing, or says that the session is there.
     fn configure(&mut self, out: &mut Vec<Fragment>) {
-        let Some(opening) = &mut self.opening else {
+        let Some(opening) = &self.opening else {
             return;
         };
         let session = opening.session.as_deref().unwrap_or_default();
         if let Some((what, value)) = opening.settings.first()
             && let Some(choice) = opening.choices.iter().find(|choice| choice.what == *what)
         {
-            out.push(Fragment::Write(set(CONFIGURE_ID, session, choice, value)));
+            let bytes = set(&step_id(CONFIGURE_ID, opening.command), session, choice, value);
+            out.push(Fragment::Write(bytes));
             return;
         }
         self.arrive(out);
@@ -328,7 +341,8 @@ impl Acp {
             if let Some(method_id) = wanted {
                 opening.authenticated = true;
                 let params = json!({ "methodId": method_id });
-                let bytes = out::request(AUTHENTICATE_ID, method::AUTHENTICATE, &params);
+                let id = step_id(AUTHENTICATE_ID, opening.command);
+                let bytes = out::request(&id, method::AUTHENTICATE, &params);
                 out.push(Fragment::Write(bytes));
                 return;
             }
@@ -424,6 +438,14 @@ impl Opening {
     /// The choices that updates change while it is being opened.
     pub(super) fn choices(&mut self) -> &mut Vec<Choice> {
         &mut self.choices
+    }
+}
+
+/// The id of a step's request: what is asked for one command is told apart from what was asked for another.
+fn step_id(step: &str, command: Option<CommandId>) -> String {
+    match command {
+        Some(command) => format!("{step} {command}"),
+        None => step.to_owned(),
     }
 }
 

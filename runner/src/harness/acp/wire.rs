@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// A text of the line: borrowed unless it has escapes.
@@ -18,10 +18,15 @@ pub(super) struct Line<'a> {
     pub(super) method: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) params: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "there")]
     pub(super) result: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) error: Option<&'a RawValue>,
+}
+
+/// What is there, also where it is `null`: agents answer with that what has nothing to say.
+fn there<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// A line that is an update.
@@ -184,6 +189,17 @@ pub(super) struct Failure<'a> {
     pub(super) data: Option<&'a RawValue>,
 }
 
+impl<'a> Failure<'a> {
+    /// Never fails: whoever waits is told, whatever the form of it.
+    pub(super) fn read(error: &'a RawValue) -> Self {
+        serde_json::from_str(error.get()).unwrap_or_else(|_| Self {
+            code: 0,
+            message: error.get().into(),
+            data: None,
+        })
+    }
+}
+
 /// What `initialize` answers.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -319,8 +335,8 @@ pub(super) struct ConfigChoice<'a> {
 pub(super) struct TurnEnd<'a> {
     #[serde(borrow)]
     pub(super) stop_reason: Text<'a>,
-    #[serde(default)]
-    pub(super) usage: Option<Usage>,
+    #[serde(borrow, default)]
+    pub(super) usage: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     pub(super) meta: Option<&'a RawValue>,
 }
