@@ -582,11 +582,41 @@ fn the_targets_of_a_permission_are_all_that_it_names() {
             vec!["https://x.test/"],
         ),
         (json!({ "toolCallId": "t", "kind": "other" }), vec![]),
+        // Of what cannot be read no rule may speak.
+        (
+            json!({ "toolCallId": "t", "kind": "edit", "rawInput": { "path": "/w/a" }, "locations": [{ "path": 7 }] }),
+            vec![],
+        ),
+        (
+            json!({ "toolCallId": "t", "kind": "execute", "rawInput": { "command": ["ls", 7] },
+                "locations": [{ "path": "/w/a" }] }),
+            vec![],
+        ),
     ] {
         let (mut agent, _) = Agent::working();
         let actions = agent.asks(&call);
         assert_eq!(asked(&actions).tool.as_ref().unwrap().targets, targets, "{call}");
     }
+}
+
+#[test]
+fn what_is_too_long_to_be_repeated_is_asked_about_with_no_target_that_a_rule_knows() {
+    let (mut agent, _) = Agent::working();
+    let input = json!({ "command": "x".repeat(1 << 20) });
+    let call = json!({ "toolCallId": "t", "kind": "execute", "rawInput": input });
+    let actions = agent.asks(&call);
+    assert!(
+        messages(&actions)[0].parts.len() == 1,
+        "the whole call stands in the message"
+    );
+    let request = asked(&actions);
+    let tool = request.tool.as_ref().unwrap();
+    assert!(request.metadata.is_none() && tool.input.is_none());
+    assert_eq!(tool.targets.len(), 1);
+    assert!((4097..10_000).contains(&tool.targets[0].len()));
+    // Asked again without it, it is not taken for what its place says.
+    let again = agent.asks(&json!({ "toolCallId": "t", "locations": [{ "path": "/w/a" }] }));
+    assert!(asked(&again).tool.as_ref().unwrap().targets.is_empty());
 }
 
 #[test]

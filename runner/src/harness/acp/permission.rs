@@ -13,9 +13,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::out;
-use super::tool::Said;
+use super::tool::{KEPT_LEN_MAX, Said};
 use super::{Acp, wire};
 use crate::harness::dialect::Asked;
+use crate::harness::excerpt::excerpt;
 use crate::harness::fragment::Fragment;
 
 /// How long an agent's name for its request may be, in bytes.
@@ -23,6 +24,12 @@ const ID_LEN_MAX: usize = 128;
 
 /// How many answers a request may offer.
 const OPTIONS_MAX: usize = 32;
+
+/// How long an answer that is offered may be called, in bytes.
+const OPTION_LEN_MAX: usize = 1024;
+
+/// How much of a target is told, in bytes: more than is compared with any rule, so that what is longer is of none.
+const TARGET_LEN_MAX: usize = 8192;
 
 /// How many targets are looked at. A request that names more has none that a rule could allow.
 const TARGETS_MAX: usize = 256;
@@ -67,7 +74,10 @@ impl Acp {
             out.push(Fragment::Write(cancelled(id)));
             return;
         }
-        if id.get().len() > ID_LEN_MAX || ask.options.len() > OPTIONS_MAX || self.is_opening() {
+        let is_bounded = id.get().len() <= ID_LEN_MAX
+            && ask.options.len() <= OPTIONS_MAX
+            && ask.options.iter().all(|it| it.option_id.len() <= OPTION_LEN_MAX);
+        if !is_bounded || self.is_opening() {
             let message = "nothing can be asked in this form, or now";
             out.push(Fragment::Write(out::error(id, out::INVALID_PARAMS, message)));
             out.push(Fragment::Stray);
@@ -86,13 +96,17 @@ impl Acp {
             meta: call.meta,
         };
         let at = self.call(&said, out);
-        // Who is to decide sees the whole message.
         let known = self.calls[at].clone();
+        let targets = match (&known.input, known.is_forgotten) {
+            (None, true) => Vec::new(),
+            (input, _) => targets(&said, input.as_deref()).unwrap_or_default(),
+        };
+        // Who is to decide sees the whole message, also what is too long to be repeated here.
         self.finish_message(None, None, out);
-        let targets = targets(&said, known.input.as_deref());
+        let is_short = |text: &str| text.len() <= KEPT_LEN_MAX;
         let options = ask.options.into_iter().map(|option| PermissionOption {
             id: option.option_id.into_owned(),
-            label: option.name.into_owned(),
+            label: excerpt(option.name.as_bytes(), OPTION_LEN_MAX),
             kind: match &*option.kind {
                 "allow_once" => PermissionKind::AllowOnce,
                 "allow_always" => PermissionKind::AllowAlways,
@@ -106,13 +120,16 @@ impl Acp {
             title: known.title.clone().unwrap_or_else(|| known.name.clone()),
             description: None,
             options: options.collect(),
-            metadata: Some(Json::from(ask.tool_call)),
+            metadata: is_short(ask.tool_call.get()).then(|| Json::from(ask.tool_call)),
             tool: Some(PermissionTool {
                 tool_call_id: Some(known.id),
                 name: known.name,
                 kind: known.kind,
                 targets,
-                input: known.input.and_then(|input| Json::parse(input).ok()),
+                input: known
+                    .input
+                    .filter(|input| is_short(input))
+                    .and_then(|input| Json::parse(input).ok()),
             }),
             timeout: None,
         };
@@ -181,14 +198,14 @@ fn cancelled(id: &RawValue) -> Vec<u8> {
     out::result(id, json!({ "outcome": { "outcome": "cancelled" } }))
 }
 
-/// All that a request names; nothing where that cannot be read, so that no rule with a pattern allows it.
-fn targets(said: &Said<'_>, input: Option<&str>) -> Vec<String> {
+/// All that a request names; `None` where that cannot be read, so that no rule with a pattern allows it.
+fn targets(said: &Said<'_>, input: Option<&str>) -> Option<Vec<String>> {
     let mut targets = Vec::new();
-    let input: Option<Value> = input.and_then(|input| serde_json::from_str(input).ok());
+    let input: Option<Value> = input.map(serde_json::from_str).transpose().ok()?;
     if let Some(Value::Object(fields)) = &input {
         match fields.get("command") {
             Some(Value::String(command)) => targets.push(command.clone()),
-            Some(Value::Array(words)) => targets.extend(shell_text(words)),
+            Some(Value::Array(words)) => targets.push(shell_text(words)?),
             _ => {}
         }
         let named = TARGET_NAMES.iter().filter_map(|name| fields.get(*name)?.as_str());
@@ -197,21 +214,19 @@ fn targets(said: &Said<'_>, input: Option<&str>) -> Vec<String> {
     // A shell's command is what it does; where an agent guesses at its files that adds nothing.
     if said.kind.as_deref() != Some("execute") || targets.is_empty() {
         for raw in [said.content, said.locations].into_iter().flatten() {
-            let Ok(list) = Vec::<wire::Placed<'_>>::deserialize(raw) else {
-                continue;
-            };
+            let list = Vec::<wire::Placed<'_>>::deserialize(raw).ok()?;
             targets.extend(
                 list.into_iter()
                     .filter_map(|placed| Some(placed.path?.into_owned())),
             );
         }
     }
+    for target in targets.iter_mut().filter(|it| it.len() > TARGET_LEN_MAX) {
+        *target = excerpt(target.as_bytes(), TARGET_LEN_MAX);
+    }
     targets.sort();
     targets.dedup();
-    match targets.len() {
-        0..=TARGETS_MAX => targets,
-        _ => Vec::new(),
-    }
+    (targets.len() <= TARGETS_MAX).then_some(targets)
 }
 
 /// The text that a shell is given, else the words as a shell would be given them.

@@ -10,13 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Acp, Message, NotOfAcp, PARTS_MAX, wire};
+use crate::bounds::HARNESS_LINE_MAX;
 use crate::harness::fragment::{Draft, Fragment};
 
 /// How many calls of one turn are remembered. No model makes more; the oldest is forgotten then, once it has ended.
 const CALLS_MAX: usize = 256;
 
 /// How much of one call's input or preview is remembered, in bytes. A longer one is told at once and forgotten.
-const KEPT_LEN_MAX: usize = 256 * 1024;
+pub(super) const KEPT_LEN_MAX: usize = 256 * 1024;
+
+/// How much of the inputs of all calls is remembered together, in bytes: two of the longest lines.
+const INPUTS_LEN_MAX: usize = 2 * HARNESS_LINE_MAX;
 
 /// How long the name of a call or a tool may be, in bytes.
 const NAME_LEN_MAX: usize = 1024;
@@ -30,6 +34,8 @@ pub(super) struct Call {
     pub(super) title: Option<String>,
     /// Its arguments, JSON text.
     pub(super) input: Option<String>,
+    /// Whether those were too long to be remembered.
+    pub(super) is_forgotten: bool,
     /// What it shows before it has begun, JSON text.
     preview: Option<String>,
     /// Which part of the message that is being made it is.
@@ -37,6 +43,19 @@ pub(super) struct Call {
     /// When the tool began, Unix milliseconds.
     began: Option<u64>,
     ended: bool,
+}
+
+impl Call {
+    fn forget_long(&mut self) {
+        if self
+            .input
+            .as_ref()
+            .is_some_and(|input| input.len() > KEPT_LEN_MAX)
+        {
+            self.input = None;
+            self.is_forgotten = true;
+        }
+    }
 }
 
 /// What an update says of a call.
@@ -136,8 +155,24 @@ impl Acp {
         }
         if let Some(input) = said.input.filter(|input| !matches!(input.get(), "{}" | "null")) {
             call.input = Some(input.get().to_owned());
+            call.is_forgotten = false;
+            self.bound_inputs(at, out);
         }
         at
+    }
+
+    /// Tells the message whose calls have more arguments than are remembered, and forgets the long ones of all but one.
+    fn bound_inputs(&mut self, at: usize, out: &mut Vec<Fragment>) {
+        let len = |call: &Call| call.input.as_ref().map_or(0, String::len);
+        if self.calls.iter().map(len).sum::<usize>() <= INPUTS_LEN_MAX {
+            return;
+        }
+        self.finish_message(None, None, out);
+        for (n, call) in self.calls.iter_mut().enumerate() {
+            if n != at {
+                call.forget_long();
+            }
+        }
     }
 
     fn new_call(&mut self, said: &Said<'_>, out: &mut Vec<Fragment>) -> usize {
@@ -172,6 +207,7 @@ impl Acp {
             kind: None,
             title: None,
             input: None,
+            is_forgotten: false,
             preview: None,
             part,
             began: None,
@@ -187,13 +223,7 @@ impl Acp {
                 continue;
             };
             let input = call.input.clone().and_then(|input| Json::parse(input).ok());
-            if call
-                .input
-                .as_ref()
-                .is_some_and(|input| input.len() > KEPT_LEN_MAX)
-            {
-                call.input = None;
-            }
+            call.forget_long();
             out.push(Fragment::CallEnded {
                 tool_call_id: call.id.clone(),
                 name: call.name.clone(),
@@ -307,4 +337,36 @@ fn object(fields: &[(&str, Option<&str>)]) -> String {
     }
     text.push('}');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_agent_fills_the_memory_with_the_inputs_of_its_calls() {
+        let mut acp = Acp {
+            session: Some("s".to_owned()),
+            ..Acp::default()
+        };
+        let long = "x".repeat(HARNESS_LINE_MAX / 2);
+        let mut told = 0;
+        for n in 0..12 {
+            let line = format!(
+                r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":"s","update":{{"sessionUpdate":"tool_call","toolCallId":"{n}","rawInput":{{"text":"{long}"}}}}}}}}"#
+            );
+            let mut out = Vec::new();
+            acp.push(line.as_bytes(), 0, &mut out);
+            let is_whole = |it: &&Fragment| matches!(it, Fragment::CallEnded { input, .. } if input.text().len() > long.len());
+            told += out.iter().filter(is_whole).count();
+            let held: usize = acp
+                .calls
+                .iter()
+                .flat_map(|call| &call.input)
+                .map(String::len)
+                .sum();
+            assert!(held <= INPUTS_LEN_MAX, "{n}: {held}");
+        }
+        assert!(told >= 8, "{told}");
+    }
 }
