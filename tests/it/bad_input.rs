@@ -61,7 +61,10 @@ fn a_configuration_that_cannot_be_used_stops_the_start() {
         ("sesions_max = 3\n", &["runner.toml", "sesions_max", "line 1"][..]),
         ("sessions_max = \n", &["runner.toml", "line 1"]),
         ("[harness.pi]\nprogramm = \"/x\"\n", &["programm", "line 2"]),
-        ("[harness.pie]\n", &["no harness is called \"pie\""]),
+        (
+            "[harness.pie]\n",
+            &["harness.pie is none of this runner's", "dialect = \"acp\""],
+        ),
         ("principal = \"no-such-user-here\"\n", &["no such user"]),
     ] {
         let home = Home::new();
