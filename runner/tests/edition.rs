@@ -60,7 +60,8 @@ fn again(session: &mut Session, edition: Edition) -> Vec<Event> {
     let mut out = Vec::new();
     session.step(&Input::Exited(ExitStatus::Signal(9)), T0 + 1, &mut out);
     let sandbox = setup(Harness::pi()).sandbox;
-    session.prepared(sandbox, edition, oqto_runner::policy::Permissions::default());
+    let permissions = oqto_runner::policy::Permissions::default();
+    session.prepared(Harness::pi(), sandbox, edition, permissions);
     session.step(&Input::Begun, T0 + 2, &mut out);
     start(session, T0 + 3)
 }

@@ -281,6 +281,9 @@ async fn a_request_survives_the_runner_and_is_answered_by_the_next_one() {
         "description = \"d\"\nextends = \"open-net\"\n[permissions]\notherwise = \"deny\"\n",
     )
     .unwrap();
+    // Nor whether its harness is still defined.
+    bed.home
+        .configure(&format!("policy_dir = {:?}\n", bed.home.path("policies")));
     bed.home.kill_runner();
     assert_eq!(
         session.state().await.unwrap().pending_request.as_deref(),

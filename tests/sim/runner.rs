@@ -410,7 +410,7 @@ impl World {
         let setup = setup(session, self);
         driver
             .mind
-            .prepared(setup.sandbox, setup.edition, setup.permissions);
+            .prepared(setup.harness, setup.sandbox, setup.edition, setup.permissions);
         let generation = driver.mind.generation() + 1;
         let (tape_len, link) = self.start_shim(session, generation);
         driver.mind.begin_tape(tape_len);

@@ -12,7 +12,7 @@ use super::version::{BadTested, Tested};
 const NAME_LEN_MAX: usize = 64;
 
 /// Which dialect a harness speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tongue {
     /// The RPC of pi.
@@ -20,8 +20,24 @@ pub enum Tongue {
     /// The Agent Client Protocol.
     Acp,
     /// Ours: each prompt is a shell command.
-    #[serde(skip)]
     Exec,
+}
+
+/// One that a table may name: what speaks ours is part of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Named {
+    Pi,
+    Acp,
+}
+
+impl From<Named> for Tongue {
+    fn from(named: Named) -> Self {
+        match named {
+            Named::Pi => Self::Pi,
+            Named::Acp => Self::Acp,
+        }
+    }
 }
 
 /// Which of the client's methods of the Agent Client Protocol an agent is served. Whoever serves them is in the sandbox
@@ -79,11 +95,26 @@ pub struct Definition {
     pub install: Option<String>,
 }
 
+/// How a harness is spoken to: all of its definition that the tape of its session is read with. It is kept with the session,
+/// whose tape must mean the same whatever the configuration says by then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manner {
+    tongue: Tongue,
+    #[serde(default)]
+    model_args: Vec<String>,
+    #[serde(default)]
+    mode: Option<String>,
+    #[serde(default)]
+    serve: Serve,
+    #[serde(default)]
+    auth_method: Option<String>,
+}
+
 /// A table `[harness.NAME]`: what it does not say stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HarnessTable {
-    dialect: Option<Tongue>,
+    dialect: Option<Named>,
     program: Option<String>,
     args: Option<Vec<String>>,
     model_args: Option<Vec<String>>,
@@ -204,6 +235,36 @@ impl Definition {
         }
     }
 
+    /// One of this name that is spoken to like that; it cannot be started.
+    pub(super) fn spoken(name: &str, manner: Manner) -> Self {
+        let Manner {
+            tongue,
+            model_args,
+            mode,
+            serve,
+            auth_method,
+        } = manner;
+        Self {
+            model_args,
+            mode,
+            serve,
+            auth_method,
+            ..Self::new(name, tongue, None)
+        }
+    }
+
+    /// How it is spoken to.
+    #[must_use]
+    pub fn manner(&self) -> Manner {
+        Manner {
+            tongue: self.tongue,
+            model_args: self.model_args.clone(),
+            mode: self.mode.clone(),
+            serve: self.serve,
+            auth_method: self.auth_method.clone(),
+        }
+    }
+
     /// What a table makes of `ready`, or of nothing.
     pub(super) fn from_table(
         name: &str,
@@ -228,7 +289,7 @@ impl Definition {
             tested,
             install,
         } = table;
-        let mut it = match (ready, dialect) {
+        let mut it = match (ready, dialect.map(Tongue::from)) {
             (Some(ready), None) => ready.clone(),
             (Some(ready), Some(dialect)) if ready.tongue == dialect => ready.clone(),
             (Some(_), Some(_)) => return Err(BadDefinition::Dialect { name: named() }),

@@ -20,7 +20,7 @@ mod registry;
 mod version;
 
 pub use acp::Acp;
-pub use definition::{BadDefinition, Definition, HarnessTable, Serve, Tongue};
+pub use definition::{BadDefinition, Definition, HarnessTable, Manner, Serve, Tongue};
 pub use dialect::{Asked, Beginning, Dialect, Expect, Speech};
 pub(crate) use excerpt::excerpt;
 pub use exec::{Exec, Line as ExecLine, Order as ExecOrder};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use oqto_protocol::session::Capability;
 
-use super::definition::{BadDefinition, Definition, HarnessTable, Tongue};
+use super::definition::{BadDefinition, Definition, HarnessTable, Manner, Tongue};
 
 /// The ready definitions, in the form of `runner.toml`.
 const READY: &str = include_str!("ready.toml");
@@ -157,6 +157,12 @@ impl Harness {
             mode: mode.map(str::to_owned),
             ..Definition::new(name, Tongue::Acp, Some(program))
         }))
+    }
+
+    /// One that was started under this name and is spoken to like that, whatever is defined by now.
+    #[must_use]
+    pub fn spoken(name: &str, manner: Manner) -> Self {
+        Self(Arc::new(Definition::spoken(name, manner)))
     }
 
     /// What it is.

@@ -20,7 +20,7 @@ use super::setup::Setup;
 use super::stage::{Again, Stage, Starting, Why};
 use super::strays::Strays;
 use super::transcript::Transcript;
-use crate::harness::{Asked, Beginning, Dialect, Edition, Fragment, HarnessState, Lines, Tongue};
+use crate::harness::{Asked, Beginning, Dialect, Edition, Fragment, Harness, HarnessState, Lines, Tongue};
 use crate::policy::Permissions;
 
 /// One harness, from its start to its end.
@@ -167,8 +167,18 @@ impl Session {
         self.transcript.catch_up(next_idx);
     }
 
-    /// What is to hold it when it is started again, which edition of its harness that is, and who answers it then.
-    pub fn prepared(&mut self, sandbox: SandboxReport, edition: Edition, permissions: Permissions) {
+    /// What is to hold it when it is started again, how its harness is defined and which edition that is, and who answers it
+    /// then.
+    pub fn prepared(
+        &mut self,
+        harness: Harness,
+        sandbox: SandboxReport,
+        edition: Edition,
+        permissions: Permissions,
+    ) {
+        // It is down: nothing that it said is left to be understood.
+        self.dialect = Dialect::new(harness.tongue());
+        self.setup.harness = harness;
         self.setup.sandbox = sandbox;
         self.setup.edition = edition;
         self.setup.permissions = permissions;

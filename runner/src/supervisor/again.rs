@@ -96,6 +96,14 @@ impl Supervisor {
         self.look_again(record, dir).await
     }
 
+    /// The harness of a session, as it was when it was started.
+    pub(super) fn harness_of(&self, record: &SessionRecord) -> Result<Harness, UnknownHarness> {
+        match &record.manner {
+            Some(manner) => Ok(Harness::spoken(&record.config.harness, manner.clone())),
+            None => self.settings.harnesses.find(&record.config.harness),
+        }
+    }
+
     /// As [`Supervisor::find_again`], of one of which more may be said.
     pub(super) async fn look_again(
         self: &Arc<Self>,
@@ -103,7 +111,7 @@ impl Supervisor {
         dir: &Path,
     ) -> Result<(), FindError> {
         let store = self.store(&record.store).await?;
-        let harness = self.settings.harnesses.find(&record.config.harness)?;
+        let harness = self.harness_of(&record)?;
         let mut log = store.session(record.id.as_str());
         if log.as_ref().is_none_or(|log| log.last_seq() == 0)
             && let Some(anew) = self.begin_anew(&record, dir, &store).await?

@@ -299,6 +299,7 @@ impl Supervisor {
             watch: prepared.order.watch.clone(),
             own_session: None,
             edition: prepared.edition,
+            manner: Some(prepared.harness.definition().manner()),
             unloaded: None,
         };
         // Before the log: what a runner that dies here leaves is known by it.

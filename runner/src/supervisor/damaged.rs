@@ -68,12 +68,7 @@ impl Supervisor {
             generation = generation.max(number.unwrap_or(0));
             put_aside(dir, &start.path()).map_err(FindError::Aside)?;
         }
-        let setup = setup(
-            record,
-            self.settings.harnesses.find(&record.config.harness)?,
-            cursor(&log),
-            0,
-        );
+        let setup = setup(record, self.harness_of(record)?, cursor(&log), 0);
         let origin = Origin::lost(setup, record.own_session.clone(), generation, clock::unix_ms());
         tell_lost(&log, origin, aside).await?;
         tracing::error!(session = %record.id, aside = %aside.display(), "what was told of a session is lost with its event log");

@@ -23,7 +23,7 @@ use super::origin::{Mark, Origin};
 use super::reading::Reading;
 use super::writes::{Write, Writes};
 use crate::event_log::{BadBatch, Batch};
-use crate::harness::Edition;
+use crate::harness::{Edition, Harness};
 use crate::policy::Permissions;
 use crate::session::{Action, Continuation, Decision, ExitStatus, Fact, Input, NotStarted, Report, Session};
 use crate::shim::tape::Start;
@@ -168,9 +168,16 @@ impl<W> Mind<W> {
         self.core.own_session()
     }
 
-    /// What is to hold the harness when it is started again, which edition of its harness that is, and who answers it then.
-    pub fn prepared(&mut self, sandbox: SandboxReport, edition: Edition, permissions: Permissions) {
-        self.core.prepared(sandbox, edition, permissions);
+    /// What is to hold the harness when it is started again, how it is defined and which edition that is, and who answers it
+    /// then.
+    pub fn prepared(
+        &mut self,
+        harness: Harness,
+        sandbox: SandboxReport,
+        edition: Edition,
+        permissions: Permissions,
+    ) {
+        self.core.prepared(harness, sandbox, edition, permissions);
     }
 
     /// What a list says of the session.

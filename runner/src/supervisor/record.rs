@@ -10,7 +10,7 @@ use oqto_protocol::policy::SandboxReport;
 use oqto_protocol::session::{SessionConfig, SessionInfo};
 use serde::{Deserialize, Serialize};
 
-use crate::harness::Edition;
+use crate::harness::{Edition, Manner};
 use crate::policy::Permissions;
 
 /// The longest such file, bytes: a configuration comes in one frame, but nobody names that much.
@@ -58,6 +58,10 @@ pub(super) struct SessionRecord {
     /// Which edition of its harness was started last.
     #[serde(default)]
     pub(super) edition: Edition,
+    /// How its harness is spoken to, as it was defined when it was started last. Not there in those of before that was
+    /// kept.
+    #[serde(default)]
+    pub(super) manner: Option<Manner>,
     /// What a list says of it while it is unloaded; none while more may be said of it.
     #[serde(default)]
     pub(super) unloaded: Option<SessionInfo>,

@@ -16,6 +16,7 @@ use super::fleet::Supervisor;
 use super::prepare::{Home, prepare};
 use super::record::SessionRecord;
 use crate::clock;
+use crate::harness::Harness;
 use crate::session::{Continuation, NotStarted};
 
 /// Why a harness was not started again.
@@ -89,9 +90,10 @@ impl Driver {
             self.env = Some(env);
         }
         match self.revive(&house, generation, continuation).await {
-            Ok((record, body)) => {
+            Ok((record, harness, body)) => {
                 let (sandbox, edition) = (record.sandbox.clone(), record.edition.clone());
-                self.mind.prepared(sandbox, edition, record.permissions.clone());
+                let permissions = record.permissions.clone();
+                self.mind.prepared(harness, sandbox, edition, permissions);
                 self.record = record;
                 self.mind.begin_tape(body.tape_len());
                 self.take_up(body, &house);
@@ -112,7 +114,7 @@ impl Driver {
         house: &Arc<Supervisor>,
         generation: u64,
         continuation: Continuation,
-    ) -> Result<(SessionRecord, Body), ReviveError> {
+    ) -> Result<(SessionRecord, Harness, Body), ReviveError> {
         if house.stopping.load(Ordering::Acquire) {
             return Err(ReviveError::Stopping);
         }
@@ -155,11 +157,12 @@ impl Driver {
             permissions: prepared.permissions,
             watch: prepared.order.watch.clone(),
             edition: prepared.edition,
+            manner: Some(prepared.harness.definition().manner()),
             ..self.record.clone()
         };
         record.keep(&self.dir)?;
         let body = start_shim(&self.dir, generation, &prepared.order).await?;
-        Ok((record, body))
+        Ok((record, prepared.harness, body))
     }
 }
 
