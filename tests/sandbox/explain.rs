@@ -12,7 +12,8 @@ use crate::bed::{Bed, Ended, end, runner};
 
 const MINE: &str = "description = \"mine\"\nextends = \"workspace\"\n[filesystem]\nmask = [\"$WORKSPACE/**/*.key\"]\n\
                     [env.set]\nKIND = \"tried\"\n[network]\nconnect_tcp = [443]\n[limits]\nopen_files = 99\n\
-                    [layers]\ncgroup = \"if-available\"\n";
+                    [layers]\ncgroup = \"if-available\"\n\
+                    [permissions]\nallow = [\"execute:git status\"]\ndeny = [\"edit:*.key\"]\ntimeout_s = 7\n";
 
 /// `sandbox explain` of the policy `mine` in the workspace.
 fn explain(bed: &Bed, words: &[&str]) -> Ended {
@@ -128,6 +129,7 @@ fn the_json_has_every_rule_of_the_page_and_always_the_same_keys() {
         "allowed_calls",
         "limits",
         "layers",
+        "permissions",
         "paths",
     ]);
     assert_eq!(keys, known);
@@ -148,6 +150,19 @@ fn the_json_has_every_rule_of_the_page_and_always_the_same_keys() {
     let keys = format!("{}/**/*.key", bed.workspace().display());
     assert_eq!(find("mask", "path", &keys)["found"], 2);
     assert_eq!(find("limits", "limit", "open_files")["value"], 99);
+    let permissions = &said["permissions"];
+    assert_eq!(
+        (&permissions["otherwise"], &permissions["timeout_s"]),
+        (&"ask".into(), &7.into())
+    );
+    assert_eq!(permissions["allow"][0]["request"], "execute:git status");
+    assert_eq!(permissions["deny"][0]["request"], "edit:*.key");
+    stands(
+        &bed,
+        permissions["deny"][0]["rule"].as_str().unwrap(),
+        "edit:*.key",
+    );
+    stands(&bed, permissions["timeout_rule"].as_str().unwrap(), "timeout_s");
     assert_eq!(find("layers", "layer", "cgroup")["need"], "if-available");
     for (list, key) in [
         ("env", "name"),
@@ -170,7 +185,9 @@ fn the_json_has_every_rule_of_the_page_and_always_the_same_keys() {
     // Whatever the page says of who said what, this says too.
     let page = explain(&bed, &[]).ok();
     let mut rules = Vec::new();
-    values(&said, "rule", &mut rules);
+    for key in ["rule", "otherwise_rule", "timeout_rule"] {
+        values(&said, key, &mut rules);
+    }
     let lines = page
         .lines()
         .filter(|line| line.starts_with("  ") && !line.starts_with("  not limited: "));
