@@ -83,7 +83,7 @@ impl Session {
             out.push(Action::Reply(reply.clone()));
             return;
         }
-        if self.replies.waits(id) || self.create == Some(id) || self.queued(id) || self.waits_for_return(id) {
+        if self.owes_reply(id) {
             return;
         }
         let cmd = envelope.command.name();
@@ -319,7 +319,7 @@ impl Session {
     }
 
     /// Whether a command waits for the harness to start.
-    fn queued(&self, id: CommandId) -> bool {
+    pub(super) fn queued(&self, id: CommandId) -> bool {
         match &self.stage {
             Stage::Starting(starting) => starting.waiting.iter().any(|waiting| waiting.id == id),
             Stage::Idle

@@ -86,6 +86,12 @@ impl Session {
         self.replies.given(id)
     }
 
+    /// Whether a command was taken whose answer is still to come.
+    #[must_use]
+    pub fn owes_reply(&self, id: CommandId) -> bool {
+        self.replies.waits(id) || self.create == Some(id) || self.queued(id) || self.waits_for_return(id)
+    }
+
     /// A session whose harness is being started; its tape begins at `now_ms`.
     #[must_use]
     pub fn new(setup: Setup, now_ms: u64) -> Self {

@@ -81,7 +81,12 @@ impl<W> Mind<W> {
             waiters.push(who);
             return None;
         }
-        // The runner before may have put it on the tape, further on than was read.
+        // A runner before may have taken it.
+        if self.core.owes_reply(id) {
+            self.waiting.insert(id, vec![who]);
+            return None;
+        }
+        // Or have put it on the tape, further on than was read.
         let reply = match self.reading().replays() {
             true => read_again(envelope, why),
             false => no_room(envelope, why),
