@@ -578,6 +578,11 @@ fn the_targets_of_a_permission_are_all_that_it_names() {
             vec!["/w/a", "/w/b", "/w/c"],
         ),
         (
+            json!({ "toolCallId": "t", "kind": "edit",
+                "rawInput": { "edits": [{ "path": "/w/a" }, { "in": { "file_path": "/etc/b" } }] } }),
+            vec!["/etc/b", "/w/a"],
+        ),
+        (
             json!({ "toolCallId": "t", "kind": "fetch", "rawInput": { "url": "https://x.test/" } }),
             vec!["https://x.test/"],
         ),

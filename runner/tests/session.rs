@@ -8,6 +8,7 @@ use oqto_protocol::reply::{Reply, ReplyData};
 use oqto_protocol::session::{SessionConfig, SessionState};
 use oqto_runner::bounds::HARNESS_LINE_MAX;
 use oqto_runner::harness::Harness;
+use oqto_runner::policy::Otherwise;
 use oqto_runner::session::{Action, ExitStatus, Input, Report, Session};
 
 mod support;
@@ -248,6 +249,32 @@ fn the_same_command_again_gets_the_same_answer_and_does_nothing() {
     let again = bench.again(id, prompt("hello"));
     assert_eq!(replies(&again), replies(&answered));
     assert_eq!(again.len(), 1);
+}
+
+#[test]
+fn rules_for_what_a_harness_asks_are_said_to_be_idle_where_it_never_asks() {
+    for (harness, is_said) in [
+        (Harness::pi(), true),
+        (Harness::acp("agent", "agent", None), false),
+    ] {
+        let mut setup = setup(harness);
+        setup.permissions.otherwise = Otherwise::Deny;
+        let mut bench = Bench {
+            session: Session::new(setup, T0),
+            now: T0,
+            ids: 0,
+        };
+        let mut actions = bench.confined();
+        actions.extend(bench.step(&Input::Exited(ExitStatus::Code(0))));
+        let warned = actions.iter().any(|action| match action {
+            Action::Record {
+                event: Event::Notify(note),
+                ..
+            } => note.message.contains("never asks"),
+            _ => false,
+        });
+        assert_eq!(warned, is_said);
+    }
 }
 
 #[test]

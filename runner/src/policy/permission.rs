@@ -130,6 +130,12 @@ impl Permissions {
         }
     }
 
+    /// Whether anything is decided without asking somebody.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        !self.allow.is_empty() || !self.deny.is_empty() || self.otherwise == Otherwise::Deny
+    }
+
     /// How long somebody may think, milliseconds.
     #[must_use]
     pub fn timeout_ms(&self) -> u64 {

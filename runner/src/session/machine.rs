@@ -305,6 +305,13 @@ impl Session {
                 self.warn(warning, out);
             }
             self.judge_version(out);
+            if self.setup.permissions.has_rules() && !self.can(Capability::Permission) {
+                let harness = &self.setup.harness;
+                self.warn(
+                    format!("{harness} never asks, so that no rule under [permissions] is ever applied; the sandbox alone holds it"),
+                    out,
+                );
+            }
         }
         for event in std::mem::take(&mut self.held) {
             self.record(event, out);

@@ -208,8 +208,9 @@ fn targets(said: &Said<'_>, input: Option<&str>) -> Option<Vec<String>> {
             Some(Value::Array(words)) => targets.push(shell_text(words)?),
             _ => {}
         }
-        let named = TARGET_NAMES.iter().filter_map(|name| fields.get(*name)?.as_str());
-        targets.extend(named.map(str::to_owned));
+    }
+    if let Some(input) = &input {
+        named(input, &mut targets);
     }
     // A shell's command is what it does; where an agent guesses at its files that adds nothing.
     if said.kind.as_deref() != Some("execute") || targets.is_empty() {
@@ -227,6 +228,24 @@ fn targets(said: &Said<'_>, input: Option<&str>) -> Option<Vec<String>> {
     targets.sort();
     targets.dedup();
     (targets.len() <= TARGETS_MAX).then_some(targets)
+}
+
+/// Whatever stands under the name of a target, however deep.
+fn named(value: &Value, targets: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(target) if TARGET_NAMES.contains(&name.as_str()) => {
+                        targets.push(target.clone());
+                    }
+                    _ => named(value, targets),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| named(value, targets)),
+        _ => {}
+    }
 }
 
 /// The text that a shell is given, else the words as a shell would be given them.
