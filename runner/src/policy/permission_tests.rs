@@ -179,6 +179,68 @@ fn what_is_denied_is_found_in_every_part_of_a_command() {
 }
 
 #[test]
+fn what_stands_before_a_denied_program_does_not_hide_it() {
+    let denies = rules(&["*"], &["execute:rm *", "Bash:rm *"]);
+    for command in [
+        "A='b c' rm x",
+        "A=\"b c\" B=1 rm x",
+        ">a rm x",
+        "2>/dev/null rm x",
+        "2> /dev/null </dev/zero rm x",
+        "! rm x",
+        "if true; then rm x; fi",
+        "while :; do rm x; done",
+        "exec rm x",
+        "command rm x",
+        "env A=1 rm x",
+        "time rm x",
+        "nohup /bin/rm x",
+    ] {
+        assert!(is_denied(&denies, &runs(command)), "{command:?}");
+    }
+    for command in ["ls 'rm x'", "echo then x", "A='rm x' ls", "git time rm"] {
+        assert!(!is_denied(&denies, &runs(command)), "{command:?}");
+    }
+    // Whether its kind is told or not.
+    for kind in [None, Some("other")] {
+        let bash = tool("Bash", kind, &["true; rm x"]);
+        assert!(is_denied(&denies, &bash), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_agents_read_as_another_path_is_allowed_by_no_pattern() {
+    let rules = rules(&["read:$WORKSPACE"], &[]);
+    for target in [
+        "file://localhost/etc/passwd",
+        "file:/etc/passwd",
+        "FILE:///etc/passwd",
+        "file:///work/%2e%2e/etc/passwd",
+        "file:///work/a?b",
+        "https://example.com/a",
+        "ssh://host/etc/passwd",
+        " /etc/passwd",
+        "/work/../etc/passwd",
+        "\u{a0}/etc/passwd",
+        "@/etc/passwd",
+        "\"/etc/passwd\"",
+        "'/etc/passwd'",
+    ] {
+        assert_eq!(
+            rules.judge(Some(&tool("Read", Some("read"), &[target]))),
+            Judgement::Asked,
+            "{target:?}"
+        );
+    }
+    for target in ["file:///work/a", "a:b", "src/a b.rs", "/work/100%", "a@b", "it's"] {
+        assert!(
+            is_allowed(&rules, &tool("Read", Some("read"), &[target])),
+            "{target:?}"
+        );
+    }
+}
+
+#[test]
 fn paths_are_compared_as_what_they_lead_to() {
     let rules = rules(
         &["edit:$WORKSPACE/src", "edit:/work/docs/*.md", "read"],

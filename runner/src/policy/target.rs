@@ -216,7 +216,8 @@ pub(super) fn denies(
     match form {
         Form::Command => readings(target).iter().any(|text| whole(text)),
         Form::Address => whole(&target.to_ascii_lowercase()),
-        Form::Text if !is_path(pattern) => false,
+        // A tool of a kind that is not told may be a shell.
+        Form::Text if !is_path(pattern) => readings(target).iter().any(|text| whole(text)),
         Form::Path | Form::Text => path
             .zip(absolute(target, workspace))
             .is_some_and(|(path, target)| {
@@ -234,35 +235,75 @@ pub(super) struct Denied<'a> {
     pub(super) target: &'a str,
 }
 
-/// Each command of a compound one, as it may be written otherwise: with single spaces, without quotes, without variables
-/// before it, and without the directory of its program.
+/// Words of a shell behind which a command begins, and programs that start the one that they are given.
+const LEADING: [&str; 17] = [
+    "!", "if", "then", "elif", "else", "while", "until", "do", "time", "exec", "command", "builtin", "eval",
+    "env", "nohup", "sudo", "xargs",
+];
+
+/// Each command of a compound one, as it may be written otherwise: with single spaces, without quotes, without variables,
+/// redirections and leading words before it, and without the directory of its program.
 fn readings(command: &str) -> Vec<String> {
     let separates = |letter: char| is_operator(letter) && letter != '\\' && letter != '\t';
     let mut readings = Vec::new();
     for part in command.split(separates) {
-        let plain: String = part
-            .chars()
-            .filter(|letter| !matches!(letter, '"' | '\'' | '\\'))
-            .collect();
+        let plain: String = part.chars().filter(|letter| !is_quote(*letter)).collect();
         for text in [part, &plain] {
-            let words: Vec<&str> = text.split_whitespace().collect();
-            let assigns = |word: &&&str| word.split_once('=').is_some_and(|(name, _)| is_variable(name));
-            let words = &words[words.iter().take_while(assigns).count()..];
-            let Some((program, arguments)) = words.split_first() else {
-                continue;
-            };
-            let name = program.rsplit('/').next().unwrap_or(program);
-            for program in [*program, name] {
-                let mut reading = program.to_owned();
-                for argument in arguments {
-                    reading.push(' ');
-                    reading.push_str(argument);
-                }
-                readings.push(reading);
-            }
+            read(&text.split_whitespace().collect::<Vec<_>>(), &mut readings);
         }
+        read(&words(part), &mut readings);
+    }
+    // What stands behind a redirection's file is part of the command.
+    for part in command.split(['<', '>']).skip(1) {
+        let words = words(
+            part.split(|letter| separates(letter) && letter != '&')
+                .next()
+                .unwrap_or(part),
+        );
+        read(words.get(1..).unwrap_or_default(), &mut readings);
     }
     readings
+}
+
+fn is_quote(letter: char) -> bool {
+    matches!(letter, '"' | '\'' | '\\')
+}
+
+/// The words of a command; white space between quotes is within a word.
+fn words(command: &str) -> Vec<&str> {
+    let mut quoted = None;
+    let ends = |letter: char| {
+        match quoted {
+            Some(quote) if quote == letter => quoted = None,
+            None if matches!(letter, '"' | '\'') => quoted = Some(letter),
+            _ => {}
+        }
+        quoted.is_none() && letter.is_whitespace()
+    };
+    command.split(ends).filter(|word| !word.is_empty()).collect()
+}
+
+/// What the words may be read as.
+fn read(words: &[&str], readings: &mut Vec<String>) {
+    let leads = |word: &&&str| {
+        LEADING.contains(*word) || word.split_once('=').is_some_and(|(name, _)| is_variable(name))
+    };
+    let behind = words.iter().take_while(leads).count();
+    // Also as it stands: a rule may name what leads.
+    for words in [words, &words[behind..]] {
+        let Some((program, arguments)) = words.split_first() else {
+            continue;
+        };
+        let name = program.rsplit('/').next().unwrap_or(program);
+        for program in [*program, name] {
+            let mut reading: String = program.chars().filter(|letter| !is_quote(*letter)).collect();
+            for argument in arguments {
+                reading.push(' ');
+                reading.push_str(argument);
+            }
+            readings.push(reading);
+        }
+    }
 }
 
 fn is_variable(name: &str) -> bool {
@@ -279,10 +320,18 @@ pub(super) fn is_path(pattern: &str) -> bool {
 }
 
 /// The path that is meant, without `.`, `..` and doubled slashes, a relative one below the workspace; `None` where that
-/// cannot be said without a shell, or of no text at all.
+/// cannot be said: without a shell, without knowing how an agent reads an address, quotes or a leading `@`, or of no text
+/// at all.
 pub(super) fn absolute(target: &str, workspace: &AbsolutePath) -> Option<AbsolutePath> {
-    let target = target.strip_prefix("file://").unwrap_or(target);
-    if target.is_empty() || target.len() > TARGET_LEN_MAX || target.starts_with(['~', '$']) {
+    let of_file = target.strip_prefix("file://");
+    let is_address = |text: &str| text.contains("://") || text.to_ascii_lowercase().starts_with("file:");
+    let is_unclear = match of_file {
+        // Of an address a part may be a host, written in another way, or no part of the path.
+        Some(path) => !path.starts_with('/') || path.contains(['%', '?', '#']),
+        None => is_address(target) || target.starts_with(['~', '$', '@', '"', '\'']),
+    };
+    let target = of_file.unwrap_or(target);
+    if is_unclear || target.is_empty() || target.len() > TARGET_LEN_MAX || target.trim() != target {
         return None;
     }
     let whole = match target.starts_with('/') {
