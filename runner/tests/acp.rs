@@ -801,3 +801,45 @@ fn resources_and_what_is_known_already_need_no_guess() {
     );
     assert_eq!(blocks[2]["resource"]["text"], "fn b() {}");
 }
+
+#[test]
+fn a_request_that_could_not_be_told_or_answered_is_refused() {
+    let long = "x".repeat(100 * 1024);
+    let option = |id: &str, name: &str, kind: &str| json!({ "optionId": id, "name": name, "kind": kind });
+    for (id, options) in [
+        (long.as_str(), json!([option("y", "Yes", "allow_once")])),
+        ("t", json!([option(&long, "Yes", "allow_once")])),
+        // Whoever chooses one of them chooses the other.
+        (
+            "t",
+            json!([option("y", "No", "reject_once"), option("y", "Yes", "allow_once")]),
+        ),
+    ] {
+        let (mut agent, _) = Agent::working();
+        let request = json!({ "jsonrpc": "2.0", "id": 7, "method": "session/request_permission", "params":
+            { "sessionId": "s1", "toolCall": { "toolCallId": id, "title": "t" }, "options": options } });
+        let actions = agent.out(&request.to_string());
+        assert_eq!(written(&actions)[0]["error"]["code"], -32602);
+        assert!(agent.session.status().pending_request.is_none());
+    }
+}
+
+#[test]
+fn an_answer_to_a_step_that_was_not_taken_yet_opens_nothing() {
+    for early in ["configure", "close"] {
+        let mut agent = Agent::started(Some("ask"), None);
+        agent.out(&json!({ "jsonrpc": "2.0", "id": early, "result": {} }).to_string());
+        assert_eq!(agent.session.state(), SessionState::Starting, "{early}");
+        agent.initialized("{}");
+        agent.out(&json!({ "jsonrpc": "2.0", "id": early, "result": {} }).to_string());
+        assert_eq!(agent.session.state(), SessionState::Starting, "{early}");
+    }
+    let mut agent = Agent::started(Some("ask"), None);
+    agent.initialized("{}");
+    let opened = format!(r#"{{"jsonrpc":"2.0","id":"open","result":{{"sessionId":"s1",{MODES}}}}}"#);
+    agent.out(&opened);
+    // Once more, as one that is in that mode already.
+    let again = opened.replace(r#""currentModeId":"auto""#, r#""currentModeId":"ask""#);
+    assert!(written(&agent.out(&again)).is_empty());
+    assert_eq!(agent.session.state(), SessionState::Starting);
+}

@@ -373,6 +373,62 @@ fn a_line_of_sixty_four_megabytes_ends_the_harness_and_not_the_runner() {
     assert_eq!(home.sh("echo alive").ok(), "alive\n");
 }
 
+/// An agent that says as much as a message may hold, and then the result of a tool in a line as long as one may be.
+const LONG: &str = r#"#!/usr/bin/python3
+import json, sys
+
+LINE_LEN_MAX = 16 * 1024 * 1024
+
+def send(message):
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    sys.stdout.flush()
+
+def update(kind, fields):
+    return {"method": "session/update", "params": {"sessionId": "s", "update": {"sessionUpdate": kind, **fields}}}
+
+for line in sys.stdin:
+    message = json.loads(line)
+    number, method = message.get("id"), message.get("method")
+    if method == "initialize":
+        send({"id": number, "result": {"protocolVersion": 1}})
+    elif method == "session/new":
+        send({"id": number, "result": {"sessionId": "s"}})
+    elif method == "session/prompt":
+        for _ in range(4):
+            text = {"type": "text", "text": "x" * (LINE_LEN_MAX // 4 - 1024)}
+            send(update("agent_message_chunk", {"content": text}))
+        result = {"toolCallId": "t", "status": "completed", "rawOutput": "x" * (LINE_LEN_MAX - 1024)}
+        send(update("tool_call_update", result))
+        send({"id": number, "result": {"stopReason": "end_turn"}})
+"#;
+
+#[test]
+fn the_longest_line_behind_the_longest_message_is_kept_with_all_that_it_means() {
+    let home = Home::new();
+    let agent = home.program("long/agent.py", LONG);
+    home.configure(&format!(
+        "[harness.long]\ndialect = \"acp\"\nprogram = {agent:?}\n"
+    ));
+    let ended = home.run(&[
+        "run",
+        "--json",
+        "--policy",
+        "open-net",
+        "--harness",
+        "long",
+        "hello",
+    ]);
+    let told = events(&ended.ok());
+    let is_result =
+        |it: &Envelope| matches!(&it.event, Event::ToolEnd(end) if end.output.text().len() > 16_000_000);
+    assert_eq!(told.iter().filter(|it| is_result(it)).count(), 1);
+    assert!(matches!(
+        told.last().map(|it| &it.event),
+        Some(Event::AgentIdle(_))
+    ));
+    home.no_agents();
+}
+
 #[test]
 fn a_harness_that_answers_nothing_is_not_waited_for_when_it_is_closed() {
     let home = Home::new();

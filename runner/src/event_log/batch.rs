@@ -5,8 +5,12 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use oqto_protocol::event::splice::{self, Glance};
 
-/// The most bytes that are appended at once. One event is at most one message with its attachments.
-pub(super) const BATCH_MAX: usize = 32 * 1024 * 1024;
+use crate::bounds::HARNESS_LINE_MAX;
+
+/// The most bytes that are appended at once: what one line of a harness can lead to, and what waited before it. The longest
+/// line is the result of a tool, told as that and as a message, and ends a message as long as a line may be with calls
+/// whose arguments are twice that.
+pub(super) const BATCH_MAX: usize = 6 * HARNESS_LINE_MAX;
 
 /// How much of the world a batch must outlive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -55,6 +55,10 @@ impl Acp {
             // Of what nobody waits for any more an answer may still come; nothing else is ever asked twice.
             return command.map(|_| ()).ok_or(NotOfAcp);
         }
+        // An agent that answers before it was asked is in no session, or in no mode that asks.
+        if self.is_set_up() != (name == CONFIGURE_ID) {
+            return Err(NotOfAcp);
+        }
         match (name, answer) {
             (_, Err(failure)) => self.step_failed(step, failure, out),
             (INITIALIZE_ID, Ok(result)) => self.initialized(result, out),

@@ -112,6 +112,11 @@ impl Acp {
         self.opening.as_ref().is_some_and(|it| it.command == command)
     }
 
+    /// Whether the session that is being opened is there, and only to be set up.
+    pub(super) fn is_set_up(&self) -> bool {
+        self.opening.as_ref().is_some_and(|it| it.session.is_some())
+    }
+
     /// Nobody waits for this command any more.
     pub(in crate::harness) fn forget(&mut self, command: CommandId) {
         self.waiting.retain(|(waiting, _)| *waiting != command);

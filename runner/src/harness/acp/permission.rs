@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::out;
-use super::tool::{KEPT_LEN_MAX, Said};
+use super::tool::{KEPT_LEN_MAX, NAME_LEN_MAX, Said};
 use super::{Acp, wire};
 use crate::harness::dialect::Asked;
 use crate::harness::excerpt::excerpt;
@@ -75,9 +75,15 @@ impl Acp {
             return;
         }
         let is_bounded = id.get().len() <= ID_LEN_MAX
+            && call.tool_call_id.len() <= NAME_LEN_MAX
             && ask.options.len() <= OPTIONS_MAX
             && ask.options.iter().all(|it| it.option_id.len() <= OPTION_LEN_MAX);
-        if !is_bounded || self.is_opening() {
+        // Of two answers with one id whoever chooses one chooses the other.
+        let is_twice = |at: usize| {
+            let id = &ask.options[at].option_id;
+            ask.options[..at].iter().any(|it| it.option_id == *id)
+        };
+        if !is_bounded || (0..ask.options.len()).any(is_twice) || self.is_opening() {
             let message = "nothing can be asked in this form, or now";
             out.push(Fragment::Write(out::error(id, out::INVALID_PARAMS, message)));
             out.push(Fragment::Stray);

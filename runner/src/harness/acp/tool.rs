@@ -23,7 +23,7 @@ pub(super) const KEPT_LEN_MAX: usize = 256 * 1024;
 const INPUTS_LEN_MAX: usize = 2 * HARNESS_LINE_MAX;
 
 /// How long the name of a call or a tool may be, in bytes.
-const NAME_LEN_MAX: usize = 1024;
+pub(super) const NAME_LEN_MAX: usize = 1024;
 
 /// One call of a tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
