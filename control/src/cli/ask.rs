@@ -103,7 +103,18 @@ fn permission(request: &PermissionRequest, page: &mut String) {
         }
     }
     for (option, n) in request.options.iter().take(OPTIONS_MAX).zip(1..) {
-        let _infallible = writeln!(page, "  {n}. {}", shown(&option.label));
+        let _infallible = writeln!(page, "  {n}. {} ({})", shown(&option.label), meaning(option.kind));
+    }
+}
+
+/// What an answer does, whatever the agent calls it.
+fn meaning(kind: PermissionKind) -> &'static str {
+    match kind {
+        PermissionKind::AllowOnce => "allows once",
+        PermissionKind::AllowAlways => "allows always",
+        PermissionKind::RejectOnce => "refuses once",
+        PermissionKind::RejectAlways => "refuses always",
+        _ => "unknown to this version",
     }
 }
 
@@ -169,7 +180,27 @@ fn visible(text: &str) -> String {
 
 /// Letters that nobody sees, or that turn the direction of writing.
 fn is_turning(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{17b4}'
+            | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// What a line means as an answer; an empty one is the answer that refuses.
@@ -184,16 +215,21 @@ pub(super) fn meant(request: &InputRequest, line: &str) -> Meant {
         .filter(|n| *n < OPTIONS_MAX);
     match request {
         InputRequest::PermissionRequest(it) => {
-            let has =
-                |kinds: [PermissionKind; 2]| it.options.iter().any(|option| kinds.contains(&option.kind));
+            let allows_once = || {
+                it.options
+                    .iter()
+                    .any(|option| option.kind == PermissionKind::AllowOnce)
+            };
             match number.map(|n| it.options.get(n)) {
                 Some(Some(option)) => answer(request, Some(&option.id), None),
-                None if yes && has([PermissionKind::AllowOnce, PermissionKind::AllowAlways]) => {
-                    answer(request, None, Some(true))
-                }
+                None if yes && allows_once() => answer(request, None, Some(true)),
                 None if no => answer(request, None, Some(false)),
                 _ => Meant::Unclear(
-                    "y allows it this time, n or Enter refuses; or one of the numbers".to_owned(),
+                    match allows_once() {
+                        true => "y allows it this time, n or Enter refuses; or one of the numbers",
+                        false => "n or Enter refuses; or one of the numbers",
+                    }
+                    .to_owned(),
                 ),
             }
         }
@@ -274,6 +310,7 @@ mod tests {
             options: vec![
                 option("always", PermissionKind::AllowAlways),
                 option("no", PermissionKind::RejectOnce),
+                option("once", PermissionKind::AllowOnce),
             ],
             metadata: None,
             tool: Some(PermissionTool {
@@ -299,7 +336,7 @@ mod tests {
 ";
         assert!(page.starts_with(wanted), "{page}");
         assert!(
-            page.contains("(600 more letters)\n  - a\n  - b\n  + c\n  1. do always\\u{1b}[2J\n"),
+            page.contains("(600 more letters)\n  - a\n  - b\n  + c\n  1. do always\\u{1b}[2J (allows always)\n  2. do no"),
             "{page}"
         );
         assert!(page.ends_with("[y/N or a number, refused in 5 s] "), "{page}");
@@ -321,7 +358,7 @@ mod tests {
         assert_eq!(said("1"), (Some("always".to_owned()), None));
         for line in [
             "0",
-            "3",
+            "4",
             "-1",
             "ye",
             "yy",
@@ -333,6 +370,35 @@ mod tests {
             assert_eq!(said(line), (None, None), "{line:?}");
         }
         assert_eq!(refused(&request).confirmed, Some(false));
+    }
+
+    #[test]
+    fn yes_never_means_for_always() {
+        let InputRequest::PermissionRequest(mut request) = permission_request() else {
+            panic!("it is one");
+        };
+        request.options.pop();
+        let request = InputRequest::PermissionRequest(request);
+        assert!(matches!(meant(&request, "y"), Meant::Unclear(_)));
+        assert!(matches!(meant(&request, "1"), Meant::Answer(it) if it.value.as_deref() == Some("always")));
+    }
+
+    #[test]
+    fn letters_that_nobody_sees_are_written_out() {
+        for c in [
+            '\u{3164}',
+            '\u{2800}',
+            '\u{61c}',
+            '\u{e0041}',
+            '\u{fe0f}',
+            '\u{1160}',
+            '\u{a0}',
+        ] {
+            assert_eq!(
+                visible(&format!("ls{c}x")),
+                format!("ls\\u{{{:x}}}x", u32::from(c))
+            );
+        }
     }
 
     #[test]
