@@ -690,6 +690,20 @@ fn a_new_session_of_the_agents_is_in_the_mode_that_asks_before_the_command_is_an
 }
 
 #[test]
+fn what_is_said_of_the_session_before_changes_nothing_of_the_one_that_is_opened() {
+    let mut agent = Agent::idle();
+    let (_, asked) = agent.tell(Command::SessionNew(SessionNew { parent_session: None }));
+    let model = json!({ "id": "model", "name": "Model", "category": "model", "type": "select",
+        "currentValue": "old", "options": [{ "value": "old", "name": "Old" }] });
+    let update = json!({ "sessionUpdate": "config_option_update", "configOptions": [model] });
+    agent.update(&update);
+    let opened = agent.answers(&asked, &opened("s2"));
+    agent.update(&update);
+    agent.answers(&opened, &json!({}));
+    assert_eq!(agent.session.status().info.model, None);
+}
+
+#[test]
 fn a_session_that_cannot_be_opened_leaves_the_one_before() {
     for error in [
         json!({ "code": -32002, "message": "Resource not found" }),

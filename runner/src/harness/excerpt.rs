@@ -17,6 +17,16 @@ pub(crate) fn excerpt(bytes: &[u8], len_max: usize) -> String {
     text
 }
 
+/// The beginning of a text, at most `len_max` bytes of it, cut between characters. Unlike an excerpt it shows nowhere that
+/// it was cut: an id that is longer matches nothing afterwards, and is refused rather than mistaken.
+pub(crate) fn cut(text: &str, len_max: usize) -> String {
+    let mut end = text.len().min(len_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

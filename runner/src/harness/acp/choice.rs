@@ -5,9 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::wire;
+use crate::harness::excerpt::cut;
 
 /// How many values of one choice are kept. Agents offer a handful of modes and at most hundreds of models.
 const VALUES_MAX: usize = 1024;
+
+/// How many of them a refusal names.
+const SHOWN_MAX: usize = 32;
 
 /// How long a name or an id of one is kept, in bytes.
 const NAME_LEN_MAX: usize = 512;
@@ -52,7 +56,11 @@ impl Choice {
         if self.values.iter().any(|known| known.id == value) {
             return Ok(());
         }
-        let known: Vec<_> = self.values.iter().map(|known| known.id.as_str()).collect();
+        let known = self.values.iter().map(|known| known.id.as_str());
+        let mut known: Vec<_> = known.take(SHOWN_MAX).collect();
+        if self.values.len() > SHOWN_MAX {
+            known.push("…");
+        }
         Err(Fault::new(
             FaultCode::Invalid,
             format!(
@@ -90,7 +98,7 @@ pub(super) fn of_opened(opened: &wire::Opened<'_>) -> Vec<Choice> {
         choices.push(Choice {
             what: What::Mode,
             by: By::SetMode,
-            current: cut(&modes.current_mode_id),
+            current: cut(&modes.current_mode_id, NAME_LEN_MAX),
             values: values
                 .take(VALUES_MAX)
                 .map(|mode| value(&mode.id, &mode.name))
@@ -110,7 +118,7 @@ pub(super) fn of_opened(opened: &wire::Opened<'_>) -> Vec<Choice> {
         choices.push(Choice {
             what: What::Model,
             by: By::SetModel,
-            current: cut(&models.current_model_id),
+            current: cut(&models.current_model_id, NAME_LEN_MAX),
             values: values
                 .take(VALUES_MAX)
                 .map(|model| value(&model.model_id, &model.name))
@@ -146,8 +154,8 @@ pub(super) fn of_options(options: &RawValue) -> Vec<Choice> {
         values.truncate(VALUES_MAX);
         choices.push(Choice {
             what,
-            by: By::Option(cut(&option.id)),
-            current: cut(&option.current_value),
+            by: By::Option(cut(&option.id, NAME_LEN_MAX)),
+            current: cut(&option.current_value, NAME_LEN_MAX),
             values,
         });
     }
@@ -156,16 +164,7 @@ pub(super) fn of_options(options: &RawValue) -> Vec<Choice> {
 
 fn value(id: &str, name: &str) -> Value {
     Value {
-        id: cut(id),
-        name: cut(name),
+        id: cut(id, NAME_LEN_MAX),
+        name: cut(name, NAME_LEN_MAX),
     }
-}
-
-/// An id that is longer matches nothing afterwards, and is refused rather than mistaken.
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(NAME_LEN_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }

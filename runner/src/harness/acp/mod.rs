@@ -24,7 +24,7 @@ pub(super) use self::permission::is_of;
 use memchr::memmem;
 use oqto_protocol::event::{Event, Status};
 use oqto_protocol::id::CommandId;
-use oqto_protocol::message::{StopReason, Usage};
+use oqto_protocol::message::{Role, StopReason, Usage};
 use oqto_protocol::session::Capability;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -36,7 +36,6 @@ use self::tool::Call;
 use super::dialect::Beginning;
 use super::excerpt::excerpt;
 use super::fragment::{Draft, Fragment};
-use oqto_protocol::message::Role;
 
 /// What every such agent can do; the rest each says itself.
 pub(super) const CAPABILITIES: &[Capability] = &[

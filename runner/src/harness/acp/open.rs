@@ -440,6 +440,11 @@ impl Opening {
         }
     }
 
+    /// What it is called, once the agent has told.
+    pub(super) fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
     /// The choices that updates change while it is being opened.
     pub(super) fn choices(&mut self) -> &mut Vec<Choice> {
         &mut self.choices

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::{Acp, Message, NotOfAcp, PARTS_MAX, wire};
 use crate::bounds::HARNESS_LINE_MAX;
+use crate::harness::excerpt::cut;
 use crate::harness::fragment::{Draft, Fragment};
 
 /// How many calls of one turn are remembered. No model makes more; the oldest is forgotten then, once it has ended.
@@ -148,10 +149,10 @@ impl Acp {
         };
         let call = &mut self.calls[at];
         if let Some(kind) = &said.kind {
-            call.kind = Some(cut(kind));
+            call.kind = Some(cut(kind, NAME_LEN_MAX));
         }
         if let Some(title) = &said.title {
-            call.title = Some(cut(title));
+            call.title = Some(cut(title, NAME_LEN_MAX));
         }
         if let Some(input) = said.input.filter(|input| !matches!(input.get(), "{}" | "null")) {
             call.input = Some(input.get().to_owned());
@@ -310,15 +311,7 @@ fn name(said: &Said<'_>) -> String {
         .and_then(|meta| serde_json::from_str::<Meta<'_>>(meta.get()).ok());
     let by_claude = meta.and_then(|meta| meta.claude?.tool_name);
     let name = said.name.as_ref().or(by_claude.as_ref()).or(said.kind.as_ref());
-    name.map_or_else(|| "other".to_owned(), |name| cut(name))
-}
-
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(NAME_LEN_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    name.map_or_else(|| "other".to_owned(), |name| cut(name, NAME_LEN_MAX))
 }
 
 /// An object of those fields that are there; their values are JSON texts.

@@ -68,8 +68,18 @@ impl Acp {
             | "tool_call"
             | "tool_call_update"
             | "plan" => Ok(()),
-            _ if !is_ours && !self.is_opening() => Ok(()),
+            _ if !self.is_about(&params.session_id) => Ok(()),
             _ => self.set_about(&update, line, out),
+        }
+    }
+
+    /// Whether what is said of a session is said of the one that is ours, or that is being opened: an agent may speak of that
+    /// before it has told its name.
+    fn is_about(&self, session: &str) -> bool {
+        let before = self.session.as_deref() == Some(session);
+        match &self.opening {
+            None => before,
+            Some(opening) => opening.session().map_or(!before, |opened| opened == session),
         }
     }
 
