@@ -93,11 +93,13 @@ async fn tell(quic: &quinn::Connection, peer: &Peer, registrar: &Registrar, mut 
     }
 }
 
-/// Tells the runner the last word if it is newer; which that is.
+/// Tells the runner the last word if it is newer; which that is. One that is trusted no more is told nothing: its link
+/// is cut, and what it would do about the word must not come before that.
 async fn tell_last(quic: &quinn::Connection, peer: &Peer, registrar: &Registrar, told: u64) -> u64 {
     let word = {
         let state = registrar.authority.now();
-        state.word().map(|(number, trust)| (number, trust.clone()))
+        let word = state.word().filter(|_| !peer.is_revoked(&state));
+        word.map(|(number, trust)| (number, trust.clone()))
     };
     let Some((number, trust)) = word.filter(|(number, _)| *number > told) else {
         return told;
