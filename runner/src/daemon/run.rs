@@ -279,20 +279,23 @@ async fn serve(
     tokio::pin!(idle, beat);
     let leave = loop {
         tokio::select! {
-            incoming = next(listener.as_ref()) => {
-                let Some(incoming) = incoming else { break Leave::Ended };
-                while connections.try_join_next().is_some() {}
-                connections.spawn(connection::accept(incoming, daemon.clone()));
-            }
+            // What has changed counts before the next link does: who was told so dials at once. And nobody who dials keeps
+            // this runner from stopping.
+            biased;
+            _ = terminate.recv() => break Leave::Ended,
+            _ = interrupt.recv() => break Leave::Ended,
+            _ = hand_over.recv() => break Leave::Running,
             Ok(()) = changes.changed() => show_anew(listener.as_ref(), &daemon),
             () = &mut beat => {}
             () = &mut idle => {
                 tracing::info!("nobody needs this runner any more");
                 break Leave::Ended;
             }
-            _ = terminate.recv() => break Leave::Ended,
-            _ = interrupt.recv() => break Leave::Ended,
-            _ = hand_over.recv() => break Leave::Running,
+            incoming = next(listener.as_ref()) => {
+                let Some(incoming) = incoming else { break Leave::Ended };
+                while connections.try_join_next().is_some() {}
+                connections.spawn(connection::accept(incoming, daemon.clone()));
+            }
         }
     };
     tracing::info!(sessions = ?leave, "stopping");

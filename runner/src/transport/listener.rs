@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -69,6 +69,8 @@ pub struct ExportError;
 /// Where this runner listens.
 pub struct Listener {
     endpoint: Endpoint,
+    /// What handshakes go by. Not the endpoint's: a link is given that when its first packet comes, by a task of its own.
+    config: Mutex<Arc<ServerConfig>>,
     address: SocketAddr,
     strangers: Strangers,
 }
@@ -107,22 +109,30 @@ impl Listener {
         let endpoint_config = endpoint_config(secret).map_err(socket_error)?;
         let config = server_config(tls)?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime).map_err(socket_error)?;
+        let endpoint =
+            Endpoint::new(endpoint_config, Some(config.clone()), socket, runtime).map_err(socket_error)?;
         let address = endpoint.local_addr().map_err(socket_error)?;
         Ok(Self {
             endpoint,
+            config: Mutex::new(Arc::new(config)),
             address,
             strangers: Strangers::default(),
         })
     }
 
-    /// Has the handshakes that begin from here on go by `tls`. Links that stand do not notice.
+    /// Has the links that are accepted from here on go by `tls`. Those that stand do not notice.
     ///
     /// # Errors
     /// When the configuration cannot carry QUIC; the one before stays.
     pub fn set_tls(&self, tls: rustls::ServerConfig) -> Result<(), BindError> {
-        self.endpoint.set_server_config(Some(server_config(tls)?));
+        let crypto = Arc::new(QuicServerConfig::try_from(tls).map_err(BindError::Tls)?);
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut config).crypto = crypto;
         Ok(())
+    }
+
+    fn config(&self) -> Arc<ServerConfig> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where it listens, the port filled in.
@@ -144,7 +154,7 @@ impl Listener {
                 // It fails only for one that was asked already.
                 let _asked = incoming.retry();
             } else if let Some(place) = self.strangers.place(address.ip()) {
-                if let Ok(connecting) = incoming.accept() {
+                if let Ok(connecting) = incoming.accept_with(self.config()) {
                     return Some(Incoming {
                         connecting,
                         address,
