@@ -50,6 +50,7 @@ mod siege;
 mod stores;
 mod stranger;
 mod survive;
+mod told;
 mod trust;
 mod upgrade;
 mod violations;

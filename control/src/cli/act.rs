@@ -1,4 +1,4 @@
-//! `steer`, `answer`, `abort`, `restart`, `close`: one command each.
+//! `steer`, `follow-up`, `answer`, `abort`, `restart`, `close`: one command each.
 
 use oqto_protocol::command::InputResponse;
 use serde_json::json;
@@ -20,6 +20,26 @@ pub(super) async fn steer(
     let session = session(control, options, &args.session).await?;
     let told = session.steer(text).await.map(drop);
     done(options, &session, "steer the agent", "told", told, output)
+}
+
+/// Says something for when the work is done.
+pub(super) async fn follow_up(
+    control: &Control,
+    options: &GlobalOptions,
+    args: &args::Talk,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let text = target::text_or_stdin(&args.text).await?;
+    let session = session(control, options, &args.session).await?;
+    let told = session.follow_up(text).await.map(drop);
+    done(
+        options,
+        &session,
+        "tell the agent for later",
+        "told",
+        told,
+        output,
+    )
 }
 
 /// Answers what a session asks.
@@ -91,12 +111,17 @@ pub(super) async fn close(
     done(options, &session, "close the session", "closed", told, output)
 }
 
-async fn session(control: &Control, options: &GlobalOptions, prefix: &str) -> Result<Session, CliError> {
+pub(super) async fn session(
+    control: &Control,
+    options: &GlobalOptions,
+    prefix: &str,
+) -> Result<Session, CliError> {
     let runner = target::runner(control, options).await?;
     target::session(&runner, prefix).await
 }
 
-fn done(
+/// Says that it was done, or why not.
+pub(super) fn done(
     options: &GlobalOptions,
     session: &Session,
     action: &'static str,

@@ -81,6 +81,8 @@ pub(super) enum Verb {
     Prompt(Talk),
     /// Say something to a session in the middle of its work
     Steer(Talk),
+    /// Say something to a session for when it is done with its work
+    FollowUp(Talk),
     /// Answer what a session asks
     #[command(after_help = "Examples:\n  oqtoctl answer s-4f req-1 allow\n  oqtoctl answer s-4f req-2 --no")]
     Answer(Answer),
@@ -97,6 +99,20 @@ pub(super) enum Verb {
     Show(Which),
     /// Show what was said in a session
     Messages(Which),
+    /// List the models that a session can use
+    Models(Which),
+    /// Change the model of a session, how hard it thinks, how much it asks, or its title
+    #[command(after_help = "\
+Examples:
+  oqtoctl set s-4f --model anthropic/claude-sonnet
+  oqtoctl set s-4f --thinking high
+  oqtoctl set s-4f --mode plan")]
+    Set(Set),
+    /// Give a session any command of the protocol, as JSON, and write its answer
+    #[command(
+        after_help = "Examples:\n  oqtoctl send s-4f '{\"cmd\":\"compact\"}'\n  oqtoctl send s-4f '{\"cmd\":\"shell\",\"command\":\"git status\"}'"
+    )]
+    Send(Send),
     /// List the known runners, or say where one is
     #[command(after_help = "Examples:\n  oqtoctl runners\n  oqtoctl runners add build-7 10.0.0.7:7440")]
     Runners {
@@ -352,6 +368,37 @@ pub(super) struct Talk {
     pub(super) session: String,
     /// What to say; - reads it from standard input
     pub(super) text: String,
+}
+
+/// A session and what of it is changed.
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["model", "thinking", "mode", "title"]))]
+pub(super) struct Set {
+    /// The session's id, or as much of its beginning as no other has
+    pub(super) session: String,
+    /// The model, PROVIDER/MODEL or MODEL; see `oqtoctl models`
+    #[arg(long)]
+    pub(super) model: Option<String>,
+    /// How hard it thinks, as its agent calls it
+    #[arg(long, value_name = "LEVEL")]
+    pub(super) thinking: Option<String>,
+    /// How much it asks before it acts, as its agent calls it
+    #[arg(long)]
+    pub(super) mode: Option<String>,
+    /// What the session is called
+    #[arg(long)]
+    pub(super) title: Option<String>,
+}
+
+/// A session and a command as it is.
+#[derive(Debug, Args)]
+pub(super) struct Send {
+    /// The session's id, or as much of its beginning as no other has
+    pub(super) session: String,
+    /// The command: its name as `cmd`, and its fields; - reads it from standard input
+    #[arg(value_name = "JSON")]
+    pub(super) command: String,
 }
 
 /// A session and what it asked.

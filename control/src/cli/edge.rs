@@ -11,7 +11,7 @@ use super::drive::{Ending, interrupts, or_interrupted};
 use super::error::CliError;
 use super::exec::{Ran, exec};
 use super::output::{Output, note};
-use super::{act, attest, authority, list, listen, run, runners, show, token};
+use super::{act, attest, authority, list, listen, run, runners, set, show, token};
 use crate::{Control, Options, Posture};
 
 const DONE: u8 = 0;
@@ -136,6 +136,7 @@ async fn ask(
 ) -> Result<(), CliError> {
     match verb {
         Verb::Steer(args) => act::steer(control, options, &args, output).await,
+        Verb::FollowUp(args) => act::follow_up(control, options, &args, output).await,
         Verb::Answer(args) => act::answer(control, options, args, output).await,
         Verb::Abort(args) => act::abort(control, options, &args, output).await,
         Verb::Restart(args) => act::restart(control, options, args, output).await,
@@ -143,6 +144,9 @@ async fn ask(
         Verb::Sessions => list::sessions(control, options, output).await,
         Verb::Show(args) => show::show(control, options, &args, output).await,
         Verb::Messages(args) => list::messages(control, options, &args, output).await,
+        Verb::Models(args) => set::models(control, options, &args, output).await,
+        Verb::Set(args) => set::set(control, options, args, output).await,
+        Verb::Send(args) => set::send(control, options, &args, output).await,
         Verb::Status => list::status(control, options, output).await,
         Verb::Runners { verb } => runners::runners(control, options, verb, output),
         Verb::Token { verb } => match verb {

@@ -90,6 +90,14 @@ pub(super) enum CliError {
     NoSession(String),
     #[error("cannot choose between the sessions that begin with {prefix}: {}", ids.join(", "))]
     ManySessions { prefix: String, ids: Vec<String> },
+    #[error("cannot find model {asked}: the session has none of that name")]
+    NoModel { asked: String, similar: Option<String> },
+    #[error("cannot choose between the models that are called {asked}: {}", names.join(", "))]
+    ManyModels { asked: String, names: Vec<String> },
+    #[error("cannot read the command")]
+    Json(#[source] serde_json::Error),
+    #[error("cannot read the command: {cmd} has no field {field}")]
+    NoField { cmd: String, field: String },
     #[error("cannot know how the program ended: the session ended first")]
     NoExit,
 }
@@ -115,6 +123,9 @@ impl CliError {
         match self {
             Self::Create {
                 similar: Some(name), ..
+            }
+            | Self::NoModel {
+                similar: Some(name), ..
             } => Some(format!("did you mean {name}?")),
             Self::Create { source, .. } if matches!(**source, CommandError::Posture(_)) => {
                 Some("oqtoctl attest shows every rule and what was found".to_owned())
@@ -127,6 +138,8 @@ impl CliError {
                  by who listens alone"
                     .to_owned(),
             ),
+            Self::NoModel { .. } => Some("oqtoctl models lists those of the session".to_owned()),
+            Self::Json(_) | Self::NoField { .. } => Some("docs/PROTOCOL.md describes every command".to_owned()),
             Self::NoSession(_) => Some("oqtoctl sessions lists them".to_owned()),
             Self::Events { session, .. } => Some(format!("oqtoctl attach {session}")),
             _ => fault_hint(self.fault()?),

@@ -24,6 +24,7 @@ mod prompter;
 mod quote;
 mod run;
 mod runners;
+mod set;
 mod show;
 mod spinner;
 mod target;
