@@ -4,36 +4,22 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use oqto_control::{Event, Session};
+use oqto_control::Event;
 use oqto_protocol::codec::Blob;
 use oqto_protocol::command::*;
-use oqto_protocol::event::{DoneReason, NotifyLevel, ToolEnd};
+use oqto_protocol::event::{DoneReason, NotifyLevel};
 use oqto_protocol::message::{Content, Media, Role, Source, SourceInline};
 use oqto_protocol::session::{Capability, SessionState};
 use oqto_tests::{Home, Process, agents, signal, wait_until};
 
-use crate::claude_bed::{CLAUDE, ClaudeBed, answer, done, permission, said, text};
-use crate::watch::Watch;
-
-/// Tools that ended, in order.
-fn ended(watch: &Watch) -> Vec<&ToolEnd> {
-    let ends = watch.seen.iter().filter_map(|envelope| match &envelope.event {
-        Event::ToolEnd(end) => Some(end),
-        _ => None,
-    });
-    ends.collect()
-}
-
-async fn prompted(session: &Session, watch: &mut Watch, text: &str) {
-    session.prompt(text).await.unwrap();
-    watch.rest().await;
-}
+use crate::claude_bed::{CLAUDE, ClaudeBed};
+use crate::watch::text;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claude_says_hello_thinks_aloud_and_says_what_it_can_do() {
     let bed = ClaudeBed::new().await;
     let (session, mut watch) = bed.session().await;
-    prompted(&session, &mut watch, "say hello").await;
+    watch.prompt(&session, "say hello").await;
     let Event::SessionCreated(created) = &watch.seen[0].event else {
         panic!("{:?}", watch.seen[0])
     };
@@ -41,10 +27,10 @@ async fn claude_says_hello_thinks_aloud_and_says_what_it_can_do() {
     for capability in [Capability::Permission, Capability::Resume, Capability::SetMode] {
         assert!(created.capabilities.contains(&capability), "{created:?}");
     }
-    assert!(said(&watch).starts_with("Hello! I am a scripted model"));
-    assert!(said(&watch).contains("日本語"));
-    assert_eq!(done(&watch), DoneReason::Stop);
-    prompted(&session, &mut watch, "think").await;
+    assert!(watch.answer().starts_with("Hello! I am a scripted model"));
+    assert!(watch.answer().contains("日本語"));
+    assert_eq!(watch.done(), DoneReason::Stop);
+    watch.prompt(&session, "think").await;
     assert!(watch.count(|event| matches!(event, Event::ThinkingDelta(_))) > 0);
     let messages = watch.messages();
     let thoughts = messages.iter().flat_map(|message| &message.parts).filter(
@@ -65,36 +51,36 @@ async fn claude_asks_before_it_acts_and_does_what_is_allowed_and_nothing_else() 
     let bed = ClaudeBed::new().await;
     let (session, mut watch) = bed.session().await;
     session.prompt("run touch made").await.unwrap();
-    let request = permission(&mut watch).await;
+    let request = watch.permission().await;
     assert!(!bed.file("made").exists(), "it did not wait");
     let tool = request.tool.clone().expect("what it wants to do");
     assert_eq!(tool.targets, ["touch made"]);
-    session.respond(answer(&request, true)).await.unwrap();
+    session.allow(&request.request_id).await.unwrap();
     watch.rest().await;
     let owner = bed.home.workspace().metadata().unwrap().uid();
     assert_eq!(bed.file("made").metadata().unwrap().uid(), owner);
     assert_eq!(
-        ended(&watch).iter().map(|end| end.is_error).collect::<Vec<_>>(),
+        watch.tools().iter().map(|end| end.is_error).collect::<Vec<_>>(),
         [false]
     );
 
     session.prompt("run touch refused").await.unwrap();
-    let request = permission(&mut watch).await;
-    session.respond(answer(&request, false)).await.unwrap();
+    let request = watch.permission().await;
+    session.refuse(&request.request_id).await.unwrap();
     watch.rest().await;
     assert!(!bed.file("refused").exists());
-    assert!(ended(&watch)[1].is_error, "{:?}", ended(&watch));
+    assert!(watch.tools()[1].is_error, "{:?}", watch.tools());
     let resolved = watch.count(|event| matches!(event, Event::InputResolved(_)));
     assert_eq!(resolved, 2);
 
     let note = bed.file("note.txt").display().to_string();
     let write = format!("fake: write {note} written-by-claude || say done");
     session.prompt(write).await.unwrap();
-    let request = permission(&mut watch).await;
+    let request = watch.permission().await;
     let tool = request.tool.clone().expect("what it wants to do");
     assert_eq!(tool.kind.as_deref(), Some("edit"));
     assert_eq!(tool.targets, [note]);
-    session.respond(answer(&request, true)).await.unwrap();
+    session.allow(&request.request_id).await.unwrap();
     watch.rest().await;
     let written = std::fs::read_to_string(bed.file("note.txt")).unwrap();
     assert_eq!(written.trim(), "written-by-claude");
@@ -116,23 +102,23 @@ async fn claude_stops_in_the_middle_of_a_sentence_a_tool_and_a_question() {
     watch.rest().await;
     // The whole answer would have taken ten seconds.
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    assert_eq!(done(&watch), DoneReason::Aborted);
+    assert_eq!(watch.done(), DoneReason::Aborted);
 
     // While it asks, its question is taken back first.
     session.prompt("run touch never").await.unwrap();
-    permission(&mut watch).await;
+    watch.permission().await;
     session.abort().await.unwrap();
     watch.rest().await;
-    assert_eq!(done(&watch), DoneReason::Aborted);
+    assert_eq!(watch.done(), DoneReason::Aborted);
     assert_eq!(session.state().await.unwrap().pending_request, None);
 
     session.prompt("run touch began; sleep 300").await.unwrap();
-    let request = permission(&mut watch).await;
-    session.respond(answer(&request, true)).await.unwrap();
+    let request = watch.permission().await;
+    session.allow(&request.request_id).await.unwrap();
     wait_until("the tool to begin", || bed.file("began").exists().then_some(()));
     session.abort().await.unwrap();
     watch.rest().await;
-    assert_eq!(done(&watch), DoneReason::Aborted);
+    assert_eq!(watch.done(), DoneReason::Aborted);
     let sleeps = || {
         bed.home
             .agents()
@@ -142,8 +128,8 @@ async fn claude_stops_in_the_middle_of_a_sentence_a_tool_and_a_question() {
     wait_until("the tool to end", || (!sleeps()).then_some(()));
 
     assert_eq!(session.state().await.unwrap().info.state, SessionState::Idle);
-    prompted(&session, &mut watch, "say hello").await;
-    assert!(said(&watch).starts_with("Hello!"));
+    watch.prompt(&session, "say hello").await;
+    assert!(watch.answer().starts_with("Hello!"));
     assert!(!bed.file("never").exists());
     bed.end(session, &mut watch).await;
     bed.close().await;
@@ -153,12 +139,12 @@ async fn claude_stops_in_the_middle_of_a_sentence_a_tool_and_a_question() {
 async fn a_provider_that_refuses_claude_is_an_error_and_the_session_goes_on() {
     let bed = ClaudeBed::new().await;
     let (session, mut watch) = bed.session().await;
-    prompted(&session, &mut watch, "error 400").await;
-    assert_eq!(done(&watch), DoneReason::Error);
+    watch.prompt(&session, "error 400").await;
+    assert_eq!(watch.done(), DoneReason::Error);
     assert!(watch.count(|event| matches!(event, Event::AgentError(_))) > 0);
-    prompted(&session, &mut watch, "say hello").await;
-    assert!(said(&watch).starts_with("Hello!"));
-    assert_eq!(done(&watch), DoneReason::Stop);
+    watch.prompt(&session, "say hello").await;
+    assert!(watch.answer().starts_with("Hello!"));
+    assert_eq!(watch.done(), DoneReason::Stop);
     bed.end(session, &mut watch).await;
     bed.close().await;
 }
@@ -167,7 +153,7 @@ async fn a_provider_that_refuses_claude_is_an_error_and_the_session_goes_on() {
 async fn claude_that_was_killed_goes_on_with_what_was_said() {
     let bed = ClaudeBed::new().await;
     let (session, mut watch) = bed.session().await;
-    prompted(&session, &mut watch, "fake: say the word was heliotrope").await;
+    watch.prompt(&session, "fake: say the word was heliotrope").await;
     let victim: Process = wait_until("the agent", || {
         let mut all = bed.home.agents().into_iter();
         all.find(|process| process.words.contains("/node ") && !process.words.contains("bwrap"))
@@ -179,8 +165,12 @@ async fn claude_that_was_killed_goes_on_with_what_was_said() {
     watch
         .until("idle agent", |event| matches!(event, Event::AgentIdle(_)))
         .await;
-    prompted(&session, &mut watch, "and again").await;
-    assert!(said(&watch).contains("You said: and again"), "{}", said(&watch));
+    watch.prompt(&session, "and again").await;
+    assert!(
+        watch.answer().contains("You said: and again"),
+        "{}",
+        watch.answer()
+    );
     // What was said before stands in what the model is asked.
     let asked = bed.asked_of_the_model();
     let again = asked
@@ -201,8 +191,8 @@ async fn claude_that_was_killed_goes_on_with_what_was_said() {
 async fn five_megabytes_of_claudes_text_come_through_whole() {
     let bed = ClaudeBed::new().await;
     let (session, mut watch) = bed.session().await;
-    prompted(&session, &mut watch, "huge").await;
-    assert_eq!(said(&watch).len(), 5_000_000);
+    watch.prompt(&session, "huge").await;
+    assert_eq!(watch.answer().len(), 5_000_000);
     bed.end(session, &mut watch).await;
     bed.close().await;
 }
@@ -213,11 +203,11 @@ async fn two_claudes_work_at_once_and_know_nothing_of_each_other() {
     let (one, two) = tokio::join!(bed.session(), bed.session());
     let ((one, mut first), (two, mut second)) = (one, two);
     tokio::join!(
-        prompted(&one, &mut first, "fake: say this is one"),
-        prompted(&two, &mut second, "fake: say this is two"),
+        first.prompt(&one, "fake: say this is one"),
+        second.prompt(&two, "fake: say this is two"),
     );
-    assert_eq!(said(&first), "this is one");
-    assert_eq!(said(&second), "this is two");
+    assert_eq!(first.answer(), "this is one");
+    assert_eq!(second.answer(), "this is two");
     bed.end(one, &mut first).await;
     bed.end(two, &mut second).await;
     bed.close().await;
@@ -239,8 +229,8 @@ async fn rubbish_between_claudes_lines_is_shown_and_disturbs_nothing() {
     let read = format!("read = [{:?}]", bin.canonicalize().unwrap().parent().unwrap());
     let bed = ClaudeBed::of(home, &program, &read).await;
     let (session, mut watch) = bed.session().await;
-    prompted(&session, &mut watch, "say hello").await;
-    assert!(said(&watch).starts_with("Hello!"));
+    watch.prompt(&session, "say hello").await;
+    assert!(watch.answer().starts_with("Hello!"));
     let shown =
         watch.count(|event| matches!(event, Event::Notify(notify) if notify.level == NotifyLevel::Warning));
     assert!((1..=8).contains(&shown), "{shown}");
@@ -312,12 +302,9 @@ async fn claude_takes_pictures_models_levels_modes_and_begins_anew() {
         .await
         .unwrap();
     let note = bed.file("note.txt").display().to_string();
-    prompted(
-        &session,
-        &mut watch,
-        &format!("fake: write {note} unasked || say done"),
-    )
-    .await;
+    watch
+        .prompt(&session, format!("fake: write {note} unasked || say done"))
+        .await;
     assert_eq!(std::fs::read_to_string(&note).unwrap().trim(), "unasked");
 
     // A new session of its own knows nothing of the one before, and asks again.
@@ -327,8 +314,8 @@ async fn claude_takes_pictures_models_levels_modes_and_begins_anew() {
         .prompt(format!("fake: write {note} again || say done"))
         .await
         .unwrap();
-    let request = permission(&mut watch).await;
-    session.respond(answer(&request, false)).await.unwrap();
+    let request = watch.permission().await;
+    session.refuse(&request.request_id).await.unwrap();
     watch.rest().await;
     assert_eq!(std::fs::read_to_string(&note).unwrap().trim(), "unasked");
     bed.end(session, &mut watch).await;

@@ -8,6 +8,7 @@
     reason = "a bed that cannot be made is a test that failed"
 )]
 
+mod agent_bed;
 mod attest;
 mod audit;
 mod authority;

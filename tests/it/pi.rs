@@ -4,52 +4,23 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use oqto_control::{CommandError, Event};
-use oqto_protocol::event::{DoneReason, Phase};
+use oqto_protocol::event::{DoneReason, NotifyLevel, Phase};
 use oqto_protocol::fault::FaultCode;
-use oqto_protocol::message::{Content, Message, Role, StopReason};
+use oqto_protocol::message::{Content, Role, StopReason};
 use oqto_protocol::session::SessionState;
 
 use crate::pi_bed::PiBed;
-use crate::watch::Watch;
-
-/// All text of a message.
-fn text(message: &Message) -> String {
-    let texts = message.parts.iter().filter_map(|part| match &part.content {
-        Content::Text(text) => Some(text.text.as_str()),
-        _ => None,
-    });
-    texts.collect()
-}
-
-/// The text of the last thing that the assistant said.
-fn answer(watch: &Watch) -> String {
-    let messages = watch.messages();
-    let last = messages
-        .iter()
-        .rev()
-        .find(|message| message.role == Role::Assistant);
-    text(last.expect("an answer"))
-}
-
-/// How the last run ended.
-fn done(watch: &Watch) -> DoneReason {
-    let mut ends = watch.seen.iter().rev();
-    ends.find_map(|envelope| match &envelope.event {
-        Event::StreamDone(done) => Some(done.reason),
-        _ => None,
-    })
-    .expect("a run that ended")
-}
+use crate::watch::{Watch, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pi_says_hello() {
     let bed = PiBed::new().await;
     let watch = bed.talk(&["say hello"]).await;
-    assert!(answer(&watch).starts_with("Hello! I am a scripted model"));
-    assert!(answer(&watch).contains("日本語"));
+    assert!(watch.answer().starts_with("Hello! I am a scripted model"));
+    assert!(watch.answer().contains("日本語"));
     // Who is behind gets neighbouring deltas as one.
     assert!(watch.count(|event| matches!(event, Event::TextDelta(_))) > 0);
-    assert_eq!(done(&watch), DoneReason::Stop);
+    assert_eq!(watch.done(), DoneReason::Stop);
     bed.close().await;
 }
 
@@ -93,11 +64,7 @@ async fn pi_runs_a_shell_command_as_the_owner_of_the_workspace() {
     let bed = PiBed::new().await;
     let watch = bed.talk(&["run id -u && touch made"]).await;
     let owner = bed.home.workspace().metadata().unwrap().uid();
-    let results = watch.seen.iter().filter_map(|envelope| match &envelope.event {
-        Event::ToolEnd(end) => Some(end),
-        _ => None,
-    });
-    let results: Vec<_> = results.collect();
+    let results = watch.tools();
     assert_eq!(results.len(), 1);
     assert!(!results[0].is_error);
     assert!(
@@ -107,17 +74,20 @@ async fn pi_runs_a_shell_command_as_the_owner_of_the_workspace() {
     );
     assert_ne!(owner, 0);
     assert_eq!(bed.home.path("workspace/made").metadata().unwrap().uid(), owner);
-    assert!(answer(&watch).contains(&owner.to_string()));
+    assert!(watch.answer().contains(&owner.to_string()));
     bed.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pi_writes_a_file_that_belongs_to_the_owner_of_the_workspace() {
+async fn pi_writes_and_edits_a_file_that_belongs_to_the_owner_of_the_workspace() {
     let bed = PiBed::new().await;
     let path = bed.home.workspace().join("note.txt");
-    bed.talk(&["fake: write note.txt written-by-pi || say done"])
-        .await;
-    assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), "written-by-pi");
+    bed.talk(&[
+        "fake: write note.txt written-by-pi || say done",
+        "fake: edit note.txt written edited || say done",
+    ])
+    .await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), "edited-by-pi");
     let workspace = bed.home.workspace().metadata().unwrap();
     assert_eq!(path.metadata().unwrap().uid(), workspace.uid());
     bed.close().await;
@@ -154,13 +124,12 @@ async fn an_abort_ends_an_answer_in_the_middle() {
     watch.rest().await;
     // The whole answer would have taken ten seconds.
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    assert_eq!(done(&watch), DoneReason::Aborted);
+    assert_eq!(watch.done(), DoneReason::Aborted);
     let last = watch.messages().pop().unwrap();
     assert_eq!(last.stop_reason, Some(StopReason::Aborted));
     assert_eq!(session.state().await.unwrap().info.state, SessionState::Idle);
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
-    assert!(answer(&watch).starts_with("Hello!"));
+    watch.prompt(&session, "say hello").await;
+    assert!(watch.answer().starts_with("Hello!"));
     bed.end(session, &mut watch).await;
     bed.close().await;
 }
@@ -175,7 +144,7 @@ async fn an_abort_ends_a_tool_with_everything_that_it_started() {
         .await;
     session.abort().await.unwrap();
     watch.rest().await;
-    assert_eq!(done(&watch), DoneReason::Aborted);
+    assert_eq!(watch.done(), DoneReason::Aborted);
     session.close().await.unwrap();
     watch.closed().await;
     watch.is_sound();
@@ -193,7 +162,7 @@ async fn a_provider_that_fails_once_is_asked_again() {
         1
     );
     assert_eq!(watch.count(|event| matches!(event, Event::StreamDone(_))), 1);
-    assert_eq!(done(&watch), DoneReason::Stop);
+    assert_eq!(watch.done(), DoneReason::Stop);
     bed.close().await;
 }
 
@@ -201,22 +170,16 @@ async fn a_provider_that_fails_once_is_asked_again() {
 async fn a_provider_that_refuses_is_an_error_and_the_session_goes_on() {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session.prompt("error 400").await.unwrap();
-    watch.rest().await;
-    assert_eq!(done(&watch), DoneReason::Error);
-    let errors = watch.seen.iter().filter_map(|envelope| match &envelope.event {
-        Event::AgentError(error) => Some(error),
-        _ => None,
-    });
-    let errors: Vec<_> = errors.collect();
+    watch.prompt(&session, "error 400").await;
+    assert_eq!(watch.done(), DoneReason::Error);
+    let errors = watch.errors();
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
         errors[0].recoverable && errors[0].error.contains("400"),
         "{errors:?}"
     );
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
-    assert_eq!(done(&watch), DoneReason::Stop);
+    watch.prompt(&session, "say hello").await;
+    assert_eq!(watch.done(), DoneReason::Stop);
     bed.end(session, &mut watch).await;
     bed.close().await;
 }
@@ -257,11 +220,7 @@ async fn a_model_that_pi_does_not_know_is_told_in_pis_words() {
     let mut watch = Watch::new(session.events().await.unwrap());
     watch.closed().await;
     watch.is_sound();
-    let errors = watch.seen.iter().filter_map(|envelope| match &envelope.event {
-        Event::AgentError(error) => Some(error),
-        _ => None,
-    });
-    let errors: Vec<_> = errors.collect();
+    let errors = watch.errors();
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
         !errors[0].recoverable && errors[0].error.contains("no-such-model"),
@@ -275,7 +234,44 @@ async fn a_model_that_pi_does_not_know_is_told_in_pis_words() {
 async fn five_megabytes_of_text_come_through_whole() {
     let bed = PiBed::new().await;
     let watch = bed.talk(&["huge"]).await;
-    assert_eq!(answer(&watch).len(), 5_000_000);
+    assert_eq!(watch.answer().len(), 5_000_000);
+    bed.close().await;
+}
+
+/// An extension that writes past pi, between its lines: no JSON, half of one, none of pi's, no text.
+const RUBBISH: &str = r#"
+import { writeSync } from "node:fs";
+const rubbish = ["Welcome!\n", "{\"type\":\n", "[]\n", "null\n", "\n", "{\"id\":1}\n", Buffer.from([255, 254, 10]),
+  "{\"type\":\"message_update\"}\n", "{\"type\":7}\n",
+  "{\"type\":\"response\",\"id\":\"nobody\",\"command\":\"prompt\",\"success\":true}\n"];
+let said = 0;
+const say = () => { writeSync(1, rubbish[said++ % rubbish.length]); };
+export default function (pi) {
+  for (const when of ["session_start", "message_update", "message_end", "tool_execution_start", "agent_end"]) {
+    pi.on(when, say);
+  }
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_between_pis_lines_is_shown_and_disturbs_nothing() {
+    let bed = PiBed::new().await;
+    let extension = bed.home.file("workspace/rubbish.js", RUBBISH);
+    let settings = serde_json::json!({ "extensions": [extension] });
+    bed.home
+        .file("harness-config/settings.json", &settings.to_string());
+    let watch = bed.talk(&["say hello", "run echo still here"]).await;
+    assert!(
+        watch
+            .messages()
+            .iter()
+            .map(text)
+            .any(|text| text.starts_with("Hello!"))
+    );
+    assert!(watch.answer().contains("still here"), "{}", watch.answer());
+    let shown =
+        watch.count(|event| matches!(event, Event::Notify(notify) if notify.level == NotifyLevel::Warning));
+    assert!((1..=8).contains(&shown), "{shown}");
     bed.close().await;
 }
 
@@ -292,7 +288,7 @@ async fn pi_is_steered_in_the_middle_of_its_work() {
         .await;
     session.steer("fake: say steered").await.unwrap();
     watch.rest().await;
-    assert_eq!(answer(&watch), "steered");
+    assert_eq!(watch.answer(), "steered");
     assert_eq!(watch.count(|event| matches!(event, Event::StreamDone(_))), 1);
     bed.end(session, &mut watch).await;
     bed.close().await;
@@ -308,7 +304,7 @@ async fn what_is_to_follow_comes_after_the_work_at_hand() {
         .await;
     session.follow_up("fake: say afterwards").await.unwrap();
     watch.rest().await;
-    assert_eq!(answer(&watch), "afterwards");
+    assert_eq!(watch.answer(), "afterwards");
     let roles: Vec<Role> = watch
         .messages()
         .iter()
@@ -343,8 +339,7 @@ async fn model_and_thinking_level_are_changed_and_the_state_says_so() {
     assert_eq!(state.thinking_level.as_deref(), Some("low"));
     assert_eq!(state.info.policy, "open-net");
     session.set_model("fake", "no-such-model").await.unwrap_err();
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "say hello").await;
     let said = watch.messages();
     assert_eq!(said.last().unwrap().model.as_deref(), Some("other-model"));
     bed.end(session, &mut watch).await;
@@ -356,8 +351,7 @@ async fn a_conversation_is_compacted_when_asked() {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
     for _ in 0..3 {
-        session.prompt("huge 40000").await.unwrap();
-        watch.rest().await;
+        watch.prompt(&session, "huge 40000").await;
     }
     session.compact(None).await.unwrap();
     let compacted = watch
@@ -368,8 +362,7 @@ async fn a_conversation_is_compacted_when_asked() {
         "{compacted:?}"
     );
     assert_eq!(session.state().await.unwrap().info.state, SessionState::Idle);
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "say hello").await;
     session.close().await.unwrap();
     watch.closed().await;
     watch.is_sound();

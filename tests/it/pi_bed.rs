@@ -1,21 +1,33 @@
-//! Real pi, sandboxed, with the scripted model for a provider.
+//! Real pi in a bed for agents: what it keeps of a session is what we say of it.
 
 use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
-use oqto_control::{Control, Runner, Session, SessionConfig};
+use oqto_control::{Session, SessionConfig};
 use oqto_tests::{Agents, Home, Model, agents};
 
+use crate::agent_bed::AgentBed;
 use crate::said::{Said, by_pi};
 use crate::watch::Watch;
 
 pub(crate) struct PiBed {
-    // The home last: it fails the test if anything still runs.
-    pub(crate) control: Control,
-    pub(crate) runner: Runner,
+    bed: AgentBed,
     agents: Agents,
-    _model: Model,
-    pub(crate) home: Home,
+}
+
+impl Deref for PiBed {
+    type Target = AgentBed;
+
+    fn deref(&self) -> &AgentBed {
+        &self.bed
+    }
+}
+
+impl DerefMut for PiBed {
+    fn deref_mut(&mut self) -> &mut AgentBed {
+        &mut self.bed
+    }
 }
 
 impl PiBed {
@@ -29,40 +41,21 @@ impl PiBed {
             "harness-config/settings.json",
             r#"{"retry":{"enabled":true,"maxRetries":3,"baseDelayMs":10}}"#,
         );
-        let control = home.control();
-        let runner = control.local().await.unwrap();
-        Self {
-            control,
-            runner,
-            agents,
-            _model: model,
-            home,
-        }
-    }
-
-    pub(crate) fn config(&self) -> SessionConfig {
-        SessionConfig {
+        let config = SessionConfig {
             harness: "pi".to_owned(),
-            cwd: Some(self.home.workspace().display().to_string()),
-            policy: Some("open-net".to_owned()),
             provider: Some("fake".to_owned()),
             model: Some("fake-model".to_owned()),
             ..SessionConfig::default()
-        }
-    }
-
-    pub(crate) async fn session(&self) -> (Session, Watch) {
-        let session = self.runner.create(self.config()).await.unwrap();
-        let watch = Watch::new(session.events().await.unwrap());
-        (session, watch)
+        };
+        let bed = AgentBed::new(home, model, config).await;
+        Self { bed, agents }
     }
 
     /// One session with these prompts, each to its end; what was seen of it.
     pub(crate) async fn talk(&self, prompts: &[&str]) -> Watch {
         let (session, mut watch) = self.session().await;
         for prompt in prompts {
-            session.prompt(*prompt).await.unwrap();
-            watch.rest().await;
+            watch.prompt(&session, *prompt).await;
         }
         self.end(session, &mut watch).await;
         watch
@@ -71,21 +64,7 @@ impl PiBed {
     /// Closes a session and asserts that its stream was sound, and that our log, the stream and pi itself agree on
     /// what was said.
     pub(crate) async fn end(&self, session: Session, watch: &mut Watch) {
-        session.close().await.unwrap();
-        watch.closed().await;
-        watch.is_sound();
-        let (mut logged, mut after) = (Vec::new(), None);
-        loop {
-            let page = session.messages(after, None).await.unwrap();
-            after = page.messages.last().map(|message| message.idx);
-            logged.extend(page.messages);
-            if !page.more {
-                break;
-            }
-        }
-        assert!(logged == watch.messages(), "the log and the stream differ");
-        let indexes: Vec<u64> = logged.iter().map(|message| message.idx).collect();
-        assert_eq!(indexes, (0..logged.len() as u64).collect::<Vec<_>>());
+        let logged = self.bed.end(&session, watch).await;
         let mut ours: Vec<Said> = logged.iter().map(Said::from).collect();
         forget_repeated(&mut ours);
         let pis = by_pi(
@@ -117,11 +96,7 @@ impl PiBed {
 
     /// Says goodbye; what still runs then fails the test.
     pub(crate) async fn close(self) {
-        self.control.close().await;
-        // Ending the home waits for processes, which must not hold up the runtime.
-        tokio::task::spawn_blocking(move || drop(self.home))
-            .await
-            .unwrap();
+        self.bed.close().await;
     }
 }
 

@@ -43,15 +43,6 @@ async fn end(session: Session, watch: &mut Watch, bed: PiBed) {
     bed.close().await;
 }
 
-fn done(watch: &Watch) -> DoneReason {
-    let mut ends = watch.seen.iter().rev();
-    ends.find_map(|envelope| match &envelope.event {
-        Event::StreamDone(done) => Some(done.reason),
-        _ => None,
-    })
-    .expect("a run that ended")
-}
-
 /// A bed whose pi has these settings, and the scripted model this window.
 async fn bed_with(settings: &str, window: Option<u32>) -> PiBed {
     let bed = PiBed::new().await;
@@ -130,8 +121,7 @@ async fn a_context_that_grows_too_long_is_compacted_and_the_work_goes_on() {
         let bed = bed_with(settings, Some(20_000)).await;
         let (session, mut watch) = bed.session().await;
         for _ in 0..2 {
-            session.prompt("huge 3000").await.unwrap();
-            watch.rest().await;
+            watch.prompt(&session, "huge 3000").await;
         }
         session.prompt(format!("usage {usage}")).await.unwrap();
         let began = watch
@@ -152,9 +142,8 @@ async fn a_context_that_grows_too_long_is_compacted_and_the_work_goes_on() {
         watch
             .until("idle agent", |event| matches!(event, Event::AgentIdle(_)))
             .await;
-        session.prompt("fake: say after").await.unwrap();
-        watch.rest().await;
-        assert_eq!(done(&watch), DoneReason::Stop);
+        watch.prompt(&session, "fake: say after").await;
+        assert_eq!(watch.done(), DoneReason::Stop);
         end(session, &mut watch, bed).await;
     }
 }
@@ -163,9 +152,8 @@ async fn a_context_that_grows_too_long_is_compacted_and_the_work_goes_on() {
 async fn a_provider_that_keeps_failing_is_asked_so_often_and_then_it_is_an_error() {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session.prompt("error 500").await.unwrap();
-    watch.rest().await;
-    assert_eq!(done(&watch), DoneReason::Error);
+    watch.prompt(&session, "error 500").await;
+    assert_eq!(watch.done(), DoneReason::Error);
     assert_eq!(watch.count(|event| matches!(event, Event::RetryStart(_))), 3);
     assert_eq!(
         watch.count(|event| matches!(event, Event::RetryEnd(end) if !end.success)),
@@ -238,8 +226,7 @@ async fn a_shell_command_of_the_users_runs_in_the_sandbox_and_an_abort_ends_it()
     assert_eq!(ended.output.value()["cancelled"], true);
     assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     assert_eq!(session.state().await.unwrap().info.state, SessionState::Idle);
-    session.prompt("fake: say fine").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "fake: say fine").await;
     end(session, &mut watch, bed).await;
 }
 
@@ -362,8 +349,8 @@ async fn what_a_session_is_set_to_is_its_own() {
     watch.rest().await;
     others.rest().await;
     assert_eq!(watch.count(|event| matches!(event, Event::RetryStart(_))), 0);
-    assert_eq!(done(&watch), DoneReason::Error);
-    assert_eq!(done(&others), DoneReason::Stop);
+    assert_eq!(watch.done(), DoneReason::Error);
+    assert_eq!(others.done(), DoneReason::Stop);
     assert_eq!(session.stats().await.unwrap().user_messages, 1);
     assert_eq!(
         session.state().await.unwrap().info.title.as_deref(),

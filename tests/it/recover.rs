@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use oqto_control::{Event, Session};
-use oqto_protocol::event::{AgentError, DoneReason, Recovered};
+use oqto_protocol::event::{DoneReason, Recovered};
 use oqto_protocol::message::Role;
 use oqto_protocol::session::SessionState;
 use oqto_tests::{Process, signal, wait_until};
@@ -51,14 +51,6 @@ async fn recovered(watch: &mut Watch) -> Recovered {
     recovered
 }
 
-fn errors(watch: &Watch) -> Vec<&AgentError> {
-    let errors = watch.seen.iter().filter_map(|envelope| match &envelope.event {
-        Event::AgentError(error) => Some(error),
-        _ => None,
-    });
-    errors.collect()
-}
-
 /// How often each prompt was said to pi, as pi has it.
 async fn said(session: &Session, text: &str) -> usize {
     let page = session.messages(None, None).await.unwrap();
@@ -71,16 +63,14 @@ async fn said(session: &Session, text: &str) -> usize {
 async fn a_death_between_turns(victim: Victim) {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "say hello").await;
     victim.kill(&bed);
     let told = recovered(&mut watch).await;
     assert_eq!(told.lost, None, "{told:?}");
     assert!(told.sandbox.is_some_and(|sandbox| !sandbox.layers.is_empty()));
-    let told = errors(&watch);
+    let told = watch.errors();
     assert!(told.len() == 1 && told[0].recoverable, "{told:?}");
-    session.prompt("run echo after").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "run echo after").await;
     assert_eq!(session.state().await.unwrap().info.state, SessionState::Idle);
     assert_eq!(said(&session, "say hello").await, 1);
     // The stream is sound, and pi has the whole conversation in one session of its own.
@@ -101,8 +91,7 @@ async fn a_pi_whose_shim_is_killed_between_turns_comes_back_with_the_whole_conve
 async fn a_death_in_the_middle(victim: Victim) {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "say hello").await;
     session.prompt("slow 200 50").await.unwrap();
     watch
         .until("delta", |event| matches!(event, Event::TextDelta(_)))
@@ -110,18 +99,9 @@ async fn a_death_in_the_middle(victim: Victim) {
     victim.kill(&bed);
     let told = recovered(&mut watch).await;
     assert!(told.lost.is_some(), "{told:?}");
-    let done = watch
-        .seen
-        .iter()
-        .rev()
-        .find_map(|envelope| match &envelope.event {
-            Event::StreamDone(done) => Some(done.reason),
-            _ => None,
-        });
-    assert_eq!(done, Some(DoneReason::Error));
+    assert_eq!(watch.done(), DoneReason::Error);
     assert_eq!(said(&session, "slow 200 50").await, 1, "no prompt is said again");
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "say hello").await;
     session.close().await.unwrap();
     watch.closed().await;
     // Not the death that it came back from.
@@ -150,8 +130,7 @@ async fn a_pi_whose_shim_is_killed_in_the_middle_comes_back_and_says_what_is_los
 async fn a_living_pi_that_is_started_again_on_request_goes_on() {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "say hello").await;
     let before = Victim::Harness.find(&bed).pid;
     tokio::time::timeout(Duration::from_secs(60), session.restart())
         .await
@@ -160,9 +139,8 @@ async fn a_living_pi_that_is_started_again_on_request_goes_on() {
     let told = recovered(&mut watch).await;
     assert_eq!(told.lost, None);
     assert_ne!(Victim::Harness.find(&bed).pid, before);
-    assert!(errors(&watch).is_empty(), "{:?}", errors(&watch));
-    session.prompt("run echo after").await.unwrap();
-    watch.rest().await;
+    assert!(watch.errors().is_empty(), "{:?}", watch.errors());
+    watch.prompt(&session, "run echo after").await;
     bed.end(session, &mut watch).await;
     bed.close().await;
 }
@@ -174,8 +152,7 @@ async fn a_pi_that_dies_stays_down_where_it_would_come_back_less_confined_until_
     let narrower = "[limits]\nprocesses = 1000\n";
     let narrower = bed.home.file("workspace/.oqto/sandbox.toml", narrower);
     let (session, mut watch) = bed.session().await;
-    session.prompt("say hello").await.unwrap();
-    watch.rest().await;
+    watch.prompt(&session, "say hello").await;
     std::fs::remove_file(narrower).unwrap();
     Victim::Harness.kill(&bed);
     let event = watch

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use oqto_control::{Envelope, Event, Events};
+use oqto_control::{Envelope, Event, Events, Session};
+use oqto_protocol::event::{AgentError, DoneReason, InputRequest, PermissionRequest, ToolEnd};
 use oqto_protocol::id::MessageId;
-use oqto_protocol::message::{Content, Message};
+use oqto_protocol::message::{Content, Message, Role};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -54,6 +55,24 @@ impl Watch {
             .await;
     }
 
+    /// Has a prompt carried out to its end.
+    pub(crate) async fn prompt(&mut self, session: &Session, text: impl Into<String>) {
+        session.prompt(text).await.unwrap();
+        self.rest().await;
+    }
+
+    /// Reads on until the agent asks to be allowed something.
+    pub(crate) async fn permission(&mut self) -> PermissionRequest {
+        let asks = |event: &Event| matches!(event, Event::InputNeeded(_));
+        match self.until("request", asks).await {
+            Event::InputNeeded(needed) => match needed.request {
+                InputRequest::PermissionRequest(request) => request,
+                other => panic!("{other:?}"),
+            },
+            event => panic!("{event:?}"),
+        }
+    }
+
     /// Reads on until the session sleeps, and says why it does.
     pub(crate) async fn asleep(&mut self) -> String {
         let is_sleep = |event: &Event| matches!(event, Event::SessionDormant(_));
@@ -80,6 +99,44 @@ impl Watch {
             _ => None,
         });
         ends.collect()
+    }
+
+    /// All text of the last thing that the assistant said.
+    pub(crate) fn answer(&self) -> String {
+        let messages = self.messages();
+        let mut assistants = messages
+            .iter()
+            .rev()
+            .filter(|message| message.role == Role::Assistant);
+        text(assistants.next().expect("an answer"))
+    }
+
+    /// How the last run ended.
+    pub(crate) fn done(&self) -> DoneReason {
+        let mut ends = self.seen.iter().rev();
+        ends.find_map(|envelope| match &envelope.event {
+            Event::StreamDone(done) => Some(done.reason),
+            _ => None,
+        })
+        .expect("a run that ended")
+    }
+
+    /// The tools that ended, in order.
+    pub(crate) fn tools(&self) -> Vec<&ToolEnd> {
+        let ends = self.seen.iter().filter_map(|envelope| match &envelope.event {
+            Event::ToolEnd(end) => Some(end),
+            _ => None,
+        });
+        ends.collect()
+    }
+
+    /// What went wrong, in order.
+    pub(crate) fn errors(&self) -> Vec<&AgentError> {
+        let errors = self.seen.iter().filter_map(|envelope| match &envelope.event {
+            Event::AgentError(error) => Some(error),
+            _ => None,
+        });
+        errors.collect()
     }
 
     pub(crate) fn count(&self, is_it: impl Fn(&Event) -> bool) -> usize {
@@ -148,4 +205,13 @@ impl Watch {
         }
         assert!(open.is_empty(), "never ended: {open:?}");
     }
+}
+
+/// All text of a message.
+pub(crate) fn text(message: &Message) -> String {
+    let texts = message.parts.iter().filter_map(|part| match &part.content {
+        Content::Text(text) => Some(text.text.as_str()),
+        _ => None,
+    });
+    texts.collect()
 }
