@@ -175,13 +175,12 @@ run_acp() {
 
 run_benches() {
   grep -q '^\[\[bench\]\]' tests/Cargo.toml || return 0
-  # For a moment each, to see that they work: of the runner that was tested, and without the optimisations that take
-  # minutes to build. These figures are nobody's.
+  # For a moment each, to see that they work: as the tests were built, since what ships takes minutes to build. These
+  # figures are nobody's.
   local package
   for package in tests tests/peers; do
-    OQTO_RUNNER=$root/target/debug/oqto-runner CARGO_TARGET_DIR=$root/target/smoke \
-      CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
-      cargo bench --manifest-path $package/Cargo.toml --benches -- --quick
+    OQTO_RUNNER=$root/target/debug/oqto-runner CARGO_TARGET_DIR=$root/target \
+      cargo bench --manifest-path $package/Cargo.toml --benches --profile dev -- --quick
   done
 }
 
