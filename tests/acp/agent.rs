@@ -1,16 +1,18 @@
 //! An agent made with the official crate of the Agent Client Protocol. The first word of a prompt says what it does:
-//! `say TEXT`, `ask` (for permission), `wait` (until it is cancelled), `where` (which session this is).
+//! `say TEXT`, `ask` (for permission), `wait` (until it is cancelled), `write PATH TEXT`, `read PATH` and `run SCRIPT` (by
+//! its client), `where` (which session this is).
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
 
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
-    AgentCapabilities, CancelNotification, ContentBlock, ContentChunk, Implementation, InitializeRequest,
-    InitializeResponse, LoadSessionRequest, LoadSessionResponse, NewSessionRequest, NewSessionResponse,
-    PermissionOption, PermissionOptionKind, PromptRequest, PromptResponse, RequestPermissionOutcome,
-    RequestPermissionRequest, SessionId, SessionNotification, SessionUpdate, StopReason, TextContent,
-    ToolCall, ToolCallUpdate, ToolCallUpdateFields, ToolKind,
+    AgentCapabilities, CancelNotification, ContentBlock, ContentChunk, CreateTerminalRequest, Implementation,
+    InitializeRequest, InitializeResponse, LoadSessionRequest, LoadSessionResponse, NewSessionRequest,
+    NewSessionResponse, PermissionOption, PermissionOptionKind, PromptRequest, PromptResponse,
+    ReadTextFileRequest, ReleaseTerminalRequest, RequestPermissionOutcome, RequestPermissionRequest,
+    SessionId, SessionNotification, SessionUpdate, StopReason, TerminalOutputRequest, TextContent, ToolCall,
+    ToolCallUpdate, ToolCallUpdateFields, ToolKind, WaitForTerminalExitRequest, WriteTextFileRequest,
 };
 use agent_client_protocol::{Agent, Client, Result, Stdio, on_receive_notification, on_receive_request};
 use tokio::sync::Notify;
@@ -98,9 +100,39 @@ async fn turn(
             cancelled.notified().await;
             return Ok(StopReason::Cancelled);
         }
+        "write" => {
+            let (path, content) = rest.split_once(' ').unwrap_or((rest, ""));
+            let request = WriteTextFileRequest::new(session.clone(), path, content);
+            let answer = client.send_request(request).block_task().await;
+            say(client, session, answer.map_or("not written", |_| "written"))?;
+        }
+        "read" => {
+            let request = ReadTextFileRequest::new(session.clone(), rest);
+            let answer = client.send_request(request).block_task().await;
+            say(
+                client,
+                session,
+                &answer.map_or("not read".to_owned(), |it| it.content),
+            )?;
+        }
+        "run" => say(client, session, &run(session, rest, client).await?)?,
         _ => say(client, session, &session.to_string())?,
     }
     Ok(StopReason::EndTurn)
+}
+
+/// What a shell's script in a terminal of the client's printed, and how it ended.
+async fn run(session: &SessionId, script: &str, client: &ConnectionTo<Client>) -> Result<String> {
+    let args = ["-c", script].map(str::to_owned).to_vec();
+    let request = CreateTerminalRequest::new(session.clone(), "sh").args(args);
+    let terminal = client.send_request(request).block_task().await?.terminal_id;
+    let request = WaitForTerminalExitRequest::new(session.clone(), terminal.clone());
+    let ended = client.send_request(request).block_task().await?.exit_status;
+    let request = TerminalOutputRequest::new(session.clone(), terminal.clone());
+    let printed = client.send_request(request).block_task().await?.output;
+    let request = ReleaseTerminalRequest::new(session.clone(), terminal);
+    client.send_request(request).block_task().await?;
+    Ok(format!("{printed}{:?}", ended.exit_code))
 }
 
 async fn ask(session: &SessionId, client: &ConnectionTo<Client>) -> Result<&'static str> {
