@@ -102,17 +102,24 @@ install_rust() {
 
 minimum_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }
 
-# The agents, in the very versions of the lock file. Their own directory, since npm puts hundreds of packages there.
+# What says which agents there are.
+installed_agents() { cat tests/agents/package-lock.json tests/agents/pi-0.74/package-lock.json; }
+
+# The agents, in the very versions of the lock files. Their own directory, since npm puts hundreds of packages there.
 install_agents() {
   [ -z "${OQTO_TEST_AGENTS:-}" ] || return 0
   local there=tests/.agents
-  if ! cmp -s tests/agents/package-lock.json "$there/installed"; then
+  if ! installed_agents | cmp -s - "$there/installed"; then
     [ "$install" = yes ] || die "missing: the agents of tests/agents"
     step "installing the agents of tests/agents"
     mkdir -p "$there"
-    cp tests/agents/package.json tests/agents/package-lock.json "$there/"
-    npm ci --prefix "$there" --no-audit --no-fund --loglevel=error
-    cp tests/agents/package-lock.json "$there/installed"
+    cp -r tests/agents/. "$there/"
+    npm ci --prefix "$there" --no-audit --no-fund --loglevel=error &
+    # Both versions are called pi, so that each has a directory of its own; they share a node.
+    npm ci --prefix "$there/pi-0.74" --omit=optional --no-audit --no-fund --loglevel=error
+    wait $!
+    ln -sfn ../../../node_modules/node/bin/node "$there/pi-0.74/node_modules/.bin/node"
+    installed_agents >"$there/installed"
   fi
   export OQTO_TEST_AGENTS=$root/$there
   # Harnesses of root are somebody else, who must be able to read their program.

@@ -36,6 +36,7 @@ mod migration;
 mod permissions;
 mod pi;
 mod pi_bed;
+mod pi_old;
 mod pi_sessions;
 mod pi_turns;
 mod reconnect;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oqto_control::{Session, SessionConfig};
 use oqto_tests::{Agents, Home, Model, agents};
@@ -32,8 +32,13 @@ impl DerefMut for PiBed {
 
 impl PiBed {
     pub(crate) async fn new() -> Self {
+        Self::of(&agents().bin().join("pi")).await
+    }
+
+    /// The same with this pi.
+    pub(crate) async fn of(pi: &Path) -> Self {
         let (home, agents) = (Home::new(), agents());
-        home.configure_pi(&agents.bin().join("pi"));
+        home.configure_pi(pi);
         let model = Model::start(home.dir());
         home.file("harness-config/models.json", &model.for_pi());
         // A retry waits as short as it may: what is tested is that it comes.

@@ -16,6 +16,13 @@ impl Agents {
     pub fn bin(&self) -> PathBuf {
         self.dir.join("node_modules/.bin")
     }
+
+    /// A pi that repeats each message with each piece of it, if it is installed.
+    #[must_use]
+    pub fn old_pi(&self) -> Option<PathBuf> {
+        let pi = self.dir.join("pi-0.74/node_modules/.bin/pi");
+        pi.exists().then_some(pi)
+    }
 }
 
 /// The agents: in the directory that `OQTO_TEST_AGENTS` names, else where `tests/run.sh` puts them.
