@@ -133,9 +133,10 @@ pub(super) async fn run(
         return ending;
     }
     if args.keep {
+        let ending = ending?;
         let text = format!("session {0} waits; oqtoctl prompt {0} TEXT goes on", session.id());
         note_unless(options, &text);
-        return ending;
+        return Ok(ending);
     }
     close(&session, interrupts).await;
     let ending = ending?;

@@ -66,7 +66,10 @@ fn page(status: &SessionStatus, colour: bool) -> String {
         let those = all.filter(|capability| status.capabilities.contains(capability) == can);
         those.map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
-    row("can", &words(true));
+    let can = words(true);
+    if !can.is_empty() {
+        row("can", &can);
+    }
     let cannot = words(false);
     if !cannot.is_empty() {
         let text = format!("{:<10} {cannot}", "cannot");
@@ -88,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_an_agent_can_do_is_told_apart_from_what_it_cannot() {
-        let status = SessionStatus {
+        let mut status = SessionStatus {
             info: SessionInfo {
                 session_id: "s-1".parse().unwrap(),
                 state: SessionState::Idle,
@@ -115,5 +118,7 @@ mod tests {
         assert!(text.contains("cannot     steer, follow_up, "), "{text}");
         assert!(!text.contains("title") && !text.contains('\u{1b}'), "{text}");
         assert!(page(&status, true).contains("\u{1b}[2mcannot"));
+        status.capabilities.clear();
+        assert!(!page(&status, false).contains("can "), "{text}");
     }
 }
