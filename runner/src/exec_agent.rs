@@ -1,6 +1,6 @@
 //! The exec harness's agent: runs shell commands inside the sandbox, one at a time.
 //!
-//! Floor: shell. Uses `bounds`, `harness` (its lines and what they say). Reads [`ExecOrder`]s on standard input and
+//! Floor: shell. Uses `bounds`, `sys`, `waits`, `harness` (its lines and what they say). Reads [`ExecOrder`]s on standard input and
 //! writes [`ExecLine`]s on standard output: one thread, one poll loop, no runtime. Promises:
 //! - a command's standard input is empty, and its end is said once its own process has ended and what it wrote is
 //!   passed on, even if something that it left behind holds its pipes open;
@@ -11,14 +11,13 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, read, write};
@@ -26,6 +25,8 @@ use oqto_protocol::codec::Blob;
 use serde::Serialize;
 
 use crate::harness::{ExecLine, ExecOrder, Lines};
+use crate::sys::never_block;
+use crate::waits::{Place, Waits};
 
 /// How much of a command's output is read at once, in bytes: one line of ours, half of what a pipe holds.
 const PIECE_LEN_MAX: usize = 32 * 1024;
@@ -111,7 +112,7 @@ impl Agent {
         let mut ended = SigSet::empty();
         ended.add(Signal::SIGCHLD);
         ended.thread_block()?;
-        nonblocking(io::stdout().as_fd())?;
+        never_block(io::stdout().as_fd())?;
         let mut agent = Self {
             orders: Lines::default(),
             input: Input::Open,
@@ -147,35 +148,25 @@ impl Agent {
 
     fn wait(&self) -> io::Result<Ready> {
         let (stdin, stdout) = (io::stdin(), io::stdout());
-        let mut fds = vec![PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];
-        let orders = (self.input == Input::Open).then(|| also(&mut fds, stdin.as_fd(), PollFlags::POLLIN));
-        let output = (!self.says.is_empty()).then(|| also(&mut fds, stdout.as_fd(), PollFlags::POLLOUT));
-        let mut pipes = [None, None];
+        let mut waits = Waits::default();
+        let children = waits.add(Some(self.children.as_fd()), PollFlags::POLLIN);
+        let listens = self.input == Input::Open;
+        let orders = waits.add(listens.then(|| stdin.as_fd()), PollFlags::POLLIN);
+        let speaks = !self.says.is_empty();
+        let output = waits.add(speaks.then(|| stdout.as_fd()), PollFlags::POLLOUT);
+        let mut pipes = [Place::default(); 2];
         // What waits goes first: so a full pipe behind us becomes a full pipe before us.
-        if let Some(run) = self.run.as_ref().filter(|_| self.says.is_empty()) {
+        if let Some(run) = self.run.as_ref().filter(|_| !speaks) {
             for (at, pipe) in pipes.iter_mut().zip(&run.pipes) {
-                *at = pipe
-                    .from
-                    .as_ref()
-                    .map(|from| also(&mut fds, from.as_fd(), PollFlags::POLLIN));
+                *at = waits.add(pipe.from.as_ref().map(AsFd::as_fd), PollFlags::POLLIN);
             }
         }
-        match poll(
-            &mut fds,
-            self.run.as_ref().map_or(PollTimeout::NONE, Run::timeout),
-        ) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let is = |at: Option<usize>| {
-            at.and_then(|at| fds[at].revents())
-                .is_some_and(|events| !events.is_empty())
-        };
+        waits.wait(self.run.as_ref().map_or(PollTimeout::NONE, Run::timeout))?;
         Ok(Ready {
-            children: is(Some(0)),
-            orders: is(orders),
-            output: is(output),
-            pipes: pipes.map(is),
+            children: waits.is_ready(children),
+            orders: waits.is_ready(orders),
+            output: waits.is_ready(output),
+            pipes: pipes.map(|pipe| waits.is_ready(pipe)),
         })
     }
 
@@ -332,7 +323,7 @@ impl Run {
 impl Pipe {
     fn new(stream: Stream, from: Option<OwnedFd>) -> io::Result<Self> {
         if let Some(from) = &from {
-            nonblocking(from.as_fd())?;
+            never_block(from.as_fd())?;
         }
         Ok(Self {
             stream,
@@ -394,20 +385,9 @@ impl Pipe {
     }
 }
 
-fn also<'fd>(fds: &mut Vec<PollFd<'fd>>, fd: BorrowedFd<'fd>, flags: PollFlags) -> usize {
-    fds.push(PollFd::new(fd, flags));
-    fds.len() - 1
-}
-
 fn append<T: Serialize>(line: &ExecLine<'_, T>, says: &mut Vec<u8>) {
     // Texts and numbers always have a JSON form, and a vector takes every byte.
     let written = serde_json::to_writer(&mut *says, line);
     debug_assert!(written.is_ok());
     says.push(b'\n');
-}
-
-fn nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The agent daemon of one Linux host.
 //!
 //! Modules stand on floors; a module names only modules of lower floors, and shells never name each other:
-//! ground (`bounds` `cause` `clock` `landmark` `launch` `private` `sys`), core (`policy` `session` `harness`: no I/O, no clock, no tokio),
+//! ground (`bounds` `cause` `clock` `landmark` `launch` `private` `sys` `waits`), core (`policy` `session` `harness`: no I/O, no clock, no tokio),
 //! record (`event_log`), shell (`acp_host` `audit` `kernel_audit` `sandbox` `shim` `identity` `transport`), house (`supervisor` `attestation`), daemon, doors
 //! (`cli`). `docs/ARCHITECTURE.md` has the whole picture.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ pub mod landmark;
 pub mod launch;
 pub mod private;
 pub mod sys;
+mod waits;
 
 pub mod harness;
 pub mod policy;

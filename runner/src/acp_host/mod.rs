@@ -1,7 +1,8 @@
 //! Between the runner and an agent of the Agent Client Protocol, inside the agent's sandbox: serves the files and
 //! terminals that the agent asks its client for, with what the sandbox allows, and passes everything else on.
 //!
-//! Floor: shell. Uses `bounds`, `harness` (what may be served). One thread, one poll loop, no runtime. Promises:
+//! Floor: shell. Uses `bounds`, `sys`, `waits`, `harness` (what may be served). One thread, one poll loop, no runtime.
+//! Promises:
 //! - every byte of the runner reaches the agent, and every line of the agent the runner, in order and as it was, except
 //!   the requests that are served: they are served in order, and their answers stand between the runner's lines;
 //! - nothing is read from one side while the other does not take what was read before;
@@ -23,20 +24,21 @@ mod terminals;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use memchr::{memchr, memmem, memrchr};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::read;
 
 use crate::bounds::HARNESS_LINE_MAX;
 use crate::harness::Serve;
+use crate::sys::never_block;
+use crate::waits::Waits;
 use message::{Asked, Request};
 use queue::Queue;
 use terminals::Terminals;
@@ -168,9 +170,9 @@ impl Host {
         let input = agent.stdin.take().map(OwnedFd::from);
         let output = agent.stdout.take().map(OwnedFd::from);
         for pipe in input.iter().chain(&output) {
-            nonblocking(pipe.as_fd())?;
+            never_block(pipe.as_fd())?;
         }
-        nonblocking(io::stdout().as_fd())?;
+        never_block(io::stdout().as_fd())?;
         let taken = taken_signals();
         taken.thread_block()?;
         let signals = SignalFd::with_flags(&taken, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
@@ -225,44 +227,35 @@ impl Host {
 
     fn wait(&self) -> io::Result<Ready> {
         let (stdin, stdout) = (io::stdin(), io::stdout());
-        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut waits = Waits::default();
+        let signals = waits.add(Some(self.signals.as_fd()), PollFlags::POLLIN);
         let listens = self.runner == Runner::Speaks && self.input.is_some() && self.down.is_empty();
         // What stands behind requests that wait is read: an agent must come to reading its answers.
         let hears = self.up.is_empty() && self.held_len <= HARNESS_LINE_MAX;
         let output = self.output.as_ref().filter(|_| hears).map(AsFd::as_fd);
         let input = self.input.as_ref().filter(|_| !self.down.is_empty());
-        let runner = also(&mut fds, listens.then(|| stdin.as_fd()), PollFlags::POLLIN);
-        let up = also(
-            &mut fds,
-            (!self.up.is_empty()).then(|| stdout.as_fd()),
-            PollFlags::POLLOUT,
-        );
-        let agent = also(&mut fds, output, PollFlags::POLLIN);
-        let down = also(&mut fds, input.map(AsFd::as_fd), PollFlags::POLLOUT);
+        let runner = waits.add(listens.then(|| stdin.as_fd()), PollFlags::POLLIN);
+        let speaks = !self.up.is_empty();
+        let up = waits.add(speaks.then(|| stdout.as_fd()), PollFlags::POLLOUT);
+        let agent = waits.add(output, PollFlags::POLLIN);
+        let down = waits.add(input.map(AsFd::as_fd), PollFlags::POLLOUT);
         let pipes = self.terminals.pipes();
         let pipes: Vec<_> = pipes
-            .map(|(id, pipe)| (id, also(&mut fds, Some(pipe), PollFlags::POLLIN)))
+            .map(|(id, pipe)| (id, waits.add(Some(pipe), PollFlags::POLLIN)))
             .collect();
         let timeout = self.terminals.due_in().map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let is = |at: Option<usize>| {
-            at.and_then(|at| fds[at].revents())
-                .is_some_and(|events| !events.is_empty())
-        };
+        waits.wait(timeout)?;
         Ok(Ready {
-            signals: is(Some(0)),
-            runner: is(runner),
-            up: is(up),
-            agent: is(agent),
-            down: is(down),
+            signals: waits.is_ready(signals),
+            runner: waits.is_ready(runner),
+            up: waits.is_ready(up),
+            agent: waits.is_ready(agent),
+            down: waits.is_ready(down),
             terminals: pipes
                 .into_iter()
-                .filter(|(_, at)| is(*at))
+                .filter(|(_, at)| waits.is_ready(*at))
                 .map(|(id, _)| id)
                 .collect(),
         })
@@ -462,11 +455,10 @@ impl Host {
         self.terminals.end();
         while !self.up.is_empty() {
             let stdout = io::stdout();
-            let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => self.up.write_to(stdout.as_fd())?,
-                Err(error) => return Err(error.into()),
-            }
+            let mut waits = Waits::default();
+            waits.add(Some(stdout.as_fd()), PollFlags::POLLOUT);
+            waits.wait(PollTimeout::NONE)?;
+            self.up.write_to(stdout.as_fd())?;
         }
         Ok(status)
     }
@@ -486,15 +478,4 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     let child = command.spawn();
     taken_signals().thread_block()?;
     child
-}
-
-fn also<'fd>(fds: &mut Vec<PollFd<'fd>>, fd: Option<BorrowedFd<'fd>>, flags: PollFlags) -> Option<usize> {
-    fds.push(PollFd::new(fd?, flags));
-    Some(fds.len() - 1)
-}
-
-fn nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(())
 }

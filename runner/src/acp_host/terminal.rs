@@ -61,7 +61,7 @@ impl Terminal {
 
     fn spawn(asked: Create) -> io::Result<Self> {
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-        super::nonblocking(ours.as_fd())?;
+        crate::sys::never_block(ours.as_fd())?;
         let args = asked.args.unwrap_or_default();
         // Agents that give no arguments give a line for a shell.
         let mut command = match args.is_empty() {
