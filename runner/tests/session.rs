@@ -255,10 +255,12 @@ fn the_same_command_again_gets_the_same_answer_and_does_nothing() {
 fn rules_for_what_a_harness_asks_are_said_to_be_idle_where_it_never_asks() {
     for (harness, is_said) in [
         (Harness::pi(), true),
+        (Harness::pi().made_to_ask(), false),
         (Harness::acp("agent", "agent", None), false),
     ] {
         let mut setup = setup(harness);
         setup.permissions.otherwise = Otherwise::Deny;
+        setup.permissions.wanted = true;
         let mut bench = Bench {
             session: Session::new(setup, T0),
             now: T0,

@@ -49,7 +49,7 @@ fn main() {
         works.entry(agent).or_default().push(Tape { setup, records });
     };
     for (name, path) in tape::all() {
-        add(&name, Harness::pi(), None, tape::read(&path));
+        add(&name, tape::pi(&name), None, tape::read(&path));
     }
     for tape in acp::all() {
         add(&tape.name, tape.harness, tape.continue_session, tape.records);

@@ -88,7 +88,7 @@ fn a_capability_has_a_cell_where_its_harness_has_it_and_nowhere_else() {
         let word = capability.to_string();
         let cells = rows.get(&word).unwrap_or_else(|| panic!("no row {word}"));
         let has = [
-            Harness::pi().capabilities().contains(capability),
+            Harness::pi().made_to_ask().capabilities().contains(capability),
             claude.iter().any(|it| *it == word.as_str()),
             Harness::exec().capabilities().contains(capability),
         ];

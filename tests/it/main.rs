@@ -37,6 +37,7 @@ mod permissions;
 mod pi;
 mod pi_bed;
 mod pi_old;
+mod pi_permissions;
 mod pi_sessions;
 mod pi_turns;
 mod reconnect;

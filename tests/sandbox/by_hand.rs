@@ -32,6 +32,7 @@ impl ByHand {
         let host = Host {
             outer: probe::Outer::Bubblewrap(probe::bubblewrap(&path).unwrap()),
             runner_exe,
+            shown: Default::default(),
             env: Default::default(),
             principal: Principal::choose(configured, &bed.workspace()).unwrap(),
             cgroup: None,

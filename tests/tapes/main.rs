@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use oqto_protocol::event::{DoneReason, Event, Phase};
 use oqto_protocol::id::MessageId;
 use oqto_protocol::message::{Content, Message, Role};
-use oqto_runner::harness::{Harness, Tongue};
+use oqto_runner::harness::Tongue;
 use oqto_runner::session::{Action, Session, Setup};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -39,8 +39,8 @@ fn tapes() -> impl Iterator<Item = Tape> {
 
 fn of_pi() -> impl Iterator<Item = Tape> {
     tape::all().into_iter().map(|(name, path)| Tape {
+        setup: setup(tape::pi(&name), None),
         name,
-        setup: setup(Harness::pi(), None),
         records: tape::read(&path),
     })
 }

@@ -10,6 +10,7 @@ use oqto_protocol::command::*;
 use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{Media, Source, SourceInline};
 use oqto_protocol::policy::{LayerReport, LayerState};
+use oqto_runner::harness::Harness;
 use oqto_runner::session::{ExitStatus, Input, Report};
 use serde::Deserialize;
 use serde_json::Value;
@@ -89,12 +90,22 @@ pub(crate) fn scenario(name: &str) -> &str {
     name.split_once('/').expect("an agent's").1
 }
 
+/// The pi of a recording: in some it was made to ask before it acts.
+pub(crate) fn pi(name: &str) -> Harness {
+    match scenario(name).starts_with("gate") {
+        true => Harness::pi().made_to_ask(),
+        false => Harness::pi(),
+    }
+}
+
 /// Reads a recording.
 pub(crate) fn read(path: &Path) -> Vec<Record> {
     let lines = recorded(path);
     let mut records = vec![confined()];
-    // What was recorded had no runner that asks whether pi is there: the answer is put where pi first spoke.
-    if let Some(first) = lines.iter().find(|line| line.dir == "out") {
+    // What was recorded had no runner that asks whether pi is there: the answer is put where pi first spoke, but for what
+    // it says before it reads anything.
+    let speaks = |line: &&Recorded| line.dir == "out" && !line.line.contains(r#""statusKey":"oqto-gate""#);
+    if let Some(first) = lines.iter().find(speaks) {
         let ready = br#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{}}"#;
         let at = BEGAN + first.t_ms;
         let line = [ready.as_slice(), b"\n"].concat();
@@ -108,7 +119,7 @@ pub(crate) fn read(path: &Path) -> Vec<Record> {
         let what = match line.dir.as_str() {
             "out" => Some(What::Out(format!("{}\n", renamed(&line.line)).into_bytes())),
             "err" => Some(What::Err(format!("{}\n", line.line).into_bytes())),
-            "in" => command(&line.line).map(What::Command),
+            "in" => command(&line.line).map(|envelope| What::Command(as_asked(envelope, &lines))),
             _ => note(&line.line, killed),
         };
         let at = BEGAN + line.t_ms;
@@ -116,6 +127,20 @@ pub(crate) fn read(path: &Path) -> Vec<Record> {
     }
     records.sort_by_key(|record| record.at);
     records
+}
+
+/// The command, where it answers a question of one who was made to ask, under the name that the question has here.
+fn as_asked(mut envelope: CommandEnvelope, lines: &[Recorded]) -> CommandEnvelope {
+    if let Command::InputResponse(response) = &mut envelope.command {
+        let own = format!(r#""id":"{}""#, response.request_id);
+        let question = lines.iter().find(|line| {
+            line.dir == "out" && line.line.contains(&own) && line.line.contains(r#""title":"oqto-gate/1 "#)
+        });
+        if let Some(question) = question {
+            response.request_id = format!("{}-{}", BEGAN + question.t_ms, response.request_id);
+        }
+    }
+    envelope
 }
 
 /// The lines of a recording.

@@ -58,6 +58,31 @@ enum Served {
     Terminal,
 }
 
+/// Whether a harness asks before it acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asks {
+    /// It does, by itself.
+    Yes,
+    /// It never does.
+    No,
+    /// Where it is made to.
+    WhenMade,
+    /// It is made to.
+    Made,
+}
+
+impl Asks {
+    /// What is so of a dialect, where nothing else is said.
+    fn of(tongue: Tongue) -> Self {
+        match tongue {
+            Tongue::Pi => Self::WhenMade,
+            Tongue::Acp => Self::Yes,
+            Tongue::Exec => Self::No,
+        }
+    }
+}
+
 /// What a harness is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
@@ -89,6 +114,8 @@ pub struct Definition {
     pub serve: Serve,
     /// In which way of its own it is told who its user is, where it asks for that.
     pub auth_method: Option<String>,
+    /// Whether it asks before it acts.
+    pub asks: Asks,
     /// The versions that it was tested in.
     pub tested: Option<Tested>,
     /// How to get it, one line for a shell.
@@ -108,6 +135,9 @@ pub struct Manner {
     serve: Serve,
     #[serde(default)]
     auth_method: Option<String>,
+    /// Those of before that was kept were spoken to as their dialect is.
+    #[serde(default)]
+    asks: Option<Asks>,
 }
 
 /// A table `[harness.NAME]`: what it does not say stays as it is.
@@ -127,6 +157,7 @@ pub struct HarnessTable {
     mode: Option<String>,
     serve: Option<Vec<Served>>,
     auth_method: Option<String>,
+    asks: Option<bool>,
     tested: Option<String>,
     install: Option<String>,
 }
@@ -159,6 +190,12 @@ pub enum BadDefinition {
     /// A ready one speaks what it speaks.
     #[error("harness.{name}.dialect cannot be changed; define another harness, with a name of its own")]
     Dialect {
+        /// Which.
+        name: String,
+    },
+    /// Only agents of one protocol ask by themselves.
+    #[error("harness.{name}.asks is for agents of dialect acp; remove it")]
+    Asks {
         /// Which.
         name: String,
     },
@@ -230,6 +267,7 @@ impl Definition {
             mode: None,
             serve: Serve::default(),
             auth_method: None,
+            asks: Asks::of(tongue),
             tested: None,
             install: None,
         }
@@ -243,12 +281,14 @@ impl Definition {
             mode,
             serve,
             auth_method,
+            asks,
         } = manner;
         Self {
             model_args,
             mode,
             serve,
             auth_method,
+            asks: asks.unwrap_or(Asks::of(tongue)),
             ..Self::new(name, tongue, None)
         }
     }
@@ -262,6 +302,7 @@ impl Definition {
             mode: self.mode.clone(),
             serve: self.serve,
             auth_method: self.auth_method.clone(),
+            asks: Some(self.asks),
         }
     }
 
@@ -286,6 +327,7 @@ impl Definition {
             mode,
             serve,
             auth_method,
+            asks,
             tested,
             install,
         } = table;
@@ -340,6 +382,12 @@ impl Definition {
             };
         }
         it.auth_method = auth_method.or(it.auth_method);
+        if let Some(asks) = asks {
+            if it.tongue != Tongue::Acp {
+                return Err(BadDefinition::Asks { name: named() });
+            }
+            it.asks = if asks { Asks::Yes } else { Asks::No };
+        }
         it.install = install.or(it.install);
         if let Some(text) = tested {
             let parsed = text.parse().map_err(|source| BadDefinition::Tested {

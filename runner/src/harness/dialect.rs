@@ -41,6 +41,8 @@ pub struct Beginning {
     pub version: Option<String>,
     /// In which way of its own it is told who its user is, where it asks for that.
     pub auth_method: Option<String>,
+    /// Whether it was made to ask before it acts: then nothing is said to one that does not.
+    pub asks: bool,
 }
 
 /// What is to be written for a command, and how it is answered.

@@ -20,12 +20,14 @@ mod registry;
 mod version;
 
 pub use acp::Acp;
-pub use definition::{BadDefinition, Definition, HarnessTable, Manner, Serve, Tongue};
+pub use definition::{Asks, BadDefinition, Definition, HarnessTable, Manner, Serve, Tongue};
 pub use dialect::{Asked, Beginning, Dialect, Expect, Speech};
 pub(crate) use excerpt::excerpt;
 pub use exec::{Exec, Line as ExecLine, Order as ExecOrder};
 pub use fragment::{Draft, Fragment, HarnessState, Outcome};
 pub use lines::{LineTooLong, Lines};
 pub use pi::Pi;
-pub use registry::{Harness, Harnesses, Needs, Network, OwnSessions, PrivateDir, Start, UnknownHarness};
+pub use registry::{
+    Harness, Harnesses, Needs, Network, OwnSessions, PrivateDir, Shown, Start, UnknownHarness,
+};
 pub use version::{BadTested, Edition, Tested, reaches};

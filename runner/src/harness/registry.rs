@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use oqto_protocol::session::Capability;
 
-use super::definition::{BadDefinition, Definition, HarnessTable, Manner, Tongue};
+use super::definition::{Asks, BadDefinition, Definition, HarnessTable, Manner, Tongue};
 
 /// The ready definitions, in the form of `runner.toml`.
 const READY: &str = include_str!("ready.toml");
@@ -38,6 +38,8 @@ pub struct Start<'a> {
     pub continue_session: Option<&'a str>,
     /// The harness's private directory, as it is called inside the sandbox.
     pub private_dir: &'a str,
+    /// The directory of files that it is shown and cannot change, as it is called there.
+    pub shown_dir: &'a str,
 }
 
 /// What a harness needs to be started.
@@ -47,10 +49,19 @@ pub struct Needs {
     pub args: Vec<String>,
     /// Variables that it needs beside those of the policy.
     pub env: Vec<(String, String)>,
-    /// Whether it reaches its model over the network.
-    pub network: Network,
     /// Whether it keeps files of its own.
     pub private_dir: PrivateDir,
+    /// Files that it is shown and cannot change, by their paths inside the sandbox.
+    pub shown: Vec<Shown>,
+}
+
+/// A file that a harness is shown and cannot change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Where it is inside the sandbox.
+    pub path: String,
+    /// All of it.
+    pub text: &'static str,
 }
 
 /// Whether a harness reaches its model over the network.
@@ -183,10 +194,29 @@ impl Harness {
         self.0.tongue
     }
 
+    /// The same, made to ask before it acts, where it does that only when it is made to.
+    #[must_use]
+    pub fn made_to_ask(self) -> Self {
+        match self.0.asks {
+            Asks::WhenMade => Self(Arc::new(Definition {
+                asks: Asks::Made,
+                ..(*self.0).clone()
+            })),
+            Asks::Yes | Asks::No | Asks::Made => self,
+        }
+    }
+
+    /// Whether it ever asks before it acts.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        matches!(self.0.asks, Asks::Yes | Asks::Made)
+    }
+
     /// What it can do, before it said so itself.
     #[must_use]
     pub fn capabilities(&self) -> &'static [Capability] {
         match self.0.tongue {
+            Tongue::Pi if self.asks() => super::pi::CAPABILITIES_ASKING,
             Tongue::Pi => super::pi::CAPABILITIES,
             Tongue::Exec => &[Capability::Abort],
             Tongue::Acp => super::acp::CAPABILITIES,
@@ -205,6 +235,15 @@ impl Harness {
         match self.0.tongue {
             Tongue::Pi => Some(super::pi::OWN_SESSIONS),
             Tongue::Exec | Tongue::Acp => None,
+        }
+    }
+
+    /// Whether it reaches its model over the network.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        match self.0.tongue {
+            Tongue::Exec => Network::Unused,
+            Tongue::Pi | Tongue::Acp => Network::Needed,
         }
     }
 
@@ -227,16 +266,23 @@ impl Harness {
         let filled =
             |(name, value): (&String, &String)| (name.clone(), value.replace("$PRIVATE", start.private_dir));
         env.extend(self.0.env.iter().map(filled));
+        let mut shown = Vec::new();
+        if self.0.asks == Asks::Made {
+            let gate = super::pi::gate(start);
+            // Last: no argument of a definition's takes them back.
+            args.extend(super::pi::gate_args(&gate));
+            shown.push(gate);
+        }
         let is_exec = self.0.tongue == Tongue::Exec;
         Needs {
             args,
             env: env.into_iter().collect(),
-            network: if is_exec { Network::Unused } else { Network::Needed },
             private_dir: if is_exec {
                 PrivateDir::Unused
             } else {
                 PrivateDir::Needed
             },
+            shown,
         }
     }
 }
@@ -341,6 +387,7 @@ mod tests {
             model: Some("fake-model"),
             continue_session: Some("abc"),
             private_dir: "/private",
+            ..Start::default()
         });
         assert_eq!(
             needs.args,
@@ -349,6 +396,45 @@ mod tests {
         assert_eq!(
             needs.env[0],
             ("PI_CODING_AGENT_DIR".to_owned(), "/private".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_pi_that_is_made_to_ask_is_shown_an_extension_and_loads_no_other() {
+        let start = Start {
+            shown_dir: "/shown",
+            ..Start::default()
+        };
+        let asking = Harness::pi().made_to_ask();
+        let needs = asking.needs(&start);
+        assert_eq!(
+            needs.args,
+            [
+                "--mode",
+                "rpc",
+                "--no-extensions",
+                "--extension",
+                "/shown/pi-gate.js"
+            ]
+        );
+        assert_eq!(needs.shown[0].path, "/shown/pi-gate.js");
+        assert!(asking.asks() && asking.capabilities().contains(&Capability::Permission));
+        let left_alone = Harness::pi();
+        assert!(!left_alone.asks() && left_alone.needs(&start).shown.is_empty());
+        assert!(!left_alone.capabilities().contains(&Capability::Permission));
+        // A tape is read again with what it was made with.
+        let spoken = Harness::spoken("pi", asking.definition().manner());
+        assert_eq!(spoken.definition().asks, Asks::Made);
+    }
+
+    #[test]
+    fn an_agent_that_never_asks_says_so_in_its_table() {
+        let harnesses = with("[mute]\ndialect = \"acp\"\nprogram = \"mute\"\nasks = false\n").unwrap();
+        assert!(!harnesses.find("mute").unwrap().made_to_ask().asks());
+        let refused = with("[pi]\nasks = true\n").unwrap_err();
+        assert!(
+            refused.contains("harness.pi.asks is for agents of dialect acp"),
+            "{refused}"
         );
     }
 }

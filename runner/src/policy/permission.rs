@@ -44,6 +44,9 @@ pub struct Permissions {
     pub otherwise: Otherwise,
     /// After how many seconds without an answer it is denied.
     pub timeout_s: u32,
+    /// Whether a policy says anything of this: then a harness that asks only where it is made to is made to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wanted: bool,
 }
 
 /// Nobody but a person answers.
@@ -127,13 +130,8 @@ impl Permissions {
             deny,
             otherwise: otherwise.unwrap_or_default(),
             timeout_s: timeout_s.unwrap_or(TIMEOUT_S),
+            wanted: false,
         }
-    }
-
-    /// Whether anything is decided without asking somebody.
-    #[must_use]
-    pub fn has_rules(&self) -> bool {
-        !self.allow.is_empty() || !self.deny.is_empty() || self.otherwise == Otherwise::Deny
     }
 
     /// How long somebody may think, milliseconds.

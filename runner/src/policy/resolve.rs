@@ -181,6 +181,7 @@ pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<
     }
     let mut sources = sources(&terms);
     let files = files(&terms, request, &mut sources)?;
+    let wanted = terms.speaks_of_permissions();
     let Terms {
         set,
         pass,
@@ -196,6 +197,14 @@ pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<
         timeout_s,
         ..
     } = terms;
+    let mut permissions = Permissions::new(
+        request.workspace.clone(),
+        rules(permit.unwrap_or_default()),
+        rules(forbid),
+        otherwise.map(|otherwise| otherwise.value),
+        timeout_s.map(|timeout| timeout.value),
+    );
+    permissions.wanted = wanted;
     let plan = Plan {
         policy: name.clone(),
         workspace: request.workspace.clone(),
@@ -216,13 +225,7 @@ pub fn trace(catalog: &Catalog, name: &PolicyName, request: &Request) -> Result<
         },
         limits: Limits::of(limits.into_iter().map(|(limit, value)| (limit, value.value))),
         layers: Layers::of(layers.into_iter().map(|(layer, need)| (layer, need.value))),
-        permissions: Permissions::new(
-            request.workspace.clone(),
-            rules(permit.unwrap_or_default()),
-            rules(forbid),
-            otherwise.map(|otherwise| otherwise.value),
-            timeout_s.map(|timeout| timeout.value),
-        ),
+        permissions,
     };
     Ok(Resolved { plan, sources })
 }

@@ -84,6 +84,15 @@ impl Terms {
         }
     }
 
+    /// Whether any of it says who answers an agent that asks.
+    pub(super) fn speaks_of_permissions(&self) -> bool {
+        let is_said = |otherwise: &Ruled<Otherwise>| otherwise.source != Source::Runner;
+        self.otherwise.as_ref().is_some_and(is_said)
+            || self.timeout_s.is_some()
+            || !self.forbid.is_empty()
+            || self.permit.as_ref().is_some_and(|rules| !rules.is_empty())
+    }
+
     fn of(chain: Vec<Policy>, roots: Roots<'_>) -> Self {
         let mut terms = Self::default();
         for policy in chain {

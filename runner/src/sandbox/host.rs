@@ -23,6 +23,8 @@ pub struct Host {
     pub env: BTreeMap<OsString, OsString>,
     /// As whom the harness runs.
     pub principal: Principal,
+    /// Files that the program is shown beside those of the plan and cannot change, by their paths inside.
+    pub shown: BTreeMap<PathBuf, Vec<u8>>,
     /// What became of the group that the session is to be born in ([`cgroup`](super::cgroup)).
     pub cgroup: Option<(State, String)>,
     /// Layers that are left out, so that a test can show that the others hold alone. No file, no variable and no option

@@ -64,4 +64,4 @@ pub use policies::{PoliciesError, catalog};
 pub use survey::Survey;
 pub use view::ViewError;
 pub use workspace_file::{WorkspaceFileError, workspace_file};
-pub use wrap::{HOME, RUNNER, WrapError, Wrapped, wrap};
+pub use wrap::{HOME, RUNNER, SHOWN, WrapError, Wrapped, wrap};

@@ -272,6 +272,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
         cgroup: Some((state, detail)),
         outer,
         runner_exe,
+        shown: BTreeMap::new(),
         env,
         principal,
         without: without.clone(),

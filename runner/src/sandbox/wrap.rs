@@ -33,6 +33,9 @@ pub const HOME: &str = "/home/agent";
 /// This program, seen from inside.
 pub const RUNNER: &str = "/run/oqto/oqto-runner";
 
+/// The directory of what a program is shown beside the files of its plan.
+pub const SHOWN: &str = "/run/oqto";
+
 /// The user's name inside: no program should learn the host's users from here.
 const USER: &str = "agent";
 
@@ -59,6 +62,12 @@ pub enum WrapError {
         path: PathBuf,
         /// What it lies in.
         root: PathBuf,
+    },
+    /// Only a mount can show what is not on the disk.
+    #[error("the program has to be shown {path}, and without mounts nothing can show it")]
+    Shown {
+        /// What.
+        path: PathBuf,
     },
     /// The namespaces of this process cannot be told.
     #[error("cannot tell the namespaces of the host")]
@@ -141,12 +150,14 @@ fn within(
             &inner,
             host,
             home,
-            rules(view, &inner.program, home),
+            rules(view, &inner.program, home, host),
             &plan.calls,
         )?
     };
     let options = bubblewrap::options(plan, view, host, (runner, inside));
-    let mut words = vec![text("--args"), Arg::Data(options)];
+    // Before the options, the last of which closes the root.
+    let mut words = shown(host)?;
+    words.extend([text("--args"), Arg::Data(options)]);
     let identity = identity(host).into_iter().filter(|_| host.with(Layer::Mounts));
     for (file, lines) in identity {
         words.extend([text("--ro-bind-data"), Arg::Data(lines.into_bytes()), text(file)]);
@@ -170,6 +181,9 @@ fn alone(
     (runner, why): (&Path, &str),
 ) -> Result<Launch, WrapError> {
     direct::allowed(plan, why)?;
+    if let Some(path) = host.shown.keys().next() {
+        return Err(WrapError::Shown { path: path.clone() });
+    }
     let home = plan.home.as_path();
     let moved = |text: &OsStr| direct::outside(text, home, runner);
     let inner = Launch {
@@ -209,6 +223,22 @@ fn alone(
         env: Vec::new(),
         cwd: OsString::from("/"),
     })
+}
+
+/// The words that show what is not on the disk.
+fn shown(host: &Host) -> Result<Vec<Arg>, WrapError> {
+    let mut words = Vec::new();
+    for (path, bytes) in &host.shown {
+        if !host.with(Layer::Mounts) {
+            return Err(WrapError::Shown { path: path.clone() });
+        }
+        words.extend([
+            text("--ro-bind-data"),
+            Arg::Data(bytes.clone()),
+            Arg::Text(path.into()),
+        ]);
+    }
+    Ok(words)
 }
 
 /// What both ways tell `enter`.
@@ -255,17 +285,16 @@ fn entering(entry: &Entry, inner: Launch) -> Result<Vec<Arg>, WrapError> {
 }
 
 /// The view's rules. This program itself may be run only where it is the harness.
-fn rules(view: &View, program: &OsStr, home: &Path) -> Vec<Rule> {
+fn rules(view: &View, program: &OsStr, home: &Path, host: &Host) -> Vec<Rule> {
     let mut rules = view.rules();
     for rule in rules.iter_mut().filter(|rule| rule.path == Path::new(HOME)) {
         rule.path = home.to_owned();
     }
-    if program == RUNNER {
-        rules.push(Rule {
-            path: PathBuf::from(RUNNER),
-            rights: Rights::Read,
-        });
-    }
+    let runner = (program == RUNNER).then(|| PathBuf::from(RUNNER));
+    rules.extend(host.shown.keys().cloned().chain(runner).map(|path| Rule {
+        path,
+        rights: Rights::Read,
+    }));
     rules
 }
 

@@ -9,6 +9,7 @@ use oqto_protocol::fault::Fault;
 use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{Role, StopReason};
 use oqto_protocol::reply::ReplyData;
+use oqto_protocol::session::Capability;
 
 use serde_json::json;
 
@@ -83,6 +84,11 @@ impl Session {
             Fragment::Ready => self.ready(out),
             Fragment::State(mut state) => {
                 let says_capabilities = state.capabilities.is_some();
+                if let Some(said) = &mut state.capabilities
+                    && !self.setup.harness.asks()
+                {
+                    said.retain(|capability| *capability != Capability::Permission);
+                }
                 let version = state.version.take();
                 self.known.merge(*state);
                 self.is_of_version(version, out);

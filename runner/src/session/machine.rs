@@ -20,7 +20,9 @@ use super::setup::Setup;
 use super::stage::{Again, Stage, Starting, Why};
 use super::strays::Strays;
 use super::transcript::Transcript;
-use crate::harness::{Asked, Beginning, Dialect, Edition, Fragment, Harness, HarnessState, Lines, Tongue};
+use crate::harness::{
+    Asked, Asks, Beginning, Dialect, Edition, Fragment, Harness, HarnessState, Lines, Tongue,
+};
 use crate::policy::Permissions;
 
 /// One harness, from its start to its end.
@@ -305,7 +307,7 @@ impl Session {
                 self.warn(warning, out);
             }
             self.judge_version(out);
-            if self.setup.permissions.has_rules() && !self.can(Capability::Permission) {
+            if self.setup.permissions.wanted && !self.setup.harness.asks() {
                 let harness = &self.setup.harness;
                 self.warn(
                     format!("{harness} never asks, so that no rule under [permissions] is ever applied; the sandbox alone holds it"),
@@ -387,6 +389,7 @@ impl Session {
             serve: self.setup.harness.definition().serve,
             version: edition.or_else(|| self.known.version.clone()),
             auth_method: self.setup.harness.definition().auth_method.clone(),
+            asks: self.setup.harness.definition().asks == Asks::Made,
         }
     }
 

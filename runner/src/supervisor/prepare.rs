@@ -18,7 +18,7 @@ use super::installed::{self, NotInstalled};
 use super::seed::{self, SeedError};
 use super::settings::Settings;
 use crate::harness::{
-    Edition, Harness, Needs, Network as NeedsNetwork, PrivateDir, Serve, Start, UnknownHarness,
+    Edition, Harness, Needs, Network as NeedsNetwork, PrivateDir, Serve, Shown, Start, UnknownHarness,
 };
 use crate::launch::{Arg, Launch};
 use crate::policy::{self, AbsolutePath, BadPath, Network, Permissions, Plan, PolicyName};
@@ -184,13 +184,7 @@ pub(super) fn prepare(
     allowed: Option<&Path>,
     home: Home,
 ) -> Result<Prepared, PrepareError> {
-    let harness = settings.harnesses.find(&config.harness)?;
-    let needs = harness.needs(&Start {
-        provider: config.provider.as_deref(),
-        model: config.model.as_deref(),
-        continue_session: config.continue_session.as_deref(),
-        private_dir: &format!("{}/{PRIVATE_DIR}", sandbox::HOME),
-    });
+    let mut harness = settings.harnesses.find(&config.harness)?;
     let workspace = workspace(settings, id, config.cwd.as_deref())?;
     if allowed.is_some_and(|allowed| allowed != workspace) {
         let asked = config.cwd.clone().unwrap_or_default();
@@ -211,7 +205,17 @@ pub(super) fn prepare(
             .map(|found| found.read.as_slice())
             .unwrap_or_default(),
     };
-    let plan = plan(settings, &harness, &needs, config, &place)?;
+    let plan = plan(settings, &harness, config, &place)?;
+    if plan.permissions.wanted {
+        harness = harness.made_to_ask();
+    }
+    let needs = harness.needs(&Start {
+        provider: config.provider.as_deref(),
+        model: config.model.as_deref(),
+        continue_session: config.continue_session.as_deref(),
+        private_dir: &format!("{}/{PRIVATE_DIR}", sandbox::HOME),
+        shown_dir: sandbox::SHOWN,
+    });
     if home == Home::New {
         make_home(&session_home)?;
         if needs.private_dir == PrivateDir::Needed {
@@ -227,7 +231,7 @@ pub(super) fn prepare(
     Ok(Prepared {
         harness,
         edition,
-        order: order(settings, id, config, &plan, &principal, inner)?,
+        order: order(settings, id, config, &plan, &principal, (inner, needs.shown))?,
         sandbox: report(&plan),
         permissions: plan.permissions,
         workspace,
@@ -261,7 +265,6 @@ struct Place<'a> {
 fn plan(
     settings: &Settings,
     harness: &Harness,
-    needs: &Needs,
     config: &SessionConfig,
     place: &Place<'_>,
 ) -> Result<Plan, PrepareError> {
@@ -286,7 +289,7 @@ fn plan(
             .closed(user_home)
             .map(|path| absolute(&path))
             .collect::<Result<_, _>>()?,
-        network_for: (needs.network == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
+        network_for: (harness.network() == NeedsNetwork::Needed).then(|| harness.name().to_owned()),
         policy_at_most: settings.policy_at_most.clone(),
         workspace_file: sandbox::workspace_file(place.workspace, place.principal)?,
     };
@@ -301,14 +304,14 @@ fn plan(
     }
 }
 
-/// What the shim is told: the harness with its sandbox around it.
+/// What the shim is told: the harness, with what it is shown, and its sandbox around it.
 fn order(
     settings: &Settings,
     id: &SessionId,
     config: &SessionConfig,
     plan: &Plan,
     principal: &sandbox::principal::Principal,
-    inner: Launch,
+    (inner, shown): (Launch, Vec<Shown>),
 ) -> Result<Order, PrepareError> {
     let (leaf, state, detail) = group::make(id, plan)?;
     let host = Host {
@@ -320,6 +323,10 @@ fn order(
             .map(|(name, value)| (name.into(), value.reveal().into()))
             .collect(),
         principal: principal.clone(),
+        shown: shown
+            .into_iter()
+            .map(|file| (file.path.into(), file.text.into()))
+            .collect(),
         cgroup: Some((state, detail)),
         without: BTreeSet::new(),
     };

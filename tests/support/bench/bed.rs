@@ -128,6 +128,7 @@ impl Bed {
             runner_exe: self.runner(),
             env,
             principal,
+            shown: Default::default(),
             cgroup: None,
             without: Default::default(),
         };

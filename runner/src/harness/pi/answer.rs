@@ -16,6 +16,9 @@ use crate::harness::fragment::{Fragment, HarnessState};
 /// How long the path of pi's session file may be, in bytes: the kernel opens no longer one.
 const OWN_SESSION_LEN_MAX: usize = 4096;
 
+/// The commands that open another session.
+const MOVES: [&str; 3] = ["new_session", "fork", "switch_session"];
+
 /// Reads an answer. Those to nobody (the runner's own side commands) mean nothing.
 pub(super) fn read(response: &wire::Response<'_>, out: &mut Vec<Fragment>) {
     let command = response.command.as_deref().unwrap_or_default();
@@ -42,6 +45,19 @@ pub(super) fn read(response: &wire::Response<'_>, out: &mut Vec<Fragment>) {
         ))
     };
     out.push(Fragment::Answer { id, answer });
+}
+
+/// Whether pi has another session open by an answer to a command that opens one; `None` of all other answers.
+pub(super) fn moved(response: &wire::Response<'_>) -> Option<bool> {
+    let command = response.command.as_deref()?;
+    MOVES
+        .contains(&command)
+        .then(|| response.success && !is_cancelled(response.data))
+}
+
+/// An extension may refuse these, and pi calls that a success.
+fn is_cancelled(data: Option<&RawValue>) -> bool {
+    of::<wire::Cancelled>(data).is_some_and(|data| data.cancelled)
 }
 
 /// A refusal without an id is of a line that pi could not read: ours, so it is worth a note. Up to 0.74 does not know the
@@ -79,15 +95,10 @@ fn taken(
             Some(stats) => Ok(Some(session_stats(&stats))),
             None => Ok(data.map(as_it_came)),
         },
-        // An extension may refuse these, and pi calls that a success.
-        "new_session" | "fork" | "switch_session"
-            if of::<wire::Cancelled>(data).is_some_and(|data| data.cancelled) =>
-        {
-            Err(Fault::new(
-                FaultCode::Harness,
-                format!("an extension of pi cancelled {command}"),
-            ))
-        }
+        _ if MOVES.contains(&command) && is_cancelled(data) => Err(Fault::new(
+            FaultCode::Harness,
+            format!("an extension of pi cancelled {command}"),
+        )),
         "prompt" | "compact" | "new_session" | "switch_session" => Ok(None),
         _ => Ok(data.map(as_it_came)),
     }

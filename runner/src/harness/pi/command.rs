@@ -7,6 +7,7 @@ use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{Media, Source};
 use serde::Serialize;
 
+use super::gate;
 use super::translate::Pi;
 use crate::harness::dialect::{Asked, Expect, Speech};
 
@@ -131,9 +132,18 @@ impl Pi {
         asked: &[Asked],
     ) -> Result<Speech, Fault> {
         let name = id.to_string();
+        if self.is_moving() && begins(command) {
+            let message = "pi is opening another session; wait for the answer to that";
+            return Err(Fault::new(FaultCode::Busy, message));
+        }
         match command {
             Command::Abort(_) => Speech::new(abort(&name, asked, self.works_aside()), Expect::Nothing),
-            Command::InputResponse(it) => Speech::new(input_response(it), Expect::Nothing),
+            Command::InputResponse(it) => Speech::new(input_response(it, asked), Expect::Nothing),
+            Command::Fork(_) | Command::SessionNew(_) | Command::SessionSwitch(_) => {
+                let speech = Speech::new(request_for(command, &name)?, Expect::Answer)?;
+                self.moves();
+                Ok(speech)
+            }
             Command::Shell(it) => {
                 let body = Bash {
                     command: &it.command,
@@ -147,6 +157,19 @@ impl Pi {
             _ => Speech::new(request_for(command, &name)?, Expect::Answer),
         }
     }
+}
+
+/// Whether a command begins a run, or opens another session.
+fn begins(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Prompt(_)
+            | Command::Steer(_)
+            | Command::FollowUp(_)
+            | Command::Fork(_)
+            | Command::SessionNew(_)
+            | Command::SessionSwitch(_)
+    )
 }
 
 /// The request that pi answers under the same id.
@@ -247,7 +270,7 @@ fn abort(id: &str, asked: &[Asked], runs_shells: bool) -> Vec<u8> {
         line(
             &UiResponse {
                 type_: "extension_ui_response",
-                id: &request.request_id,
+                id: gate::own_id(request),
                 value: None,
                 confirmed: None,
                 cancelled: Some(true),
@@ -263,12 +286,13 @@ fn abort(id: &str, asked: &[Asked], runs_shells: bool) -> Vec<u8> {
     bytes
 }
 
-fn input_response(response: &InputResponse) -> Vec<u8> {
+fn input_response(response: &InputResponse, asked: &[Asked]) -> Vec<u8> {
     let mut bytes = Vec::new();
+    let request = asked.iter().find(|it| it.request_id == response.request_id);
     line(
         &UiResponse {
             type_: "extension_ui_response",
-            id: &response.request_id,
+            id: request.map_or(&response.request_id, gate::own_id),
             value: response.value.as_deref(),
             confirmed: response.confirmed,
             cancelled: response.cancelled,

@@ -2,8 +2,8 @@
 //!
 //! Known from recorded sessions of 0.87.1 and 0.74.2. `wire` has the shapes,
 //! `message` and `answer` turn content and answers into the protocol's, `command` says what a command is called
-//! here, `translate` keeps the little state that lines depend on, `update` reads the pieces of messages and `ui`
-//! what extensions show and ask.
+//! here, `translate` keeps the little state that lines depend on, `update` reads the pieces of messages, `ui`
+//! what extensions show and ask, and `gate` what ours does, which makes pi ask before it acts.
 //!
 //! What pi can do and nobody is offered: its messages, entries, tree and last text (the session's own log has what was
 //! said, and asking for all of it again costs more the longer it gets), `export_html` (the agent's own tools write
@@ -19,6 +19,7 @@ use super::registry::{OwnSessions, Start};
 
 mod answer;
 mod command;
+mod gate;
 mod message;
 mod translate;
 mod ui;
@@ -26,10 +27,14 @@ mod update;
 mod wire;
 
 pub(super) use command::probe;
+pub(super) use gate::{args as gate_args, shown as gate};
 pub use translate::Pi;
 
 /// What pi can do.
-pub(super) const CAPABILITIES: &[Capability] = &[
+pub(super) const CAPABILITIES: &[Capability] = CAPABILITIES_ASKING.split_at(CAPABILITIES_ASKING.len() - 1).0;
+
+/// The same of one that is made to ask before it acts.
+pub(super) const CAPABILITIES_ASKING: &[Capability] = &[
     Capability::Abort,
     Capability::Steer,
     Capability::FollowUp,
@@ -52,6 +57,7 @@ pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::Commands,
     Capability::Models,
     Capability::Stats,
+    Capability::Permission,
 ];
 
 /// Where pi keeps its sessions. It has no command that lists them, makes an empty one of a path that is not there, and

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::gate::{self, Gate};
 use super::{answer, command, message, ui, update, wire};
 use crate::harness::dialect::Beginning;
 use crate::harness::excerpt::excerpt;
@@ -59,6 +60,9 @@ pub struct Pi {
     /// Whether this pi tells its model of each of them, whatever is asked: before 0.76.
     #[serde(default)]
     tells_all: bool,
+    /// What makes it ask before it acts.
+    #[serde(default)]
+    gate: Gate,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +89,9 @@ impl Pi {
     pub(in crate::harness) fn begin(&mut self, beginning: &Beginning) -> Vec<u8> {
         let version = beginning.version.as_deref();
         self.tells_all = version.and_then(|version| reaches(version, APART_SINCE)) == Some(false);
+        if beginning.asks {
+            self.gate = Gate::Awaited;
+        }
         command::probe()
     }
 
@@ -172,13 +179,21 @@ impl Pi {
             }
             "response" => {
                 let response = of(line)?;
+                if self.lacks_gate(&response) {
+                    out.push(ungated());
+                    return Ok(());
+                }
                 match self.shell_ended(&response) {
                     Some(ended) => out.push(ended),
                     None => answer::read(&response, out),
                 }
             }
-            "extension_ui_request" => out.push(ui::read(of(line)?).ok_or(NotOfPi)?),
+            "extension_ui_request" => self.extension(of(line)?, now_ms, out)?,
             "agent_start" => {
+                if self.gate == Gate::Awaited {
+                    out.push(ungated());
+                    return Ok(());
+                }
                 self.run = Run::Works;
                 self.last = None;
                 out.push(Fragment::Began(Phase::Generating));
@@ -198,6 +213,50 @@ impl Pi {
             _ => other(type_, line, out)?,
         }
         Ok(())
+    }
+
+    fn extension(
+        &mut self,
+        request: wire::UiRequest<'_>,
+        now_ms: u64,
+        out: &mut Vec<Fragment>,
+    ) -> Result<(), NotOfPi> {
+        if self.gate != Gate::None {
+            if gate::is_there(&request) {
+                self.gate = Gate::There;
+                return Ok(());
+            }
+            if let Some(question) = gate::question(&request, now_ms) {
+                out.push(Fragment::Asks(question));
+                return Ok(());
+            }
+        }
+        out.push(ui::read(request).ok_or(NotOfPi)?);
+        Ok(())
+    }
+
+    /// Whether pi has a session open, by this answer, in which it does not ask as it was made to.
+    fn lacks_gate(&mut self, response: &wire::Response<'_>) -> bool {
+        if self.gate != Gate::Awaited {
+            return false;
+        }
+        let moved = answer::moved(response);
+        if moved == Some(false) {
+            self.gate = Gate::There;
+        }
+        moved == Some(true) || response.id.as_deref() == Some(command::PROBE_ID)
+    }
+
+    /// What is said opens another session, in which pi has to be made to ask anew.
+    pub(super) fn moves(&mut self) {
+        if self.gate == Gate::There {
+            self.gate = Gate::Awaited;
+        }
+    }
+
+    /// Whether another session is being opened, so that nothing else can begin.
+    pub(super) fn is_moving(&self) -> bool {
+        self.gate == Gate::Awaited
     }
 
     fn finished(&mut self, line: &[u8], out: &mut Vec<Fragment>) -> Result<(), NotOfPi> {
@@ -344,6 +403,12 @@ impl From<serde_json::Error> for NotOfPi {
     fn from(_: serde_json::Error) -> Self {
         Self
     }
+}
+
+fn ungated() -> Fragment {
+    let why = "it runs without the extension that makes it ask before it acts, as its policy wants; take a version that \
+               was tested";
+    Fragment::Unable(why.to_owned())
 }
 
 /// Reads a line, or what of it is asked for.

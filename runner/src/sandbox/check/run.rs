@@ -228,6 +228,7 @@ pub fn check(job: &Job) -> Result<Check, CheckError> {
     let host = Host {
         outer: Outer::Bubblewrap(bwrap),
         runner_exe,
+        shown: BTreeMap::new(),
         env: host_env,
         principal,
         cgroup: Some((state, detail)),
