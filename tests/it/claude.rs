@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use oqto_control::Event;
 use oqto_protocol::codec::Blob;
 use oqto_protocol::command::*;
-use oqto_protocol::event::{DoneReason, NotifyLevel};
+use oqto_protocol::event::{DoneReason, NotifyLevel, PlanStatus};
 use oqto_protocol::message::{Content, Media, Role, Source, SourceInline};
 use oqto_protocol::session::{Capability, SessionState};
 use oqto_tests::{Home, Process, agents, signal, wait_until};
@@ -37,6 +37,23 @@ async fn claude_says_hello_thinks_aloud_and_says_what_it_can_do() {
         |part| matches!(&part.content, Content::Thinking(thought) if thought.text.starts_with("The user wants me to think")),
     );
     assert_eq!(thoughts.count(), 1);
+    let todo = r#"{"content":"look around","status":"in_progress","activeForm":"looking around"}"#;
+    watch
+        .prompt(
+            &session,
+            format!("fake: call TodoWrite {{\"todos\":[{todo}]}} || say done"),
+        )
+        .await;
+    let mut plans = watch.seen.iter().filter_map(|envelope| match &envelope.event {
+        Event::Plan(plan) => Some(plan),
+        _ => None,
+    });
+    let entries = &plans.next_back().expect("a plan").entries;
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    assert_eq!(
+        (entries[0].content.as_str(), entries[0].status),
+        ("looking around", PlanStatus::InProgress)
+    );
     // A command that this harness has no words for is refused at once, by the name of what is missing.
     let refused = session.steer("more").await.unwrap_err();
     assert!(format!("{refused:?}").contains("steer"), "{refused:?}");
