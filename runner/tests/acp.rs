@@ -503,6 +503,90 @@ fn what_a_client_does_not_serve_is_answered_so_and_shown() {
 }
 
 #[test]
+fn an_update_or_a_request_that_cannot_be_read_is_kept_as_it_came() {
+    let (mut agent, _) = Agent::working();
+    let kept = |said: &[Action]| {
+        let notes: Vec<_> = events(said)
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Status(note) => Some((note.key.clone(), note.text.clone().unwrap_or_default())),
+                Event::Notify(_) => panic!("{event:?}"),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        notes[0].clone()
+    };
+    for unread in [
+        json!({ "sessionUpdate": "tool_call", "toolCallId": "c", "title": 7 }),
+        json!({ "sessionUpdate": "usage_update", "used": "much" }),
+        json!({ "sessionUpdate": "plan", "entries": "none" }),
+        json!({ "sessionUpdate": "agent_message_chunk", "content": "bare" }),
+    ] {
+        let (key, text) = kept(&agent.update(&unread));
+        assert_eq!(
+            key,
+            format!("x-acp-{}", unread["sessionUpdate"].as_str().unwrap())
+        );
+        assert!(text.contains("sessionUpdate"), "{text}");
+    }
+    let request =
+        r#"{"jsonrpc":"2.0","id":7,"method":"session/request_permission","params":{"sessionId":"s1"}}"#;
+    let said = agent.out(request);
+    assert_eq!(written(&said)[0]["error"]["code"], -32602);
+    assert_eq!(kept(&said).0, "x-acp-session/request_permission");
+    // What is not ours is nobody's.
+    let other = r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s9","update":{"sessionUpdate":"plan","title":7}}}"#;
+    assert!(events(&agent.out(other)).is_empty());
+}
+
+/// A session that had the model `b` before, whose agent answers now with these models.
+fn again(models: &str) -> (Agent, Vec<Action>) {
+    let mut setup = setup(Harness::acp("agent", "agent", Some("ask")));
+    setup.continue_session = Some("s1".to_owned());
+    setup.model = Some("b".to_owned());
+    let mut agent = Agent {
+        session: Session::new(setup, T0),
+        now: T0,
+        ids: 0,
+    };
+    agent.step(&Input::Report(&Report::Confined { layers: Vec::new() }));
+    agent.initialized(r#"{"loadSession":true}"#);
+    let opened = agent.out(&format!(
+        r#"{{"jsonrpc":"2.0","id":"open","result":{{"modes":{{"currentModeId":"ask","availableModes":[{{"id":"ask","name":"Ask"}}]}}{models}}}}}"#
+    ));
+    (agent, opened)
+}
+
+fn warning(actions: &[Action]) -> Option<String> {
+    events(actions).into_iter().find_map(|event| match event {
+        Event::Notify(note) => Some(note.message.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_model_that_the_agent_has_no_longer_keeps_no_session_from_going_on() {
+    for models in [
+        "",
+        r#","models":{"currentModelId":"a","availableModels":[{"modelId":"a","name":"A"}]}"#,
+    ] {
+        let (agent, opened) = again(models);
+        let said = warning(&opened).expect("a warning");
+        assert!(said.contains("\"b\""), "{said}");
+        assert_eq!(agent.session.state(), SessionState::Idle);
+    }
+    // One that is offered and then refused is no better.
+    let models = r#","models":{"currentModelId":"a","availableModels":[{"modelId":"a","name":"A"},{"modelId":"b","name":"B"}]}"#;
+    let (mut agent, opened) = again(models);
+    assert_eq!(written(&opened)[0]["params"]["modelId"], "b");
+    let refused =
+        agent.out(r#"{"jsonrpc":"2.0","id":"configure","error":{"code":-32603,"message":"not today"}}"#);
+    assert!(warning(&refused).expect("a warning").contains("not today"));
+    assert_eq!(agent.session.state(), SessionState::Idle);
+}
+
+#[test]
 fn a_permission_is_answered_under_the_agents_own_name_and_never_by_place() {
     for (response, outcome) in [
         (

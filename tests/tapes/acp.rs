@@ -60,8 +60,8 @@ struct Reading {
     session: Option<String>,
     /// The names of the agent's requests, as they come out of the dialect.
     asked: BTreeMap<String, String>,
-    /// Whether a mode was set before anything else was said.
-    mode: bool,
+    /// The mode that was set before anything else was said.
+    mode: Option<String>,
     /// How the first session was opened.
     continues: Option<String>,
     /// Whether the session is there.
@@ -88,7 +88,7 @@ fn read(path: &Path) -> Tape {
     }
     Tape {
         name: format!("{agent}/{scenario}"),
-        harness: Harness::acp(&agent, "agent", reading.mode.then_some("default")),
+        harness: Harness::acp(&agent, "agent", reading.mode.as_deref()),
         continue_session: reading.continues,
         records,
     }
@@ -131,8 +131,8 @@ impl Reading {
                 self.continues = params["sessionId"].as_str().map(str::to_owned);
                 Some("open")
             }
-            "session/set_mode" if !self.opened && !self.mode => {
-                self.mode = true;
+            "session/set_mode" if !self.opened && self.mode.is_none() => {
+                self.mode = params["modeId"].as_str().map(str::to_owned);
                 Some("configure")
             }
             _ => None,
@@ -159,7 +159,7 @@ impl Reading {
             }),
             "session/set_config_option" => match params["configId"].as_str()? {
                 "model" => Command::SetModel(SetModel {
-                    provider: "claude".to_owned(),
+                    provider: "agent".to_owned(),
                     model_id: text(&params["value"])?,
                 }),
                 "effort" => Command::SetThinkingLevel(SetThinkingLevel {

@@ -7,12 +7,11 @@ use oqto_protocol::id::CommandId;
 use oqto_protocol::message::{StopReason, Usage};
 use oqto_protocol::reply::{HarnessAnswer, ReplyData};
 use serde::Deserialize as _;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::command::Waits;
 use super::open::{AUTHENTICATE_ID, CLOSE_ID, CONFIGURE_ID, INITIALIZE_ID, OPEN_ID, told};
-use super::{Acp, NotOfAcp, wire};
+use super::{Acp, NotOfAcp, beside, wire};
 use crate::harness::excerpt::excerpt;
 use crate::harness::fragment::{Fragment, Outcome};
 
@@ -60,6 +59,7 @@ impl Acp {
             return Err(NotOfAcp);
         }
         match (name, answer) {
+            (CONFIGURE_ID, Err(failure)) => self.not_configured(step, failure, out),
             (_, Err(failure)) => self.step_failed(step, failure, out),
             (INITIALIZE_ID, Ok(result)) => self.initialized(result, out),
             (AUTHENTICATE_ID, Ok(_)) => self.authenticated(out),
@@ -111,11 +111,14 @@ impl Acp {
         let (stop, outcome, usage) = match read {
             Err(error) => (Some(StopReason::Error), Outcome::Failed { error }, None),
             Ok(end) => {
-                let (stop, outcome) = outcome(&end);
-                (stop, outcome, end.usage)
+                let (stop, outcome) = outcome(&end, self.trouble.as_deref());
+                let used = match end.usage {
+                    Some(usage) => wire::Usage::deserialize(usage).ok(),
+                    None => end.meta.and_then(beside::used_in_all),
+                };
+                (stop, outcome, used.or(self.used.take()))
             }
         };
-        let usage = usage.and_then(|usage| wire::Usage::deserialize(usage).ok());
         let usage = usage.map(|usage| Usage {
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,
@@ -136,20 +139,28 @@ impl Acp {
             })));
         }
         self.run = None;
+        (self.trouble, self.used) = (None, None);
         out.push(Fragment::Ended(outcome));
     }
 }
 
 /// How a turn ended, and with it the last message.
-fn outcome(end: &wire::TurnEnd<'_>) -> (Option<StopReason>, Outcome) {
+fn outcome(end: &wire::TurnEnd<'_>, trouble: Option<&str>) -> (Option<StopReason>, Outcome) {
     let failed = |error: &str| Outcome::Failed {
         error: error.to_owned(),
     };
-    if let Some(error) = hidden_error(end.meta) {
+    if let Some(error) = end.meta.and_then(beside::hidden_error) {
         return (Some(StopReason::Error), Outcome::Failed { error });
     }
     match &*end.stop_reason {
-        "end_turn" => (Some(StopReason::Stop), Outcome::Done),
+        "end_turn" => match trouble.map(str::trim) {
+            None => (Some(StopReason::Stop), Outcome::Done),
+            Some("") => (
+                Some(StopReason::Error),
+                failed("the agent failed and does not say why"),
+            ),
+            Some(error) => (Some(StopReason::Error), failed(error)),
+        },
         "max_tokens" => (Some(StopReason::Length), Outcome::Length),
         "cancelled" => (Some(StopReason::Aborted), Outcome::Aborted),
         "max_turn_requests" => (
@@ -165,13 +176,4 @@ fn outcome(end: &wire::TurnEnd<'_>) -> (Option<StopReason>, Outcome) {
             )
         }
     }
-}
-
-/// codex reports what is fatal as the end of a turn, with the error beside it.
-fn hidden_error(meta: Option<&RawValue>) -> Option<String> {
-    let meta: Value = serde_json::from_str(meta?.get()).ok()?;
-    let error = meta.pointer("/codex/error").filter(|error| !error.is_null())?;
-    let text = error.pointer("/message").unwrap_or(error);
-    let text = text.as_str().map_or_else(|| text.to_string(), str::to_owned);
-    Some(excerpt(text.as_bytes(), ERROR_LEN_MAX))
 }

@@ -37,7 +37,14 @@ impl Acp {
     ) -> Result<Speech, Fault> {
         match command {
             Command::Abort(_) => Speech::new(self.abort(asked), Expect::Nothing),
-            Command::InputResponse(it) => Speech::new(permission::answer(it, asked)?, Expect::Nothing),
+            Command::InputResponse(it) => {
+                let (bytes, allowed) = permission::answer(it, asked)?;
+                let mut speech = Speech::new(bytes, Expect::Nothing)?;
+                if let Some(call) = allowed {
+                    self.may_begin(&call, &mut speech.means);
+                }
+                Ok(speech)
+            }
             Command::GetCommands(_) => Ok(self.known(id, self.own_commands())),
             Command::GetModels(_) => Ok(self.known(id, self.models())),
             Command::GetStats(_) => Ok(self.known(id, self.stats())),

@@ -1,15 +1,16 @@
 //! The dialect of agents that speak the Agent Client Protocol, version 1: JSON-RPC, one object a line both ways.
 //!
-//! Known from recorded sessions of claude-agent-acp and from the protocol's schema, whose official types judge this
-//! module in the tests. `wire` has the shapes that are read and `out` those that are written; `open` brings an agent
+//! Known from recorded sessions of five agents and from the protocol's schema, whose official types judge this module
+//! in the tests. `wire` has the shapes that are read and `out` those that are written; `open` brings an agent
 //! from its start to a session in the mode that asks, `choice` knows its modes, models and levels of thinking, `update`
 //! and `tool` read what it says and does, `permission` what it asks, `command` says commands and `answer` reads the
-//! agent's answers to them.
+//! agent's answers to them. What single agents say beside the protocol is read in `beside`.
 //!
 //! Ids of our requests are texts: of a command its own id, else the name of the step, with the command's behind it where a
 //! command asks for that. What only one agent knows travels as `status` lines whose keys begin with `x-acp-`.
 
 mod answer;
+mod beside;
 mod choice;
 mod command;
 mod open;
@@ -89,6 +90,10 @@ pub struct Acp {
     calls: Vec<Call>,
     /// Until when what was said outside of any turn may go on.
     late_until: Option<u64>,
+    /// What it says since it said that its engine failed.
+    trouble: Option<String>,
+    /// What the turn cost so far, where that is said on the way.
+    used: Option<wire::Usage>,
     /// The summary of a compaction, as far as it came.
     summary: String,
     totals: Totals,
@@ -139,8 +144,22 @@ impl From<serde_json::Error> for NotOfAcp {
 impl Acp {
     pub(in crate::harness) fn push(&mut self, line: &[u8], now_ms: u64, out: &mut Vec<Fragment>) {
         if self.read(line, now_ms, out).is_err() {
-            out.push(Fragment::Stray);
+            out.extend(self.unread(line));
         }
+    }
+
+    /// A line that cannot be read: kept where it is an update of a session that is not another one, whatever is in it.
+    fn unread(&self, line: &[u8]) -> Option<Fragment> {
+        let Ok(wire::AnyUpdate { method, params }) = serde_json::from_slice(line) else {
+            return Some(Fragment::Stray);
+        };
+        if method != method::SESSION_UPDATE {
+            return Some(Fragment::Stray);
+        }
+        let is_about =
+            serde_json::from_str::<wire::Text<'_>>(params.session_id.map_or("null", RawValue::get))
+                .map_or(true, |session| self.is_about(&session));
+        is_about.then(|| unknown(&params.update.session_update, line))
     }
 
     fn read(&mut self, line: &[u8], now_ms: u64, out: &mut Vec<Fragment>) -> Result<(), NotOfAcp> {

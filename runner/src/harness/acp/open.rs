@@ -3,6 +3,7 @@
 //! Nothing is said to an agent before it is in the mode that asks before it acts: agents begin in one that lets a model
 //! decide. What cannot be brought there is not used.
 
+use oqto_protocol::event::{Event, Notify, NotifyLevel};
 use oqto_protocol::fault::{Fault, FaultCode};
 use oqto_protocol::id::CommandId;
 use oqto_protocol::session::Capability;
@@ -183,13 +184,7 @@ impl Acp {
 
     /// Opens the session, if the agent can.
     fn open(&mut self, out: &mut Vec<Fragment>) {
-        let goes_on = matches!(
-            self.opening,
-            Some(Opening {
-                target: Target::Earlier(_),
-                ..
-            })
-        );
+        let goes_on = self.opening.as_ref().is_some_and(Opening::goes_on);
         if goes_on && !self.offers.load && !self.offers.resume {
             self.cannot_open("it cannot go on with an earlier session of its own", out);
             return;
@@ -253,13 +248,15 @@ impl Acp {
                 None => Err(format!("it offers no choice of a {}", what.name())),
             };
             if let Err(why) = fits {
-                let why = match what {
-                    What::Mode => format!(
-                        "{why}; a mode that asks is needed: name one in runner.toml (harness.NAME.mode)"
-                    ),
-                    _ => why,
-                };
-                return self.cannot_open(&why, out);
+                match what {
+                    What::Mode => {
+                        let help = "a mode that asks is needed: name one in runner.toml (harness.NAME.mode)";
+                        return self.cannot_open(&format!("{why}; {help}"), out);
+                    }
+                    _ if opening.goes_on() => out.push(goes_on_without(what, &value, &why)),
+                    _ => return self.cannot_open(&why, out),
+                }
+                continue;
             }
             if known.is_some_and(|choice| choice.current != value) {
                 opening.settings.push((what, value));
@@ -331,6 +328,28 @@ impl Acp {
             None => Fragment::Ready,
             Some(id) => Fragment::Answer { id, answer: Ok(None) },
         });
+    }
+
+    /// What is to be set next was refused. Without the model that it had, a session that was there before goes on with
+    /// the agent's own; without the mode that asks, nothing does.
+    pub(super) fn not_configured(
+        &mut self,
+        step: &str,
+        failure: &wire::Failure<'_>,
+        out: &mut Vec<Fragment>,
+    ) {
+        if let Some(opening) = &mut self.opening
+            && opening.goes_on()
+            && opening
+                .settings
+                .first()
+                .is_some_and(|(what, _)| *what != What::Mode)
+        {
+            let (what, value) = opening.settings.remove(0);
+            out.push(goes_on_without(what, &value, &told(failure)));
+            return self.configure(out);
+        }
+        self.step_failed(step, failure, out);
     }
 
     /// A step of the way failed.
@@ -440,6 +459,11 @@ impl Opening {
         }
     }
 
+    /// Whether the session was there before.
+    fn goes_on(&self) -> bool {
+        matches!(self.target, Target::Earlier(_))
+    }
+
     /// What it is called, once the agent has told.
     pub(super) fn session(&self) -> Option<&str> {
         self.session.as_deref()
@@ -449,6 +473,17 @@ impl Opening {
     pub(super) fn choices(&mut self) -> &mut Vec<Choice> {
         &mut self.choices
     }
+}
+
+/// The warning that a session does not get back what it had.
+fn goes_on_without(what: What, value: &str, why: &str) -> Fragment {
+    let what = what.name();
+    Fragment::Event(Event::Notify(Notify {
+        level: NotifyLevel::Warning,
+        message: format!(
+            "the {what} {value:?} of before cannot be used, the agent goes on with its own: {why}"
+        ),
+    }))
 }
 
 /// The id of a step's request: what is asked for one command is told apart from what was asked for another.

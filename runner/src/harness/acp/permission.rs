@@ -12,9 +12,9 @@ use serde::Deserialize as _;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::out;
+use super::out::{self, method};
 use super::tool::{KEPT_LEN_MAX, NAME_LEN_MAX, Said};
-use super::{Acp, wire};
+use super::{Acp, unknown, wire};
 use crate::harness::dialect::Asked;
 use crate::harness::excerpt::excerpt;
 use crate::harness::fragment::Fragment;
@@ -66,7 +66,7 @@ impl Acp {
         let (Some(ask), Some(call)) = (read, call) else {
             let message = "a tool call and options are needed";
             out.push(Fragment::Write(out::error(id, out::INVALID_PARAMS, message)));
-            out.push(Fragment::Stray);
+            out.push(unread(params));
             return;
         };
         // Of a session that is not ours any more nobody can say anything.
@@ -86,7 +86,7 @@ impl Acp {
         if !is_bounded || (0..ask.options.len()).any(is_twice) || self.is_opening() {
             let message = "nothing can be asked in this form, or now";
             out.push(Fragment::Write(out::error(id, out::INVALID_PARAMS, message)));
-            out.push(Fragment::Stray);
+            out.push(unread(params));
             return;
         }
         let said = Said {
@@ -143,6 +143,14 @@ impl Acp {
     }
 }
 
+/// A request that was refused unread, kept as it came.
+fn unread(params: Option<&RawValue>) -> Fragment {
+    unknown(
+        method::REQUEST_PERMISSION,
+        params.map_or(&[], |params| params.get().as_bytes()),
+    )
+}
+
 /// The name of a request: an agent counts anew each time it is started, and an answer must not meet another request.
 fn request_id(now_ms: u64, id: &RawValue) -> String {
     format!("{now_ms}-{}", id.get())
@@ -159,39 +167,41 @@ pub(in crate::harness) fn is_of(request_id: &str, own: &str) -> bool {
     request_id.split_once('-').is_some_and(|(_, id)| id == own)
 }
 
-/// The answer to a request.
-pub(super) fn answer(response: &InputResponse, asked: &[Asked]) -> Result<Vec<u8>, Fault> {
+/// The answer to a request, and which call it allows, if any.
+pub(super) fn answer(response: &InputResponse, asked: &[Asked]) -> Result<(Vec<u8>, Option<String>), Fault> {
     let fault = |message: &str| Fault::new(FaultCode::Invalid, message);
     let id = own_id(&response.request_id).ok_or_else(|| fault("the request has no name of the agent's"))?;
     if response.cancelled == Some(true) {
-        return Ok(cancelled(&id));
+        return Ok((cancelled(&id), None));
     }
     let request = asked.iter().find(|asked| asked.request_id == response.request_id);
-    let options = match request.map(|asked| &asked.request) {
-        Some(InputRequest::PermissionRequest(request)) => request.options.as_slice(),
-        _ => &[],
+    let (options, tool) = match request.map(|asked| &asked.request) {
+        Some(InputRequest::PermissionRequest(request)) => (request.options.as_slice(), request.tool.as_ref()),
+        _ => (&[][..], None),
     };
     let by_kind = |kinds: [PermissionKind; 2]| {
         let mut found = kinds
             .iter()
             .filter_map(|kind| options.iter().find(|option| option.kind == *kind));
-        found.next().map(|option| option.id.as_str())
+        found.next()
     };
     let chosen = match (&response.value, response.confirmed) {
-        (Some(value), _) => options
-            .iter()
-            .find(|option| option.id == *value)
-            .map(|option| option.id.as_str()),
+        (Some(value), _) => options.iter().find(|option| option.id == *value),
         (None, Some(true)) => by_kind([PermissionKind::AllowOnce, PermissionKind::AllowAlways]),
         (None, Some(false)) => match by_kind([PermissionKind::RejectOnce, PermissionKind::RejectAlways]) {
             Some(refusal) => Some(refusal),
-            None => return Ok(cancelled(&id)),
+            None => return Ok((cancelled(&id), None)),
         },
         (None, None) => None,
     };
     let chosen = chosen.ok_or_else(|| fault("the request offers no such answer"))?;
-    let outcome = json!({ "outcome": { "outcome": "selected", "optionId": chosen } });
-    Ok(out::result(&id, outcome))
+    let outcome = json!({ "outcome": { "outcome": "selected", "optionId": chosen.id } });
+    let allows = matches!(
+        chosen.kind,
+        PermissionKind::AllowOnce | PermissionKind::AllowAlways
+    );
+    let allowed = tool.filter(|_| allows).and_then(|tool| tool.tool_call_id.clone());
+    Ok((out::result(&id, outcome), allowed))
 }
 
 /// Says of every request that it will not be answered; some agents wait for ever otherwise.

@@ -7,6 +7,7 @@ use oqto_protocol::codec::Json;
 use oqto_protocol::event::{Event, Phase, ProgressMode, ToolEnd, ToolProgress, ToolStart};
 use oqto_protocol::message::{Content, Part, Role, ToolResult};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{Acp, Message, NotOfAcp, PARTS_MAX, wire};
@@ -37,16 +38,48 @@ pub(super) struct Call {
     pub(super) input: Option<String>,
     /// Whether those were too long to be remembered.
     pub(super) is_forgotten: bool,
-    /// What it shows before it has begun, JSON text.
+    /// What it showed last, JSON text: its result where the end of it shows nothing.
     preview: Option<String>,
+    /// What its terminal said, as far as it is remembered.
+    printed: String,
     /// Which part of the message that is being made it is.
     part: Option<u32>,
-    /// When the tool began, Unix milliseconds.
+    /// Whether the tool began, or was allowed to.
+    begun: bool,
+    /// When it said that it had, Unix milliseconds.
     began: Option<u64>,
     ended: bool,
 }
 
 impl Call {
+    /// Its arguments; of an agent that never tells those, what it calls it, which is all that there is of them.
+    fn told_input(&self) -> Option<Json> {
+        match (&self.input, &self.title) {
+            (Some(input), _) => Json::parse(input.clone()).ok(),
+            (None, Some(title)) if !self.is_forgotten => Some(Json::from(&json!({ "title": title }))),
+            (None, _) => None,
+        }
+    }
+
+    /// Remembers what its terminal said; what of that is new.
+    fn print<'a>(&mut self, meta: &'a Meta<'_>) -> Option<&'a str> {
+        let more = match (&meta.printed, &meta.printed_more) {
+            (Some(all), _) => {
+                self.printed.clear();
+                all
+            }
+            (None, Some(more)) => more,
+            (None, None) => return None,
+        };
+        // What is longer was told piece by piece, and its end is what is wanted of it.
+        self.printed.push_str(&more.data);
+        if let Some(over) = self.printed.len().checked_sub(KEPT_LEN_MAX) {
+            let from = (over..).find(|at| self.printed.is_char_boundary(*at));
+            self.printed.drain(..from.unwrap_or(over));
+        }
+        Some(&more.data)
+    }
+
     fn forget_long(&mut self) {
         if self
             .input
@@ -73,11 +106,27 @@ pub(super) struct Said<'a> {
     pub(super) meta: Option<&'a RawValue>,
 }
 
-/// What one agent says of a tool beside the protocol.
-#[derive(Deserialize)]
+/// What agents say of a tool beside the protocol.
+#[derive(Default, Deserialize)]
 struct Meta<'a> {
     #[serde(borrow, default, rename = "claudeCode")]
     claude: Option<ClaudeMeta<'a>>,
+    /// What qwen calls it.
+    #[serde(borrow, default, rename = "toolName")]
+    tool_name: Option<wire::Text<'a>>,
+    /// What codex's terminal says, since the last time and in all, and how its command ended.
+    #[serde(borrow, default, rename = "terminal_output_delta")]
+    printed_more: Option<Printed<'a>>,
+    #[serde(borrow, default, rename = "terminal_output")]
+    printed: Option<Printed<'a>>,
+    #[serde(borrow, default, rename = "terminal_exit")]
+    exit: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Printed<'a> {
+    #[serde(borrow)]
+    data: wire::Text<'a>,
 }
 
 #[derive(Deserialize)]
@@ -102,41 +151,54 @@ impl Acp {
         let status = said.status.as_deref().unwrap_or_default();
         let has_ended = matches!(status, "completed" | "failed");
         if has_ended || status == "in_progress" {
-            self.begin_call(at, now_ms, out);
+            // One that is told of when it is over began nobody knows when.
+            self.begin_call(at, (!has_ended).then_some(now_ms), out);
         }
-        let content = said.content.filter(|content| content.get() != "[]");
-        let terminal = said.meta.filter(|meta| meta.get().contains("\"terminal_"));
+        let content = said.content.filter(|content| is_shown(content));
+        let meta = meta(said);
+        let printed = self.calls.get_mut(at).and_then(|call| call.print(&meta));
         let Some(call) = self.calls.get_mut(at) else {
             return Ok(());
         };
         if has_ended && !call.ended {
+            let shown = match call.printed.is_empty() {
+                true => None,
+                false => Some(text_block(&call.printed)),
+            };
+            let content = content.map(RawValue::get).or(shown.as_deref());
             let output = object(&[
-                ("content", content.map(RawValue::get).or(call.preview.as_deref())),
+                ("content", content.or(call.preview.as_deref())),
                 ("rawOutput", said.output.map(RawValue::get)),
                 ("locations", said.locations.map(RawValue::get)),
-                ("_meta", terminal.map(RawValue::get)),
+                ("exit", meta.exit.map(RawValue::get)),
             ]);
             self.end_call(at, &output, status == "failed", now_ms, out);
             return Ok(());
         }
+        let mode = match printed {
+            Some(_) if content.is_none() => ProgressMode::More,
+            _ => ProgressMode::Whole,
+        };
+        let printed = printed.map(text_block);
         let more = object(&[
-            ("content", content.map(RawValue::get)),
+            ("content", content.map(RawValue::get).or(printed.as_deref())),
             ("rawOutput", said.output.map(RawValue::get)),
-            ("_meta", terminal.map(RawValue::get)),
         ]);
         if more == "{}" {
             return Ok(());
         }
         let preview = content.filter(|content| content.get().len() <= KEPT_LEN_MAX);
-        match (call.began, preview) {
-            // It is told with the result, or with the question whether it may.
-            (None, Some(preview)) => call.preview = Some(preview.get().to_owned()),
-            _ => out.push(Fragment::Event(Event::ToolProgress(ToolProgress {
+        if let Some(preview) = preview {
+            call.preview = Some(preview.get().to_owned());
+        }
+        // Before it has begun it is told with the result, or with the question whether it may.
+        if call.begun || preview.is_none() {
+            out.push(Fragment::Event(Event::ToolProgress(ToolProgress {
                 tool_call_id: call.id.clone(),
                 name: call.name.clone(),
                 partial_output: Json::parse(more).unwrap_or_default(),
-                mode: ProgressMode::Whole,
-            }))),
+                mode,
+            })));
         }
         Ok(())
     }
@@ -210,7 +272,9 @@ impl Acp {
             input: None,
             is_forgotten: false,
             preview: None,
+            printed: String::new(),
             part,
+            begun: false,
             began: None,
             ended: false,
         });
@@ -223,30 +287,41 @@ impl Acp {
             let Some(content_index) = call.part.take() else {
                 continue;
             };
-            let input = call.input.clone().and_then(|input| Json::parse(input).ok());
+            let input = call.told_input();
             call.forget_long();
             out.push(Fragment::CallEnded {
                 tool_call_id: call.id.clone(),
                 name: call.name.clone(),
-                input: input.unwrap_or_else(|| Json::from(&serde_json::json!({}))),
+                input: input.unwrap_or_else(|| Json::from(&json!({}))),
                 content_index,
             });
         }
     }
 
-    fn begin_call(&mut self, at: usize, now_ms: u64, out: &mut Vec<Fragment>) {
-        if self.calls.get(at).is_none_or(|call| call.began.is_some()) {
+    /// The tool was allowed to begin: not every agent says when it does.
+    pub(super) fn may_begin(&mut self, id: &str, out: &mut Vec<Fragment>) {
+        if let Some(at) = self.calls.iter().rposition(|call| call.id == id && !call.ended) {
+            self.begin_call(at, None, out);
+        }
+    }
+
+    fn begin_call(&mut self, at: usize, now_ms: Option<u64>, out: &mut Vec<Fragment>) {
+        let Some(call) = self.calls.get_mut(at) else {
+            return;
+        };
+        call.began = call.began.or(now_ms);
+        if call.begun {
             return;
         }
+        call.begun = true;
         // What the model says next is another message.
         self.finish_message(None, None, out);
-        if let Some(call) = self.calls.get_mut(at) {
-            call.began = Some(now_ms);
+        if let Some(call) = self.calls.get(at) {
             out.push(Fragment::Phase(Phase::ToolRunning));
             out.push(Fragment::Event(Event::ToolStart(ToolStart {
                 tool_call_id: call.id.clone(),
                 name: call.name.clone(),
-                input: call.input.clone().and_then(|input| Json::parse(input).ok()),
+                input: call.told_input(),
             })));
         }
     }
@@ -259,6 +334,7 @@ impl Acp {
         };
         call.ended = true;
         call.preview = None;
+        call.printed = String::new();
         call.input = None;
         let output = Json::parse(output).unwrap_or_default();
         let duration_ms = call.began.map(|began| now_ms.saturating_sub(began));
@@ -288,15 +364,15 @@ impl Acp {
             is_error: Some(is_error),
             ..Draft::new(Role::Tool, vec![part])
         })));
-        if self.calls.iter().all(|call| call.ended || call.began.is_none()) {
+        if self.calls.iter().all(|call| call.ended || !call.begun) {
             out.push(Fragment::Phase(Phase::Generating));
         }
     }
 
-    /// The turn is over: what began and never ended has no result.
+    /// The turn is over: what never ended, or was never allowed to begin, has no result.
     pub(super) fn end_calls(&mut self, now_ms: u64, out: &mut Vec<Fragment>) {
         for at in 0..self.calls.len() {
-            if self.calls[at].began.is_some() && !self.calls[at].ended {
+            if !self.calls[at].ended {
                 self.end_call(at, "null", true, now_ms, out);
             }
         }
@@ -306,19 +382,43 @@ impl Acp {
 
 /// The tool's name: as the agent calls it, else of what kind it is.
 fn name(said: &Said<'_>) -> String {
-    let meta = said
-        .meta
-        .and_then(|meta| serde_json::from_str::<Meta<'_>>(meta.get()).ok());
-    let by_claude = meta.and_then(|meta| meta.claude?.tool_name);
-    let name = said.name.as_ref().or(by_claude.as_ref()).or(said.kind.as_ref());
+    let meta = meta(said);
+    let by_claude = meta.claude.and_then(|claude| claude.tool_name);
+    let mut names = [&said.name, &by_claude, &meta.tool_name, &said.kind].into_iter();
+    let name = names.find_map(Option::as_ref);
     name.map_or_else(|| "other".to_owned(), |name| cut(name, NAME_LEN_MAX))
+}
+
+/// What is said beside the protocol, as far as it is known.
+fn meta<'a>(said: &Said<'a>) -> Meta<'a> {
+    said.meta
+        .and_then(|meta| serde_json::from_str(meta.get()).ok())
+        .unwrap_or_default()
+}
+
+/// Whether there is anything in it to be shown: a terminal that the runner does not serve has no face here.
+fn is_shown(content: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        #[serde(borrow, rename = "type")]
+        type_: wire::Text<'a>,
+    }
+    match serde_json::from_str::<Vec<Typed<'_>>>(content.get()) {
+        Ok(list) => list.iter().any(|it| it.type_ != "terminal"),
+        Err(_) => true,
+    }
+}
+
+/// A text as content.
+fn text_block(text: &str) -> String {
+    json!([{ "type": "content", "content": { "type": "text", "text": text } }]).to_string()
 }
 
 /// An object of those fields that are there; their values are JSON texts.
 fn object(fields: &[(&str, Option<&str>)]) -> String {
     let mut text = String::from("{");
     for (name, value) in fields {
-        if let Some(value) = value.filter(|value| *value != "null") {
+        if let Some(value) = value.filter(|value| !matches!(*value, "null" | "[]")) {
             if text.len() > 1 {
                 text.push(',');
             }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::choice::{self, Choice, What};
 use super::tool::Said;
-use super::{Acp, LATE_MS, Message, NotOfAcp, PARTS_MAX, Speaks, unknown, wire};
+use super::{Acp, LATE_MS, Message, NotOfAcp, PARTS_MAX, Speaks, beside, unknown, wire};
 use crate::harness::excerpt::excerpt;
 use crate::harness::fragment::{Fragment, HarnessState};
 
@@ -23,6 +23,9 @@ const SUMMARY_LEN_MAX: usize = 64 * 1024;
 
 /// How long a title may be, in bytes.
 const TITLE_LEN_MAX: usize = 1024;
+
+/// How much is kept of what an agent says of its own trouble, in bytes.
+const TROUBLE_LEN_MAX: usize = 2048;
 
 /// How many steps a plan may have.
 const PLAN_MAX: usize = 1024;
@@ -75,7 +78,7 @@ impl Acp {
 
     /// Whether what is said of a session is said of the one that is ours, or that is being opened: an agent may speak of that
     /// before it has told its name.
-    fn is_about(&self, session: &str) -> bool {
+    pub(super) fn is_about(&self, session: &str) -> bool {
         let before = self.session.as_deref() == Some(session);
         match &self.opening {
             None => before,
@@ -93,8 +96,13 @@ impl Acp {
     ) -> Result<(), NotOfAcp> {
         let raw = update.content.ok_or(NotOfAcp)?;
         let block = wire::Block::deserialize(raw)?;
+        if let Some(usage) = update.meta.and_then(beside::used) {
+            self.used.get_or_insert_default().add(&usage);
+        }
+        // Some give the thought before a text a name of its own.
+        let is_thought = |message: &Message| message.parts == 1 && message.last == Some(Speaks::Thought);
         let is_other = |message: &Message| match (&message.id, &update.message_id) {
-            (Some(known), Some(id)) => known != id,
+            (Some(known), Some(id)) => known != id && !(speaks == Speaks::Text && is_thought(message)),
             _ => false,
         };
         let is_full = |message: &Message| message.parts >= PARTS_MAX;
@@ -112,7 +120,7 @@ impl Acp {
                 self.message.insert(Message::default())
             }
         };
-        if message.id.is_none() {
+        if message.id.is_none() || speaks == Speaks::Text && is_thought(message) {
             message.id = update.message_id.as_deref().map(str::to_owned);
         }
         if block.type_ != "text" {
@@ -139,6 +147,12 @@ impl Acp {
         let content_index = message.parts - 1;
         // Providers send empty ones to say that they live.
         if !text.is_empty() {
+            if let Some(trouble) = &mut self.trouble {
+                trouble.push_str(&excerpt(
+                    text.as_bytes(),
+                    TROUBLE_LEN_MAX.saturating_sub(trouble.len()),
+                ));
+            }
             let delta = text.into_owned();
             out.push(match speaks {
                 Speaks::Text => Fragment::Text { delta, content_index },
@@ -178,6 +192,9 @@ impl Acp {
                 }
             }
             "session_info_update" => {
+                if let Some(is_broken) = update.meta.and_then(beside::is_broken) {
+                    self.trouble = is_broken.then(String::new);
+                }
                 if let Some(title) = &update.title {
                     let title = excerpt(title.as_bytes(), TITLE_LEN_MAX);
                     out.push(Fragment::State(Box::new(HarnessState {

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// A text of the line: borrowed unless it has escapes.
@@ -45,6 +45,31 @@ pub(super) struct UpdateParams<'a> {
     pub(super) session_id: Text<'a>,
     #[serde(borrow)]
     pub(super) update: Update<'a>,
+}
+
+/// A line that is an update, as far as it can be told of which kind, where the rest of it cannot be read.
+#[derive(Deserialize)]
+pub(super) struct AnyUpdate<'a> {
+    #[serde(borrow)]
+    pub(super) method: Text<'a>,
+    #[serde(borrow)]
+    pub(super) params: AnyUpdateParams<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AnyUpdateParams<'a> {
+    #[serde(borrow, default)]
+    pub(super) session_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) update: AnyKind<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AnyKind<'a> {
+    #[serde(borrow)]
+    pub(super) session_update: Text<'a>,
 }
 
 /// An update of any kind: one object whose fields depend on its kind, so that a line is gone through once.
@@ -341,14 +366,28 @@ pub(super) struct TurnEnd<'a> {
     pub(super) meta: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+/// What was used. It is kept while a turn goes on, under the names of the protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 pub(super) struct Usage {
     pub(super) input_tokens: u64,
     pub(super) output_tokens: u64,
     pub(super) cached_read_tokens: Option<u64>,
     pub(super) cached_write_tokens: Option<u64>,
+}
+
+impl Usage {
+    /// Counts what was used once more.
+    pub(super) fn add(&mut self, more: &Self) {
+        let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.saturating_add(b)),
+            (a, b) => a.or(b),
+        };
+        self.input_tokens = self.input_tokens.saturating_add(more.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(more.output_tokens);
+        self.cached_read_tokens = sum(self.cached_read_tokens, more.cached_read_tokens);
+        self.cached_write_tokens = sum(self.cached_write_tokens, more.cached_write_tokens);
+    }
 }
 
 #[derive(Deserialize)]
