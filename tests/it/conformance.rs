@@ -12,20 +12,24 @@ const PAGE: &str = include_str!("../../docs/HARNESSES.md");
 /// Where the recordings of the agent of the second column are, and the recording that says what it can do.
 const CLAUDE_TAPE: &str = include_str!("../tapes/acp/claude-agent-acp-0.101.0/golden/hello.jsonl");
 
-/// The rows of the table: what is in the first column, and the cells of the others.
-fn rows() -> BTreeMap<String, Vec<String>> {
-    let lines = PAGE.lines().skip_while(|line| !line.starts_with("| what "));
-    let rows = lines
-        .skip(2)
-        .take_while(|line| line.starts_with('|'))
-        .map(|line| {
-            let mut cells = line
-                .trim_matches('|')
-                .split('|')
-                .map(|cell| cell.trim().to_owned());
-            (cells.next().unwrap(), cells.collect())
-        });
-    rows.collect()
+/// The rows of each table: what is in the first column, and the cells of the others.
+fn tables() -> Vec<BTreeMap<String, Vec<String>>> {
+    let mut tables: Vec<BTreeMap<_, _>> = Vec::new();
+    let lines = PAGE.lines().filter(|line| line.starts_with('|'));
+    for line in lines.filter(|line| !line.starts_with("|--")) {
+        let mut cells = line
+            .trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().to_owned());
+        let what = cells.next().unwrap();
+        match tables.last_mut() {
+            Some(table) if what != "what" => {
+                table.insert(what, cells.collect());
+            }
+            _ => tables.push(BTreeMap::new()),
+        }
+    }
+    tables
 }
 
 /// All files below a directory.
@@ -61,9 +65,12 @@ fn every_cell_names_a_test_or_a_recording_that_is_there() {
         let file = format!("{name}.jsonl");
         files.iter().any(|path| path.ends_with(&file))
     };
-    let rows = rows();
-    assert!(rows.len() > Capability::ALL.len(), "the table is not found");
-    for (row, cells) in rows {
+    let tables = tables();
+    assert!(
+        tables.len() == 2 && tables[0].len() > Capability::ALL.len(),
+        "the tables are not found"
+    );
+    for (row, cells) in tables.into_iter().flatten() {
         for cell in cells.iter().filter(|cell| *cell != "no") {
             let name = cell.trim_matches('`');
             let is_there = match name.contains('/') {
@@ -77,7 +84,7 @@ fn every_cell_names_a_test_or_a_recording_that_is_there() {
 
 #[test]
 fn a_capability_has_a_cell_where_its_harness_has_it_and_nowhere_else() {
-    let rows = rows();
+    let rows = &tables()[0];
     let created = CLAUDE_TAPE
         .lines()
         .find(|line| line.contains("session.created"))

@@ -154,7 +154,8 @@ impl Acp {
             // One that is told of when it is over began nobody knows when.
             self.begin_call(at, (!has_ended).then_some(now_ms), out);
         }
-        let content = said.content.filter(|content| is_shown(content));
+        let serves_terminals = self.beginning.serve.terminal;
+        let content = said.content.filter(|content| is_shown(content, serves_terminals));
         let meta = meta(said);
         let printed = self.calls.get_mut(at).and_then(|call| call.print(&meta));
         let Some(call) = self.calls.get_mut(at) else {
@@ -397,14 +398,14 @@ fn meta<'a>(said: &Said<'a>) -> Meta<'a> {
 }
 
 /// Whether there is anything in it to be shown: a terminal that the runner does not serve has no face here.
-fn is_shown(content: &RawValue) -> bool {
+fn is_shown(content: &RawValue, serves_terminals: bool) -> bool {
     #[derive(Deserialize)]
     struct Typed<'a> {
         #[serde(borrow, rename = "type")]
         type_: wire::Text<'a>,
     }
     match serde_json::from_str::<Vec<Typed<'_>>>(content.get()) {
-        Ok(list) => list.iter().any(|it| it.type_ != "terminal"),
+        Ok(list) => list.iter().any(|it| serves_terminals || it.type_ != "terminal"),
         Err(_) => true,
     }
 }
