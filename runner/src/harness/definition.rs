@@ -116,6 +116,8 @@ pub struct Definition {
     pub auth_method: Option<String>,
     /// Whether it asks before it acts.
     pub asks: Asks,
+    /// In which mode it is put instead where it is made to ask.
+    pub asking_mode: Option<String>,
     /// The versions that it was tested in.
     pub tested: Option<Tested>,
     /// How to get it, one line for a shell.
@@ -158,6 +160,7 @@ pub struct HarnessTable {
     serve: Option<Vec<Served>>,
     auth_method: Option<String>,
     asks: Option<bool>,
+    asking_mode: Option<String>,
     tested: Option<String>,
     install: Option<String>,
 }
@@ -194,10 +197,12 @@ pub enum BadDefinition {
         name: String,
     },
     /// Only agents of one protocol ask by themselves.
-    #[error("harness.{name}.asks is for agents of dialect acp; remove it")]
+    #[error("harness.{name}.{key} is for agents of dialect acp; remove it")]
     Asks {
         /// Which.
         name: String,
+        /// Which key of it.
+        key: &'static str,
     },
     /// Only one protocol has methods to serve.
     #[error("harness.{name}.serve is for agents of dialect acp; remove it")]
@@ -268,6 +273,7 @@ impl Definition {
             serve: Serve::default(),
             auth_method: None,
             asks: Asks::of(tongue),
+            asking_mode: None,
             tested: None,
             install: None,
         }
@@ -328,6 +334,7 @@ impl Definition {
             serve,
             auth_method,
             asks,
+            asking_mode,
             tested,
             install,
         } = table;
@@ -382,10 +389,18 @@ impl Definition {
             };
         }
         it.auth_method = auth_method.or(it.auth_method);
+        let key = match (&asking_mode, asks) {
+            (Some(_), _) => "asking_mode",
+            (None, Some(_)) => "asks",
+            (None, None) => "",
+        };
+        if !key.is_empty() && it.tongue != Tongue::Acp {
+            return Err(BadDefinition::Asks { name: named(), key });
+        }
+        if asking_mode.is_some() {
+            (it.asks, it.asking_mode) = (Asks::WhenMade, asking_mode);
+        }
         if let Some(asks) = asks {
-            if it.tongue != Tongue::Acp {
-                return Err(BadDefinition::Asks { name: named() });
-            }
             it.asks = if asks { Asks::Yes } else { Asks::No };
         }
         it.install = install.or(it.install);

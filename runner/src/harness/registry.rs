@@ -200,6 +200,7 @@ impl Harness {
         match self.0.asks {
             Asks::WhenMade => Self(Arc::new(Definition {
                 asks: Asks::Made,
+                mode: self.0.asking_mode.clone().or_else(|| self.0.mode.clone()),
                 ..(*self.0).clone()
             })),
             Asks::Yes | Asks::No | Asks::Made => self,
@@ -267,7 +268,7 @@ impl Harness {
             |(name, value): (&String, &String)| (name.clone(), value.replace("$PRIVATE", start.private_dir));
         env.extend(self.0.env.iter().map(filled));
         let mut shown = Vec::new();
-        if self.0.asks == Asks::Made {
+        if self.0.asks == Asks::Made && self.0.tongue == Tongue::Pi {
             let gate = super::pi::gate(start);
             // Last: no argument of a definition's takes them back.
             args.extend(super::pi::gate_args(&gate));
@@ -425,6 +426,36 @@ mod tests {
         // A tape is read again with what it was made with.
         let spoken = Harness::spoken("pi", asking.definition().manner());
         assert_eq!(spoken.definition().asks, Asks::Made);
+    }
+
+    #[test]
+    fn an_agent_that_asks_only_in_another_mode_is_put_in_that_where_it_is_made_to() {
+        let harnesses = with("").unwrap();
+        let codex = harnesses.find("codex-acp").unwrap();
+        assert_eq!(
+            (codex.definition().mode.as_deref(), codex.asks()),
+            (Some("agent-full-access"), false)
+        );
+        let asking = codex.made_to_ask();
+        assert_eq!(
+            (asking.definition().mode.as_deref(), asking.asks()),
+            (Some("read-only"), true)
+        );
+        assert!(asking.needs(&Start::default()).shown.is_empty());
+        let spoken = Harness::spoken("codex-acp", asking.definition().manner());
+        assert!(spoken.asks() && spoken.definition().mode.as_deref() == Some("read-only"));
+        // Who says that it never asks is believed.
+        let never = with("[codex-acp]\nasks = false\n").unwrap();
+        let never = never.find("codex-acp").unwrap().made_to_ask();
+        assert_eq!(
+            (never.definition().mode.as_deref(), never.asks()),
+            (Some("agent-full-access"), false)
+        );
+        let refused = with("[pi]\nasking_mode = \"ask\"\n").unwrap_err();
+        assert!(
+            refused.contains("harness.pi.asking_mode is for agents of dialect acp"),
+            "{refused}"
+        );
     }
 
     #[test]
