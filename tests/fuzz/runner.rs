@@ -82,10 +82,14 @@ fn harness_acp(bytes: &[u8]) {
     harness(Harness::acp("agent", "agent", None), &opened, bytes);
 }
 
-/// What pi prints that works at a prompt.
+/// What pi prints that works at a prompt, and was made to ask before it acts.
 fn harness_pi(bytes: &[u8]) {
-    let ready = br#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{}}"#;
-    harness(Harness::pi(), &[ready.as_slice()], bytes);
+    let begun = [
+        br#"{"type":"extension_ui_request","id":"1","method":"setStatus","statusKey":"oqto-gate","statusText":"asks"}"#
+            .as_slice(),
+        br#"{"id":"probe","type":"response","command":"get_state","success":true,"data":{}}"#,
+    ];
+    harness(Harness::pi().made_to_ask(), &begun, bytes);
 }
 
 /// Whatever a harness prints: messages are numbered without gaps and end once, and a session at rest goes on from its

@@ -1,6 +1,7 @@
 //! Real pi, made to ask before it acts: answered by people, by rules, by the clock, and by what ends it.
 
 use std::fs;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use oqto_control::{CommandError, Control, Event, Runner, Session, SessionConfig};
@@ -9,7 +10,7 @@ use oqto_protocol::event::{
     InputRequest, InputResolved, PermissionKind, PermissionRequest, ResolvedBy, ToolEnd,
 };
 use oqto_protocol::session::Capability;
-use oqto_tests::{Home, Model, agents, end, signal, wait_until};
+use oqto_tests::{Home, Model, Process, agents, end, not_run, signal, wait_until};
 use serde_json::Value;
 
 use crate::watch::Watch;
@@ -30,19 +31,18 @@ fn policy(permissions: &str) -> String {
 impl Bed {
     /// Real pi, and policies by their names and what each says of permissions.
     async fn new(policies: &[(&str, &str)]) -> Self {
+        Self::of(&agents().bin().join("pi"), policies).await
+    }
+
+    /// The same with this pi.
+    async fn of(pi: &Path, policies: &[(&str, &str)]) -> Self {
         let home = Home::new();
         let model = Model::start(home.dir());
         home.file("harness-config/models.json", &model.for_pi());
-        let program = agents().bin().join("pi");
-        Self::with(home, &program, policies, Some(model)).await
+        Self::with(home, pi, policies, Some(model)).await
     }
 
-    async fn with(
-        home: Home,
-        program: &std::path::Path,
-        policies: &[(&str, &str)],
-        model: Option<Model>,
-    ) -> Self {
+    async fn with(home: Home, program: &Path, policies: &[(&str, &str)], model: Option<Model>) -> Self {
         fs::create_dir(home.path("policies")).unwrap();
         for (name, permissions) in policies {
             fs::write(home.path(&format!("policies/{name}.toml")), policy(permissions)).unwrap();
@@ -324,9 +324,8 @@ async fn a_pi_that_is_killed_in_its_question_did_nothing_and_asks_anew_when_it_g
         .unwrap();
     let lost = asked(&mut watch).await;
     let pi = wait_until("pi", || {
-        let is_pi = |process: &oqto_tests::Process| {
-            process.words.contains("--mode rpc") && process.words.contains("node")
-        };
+        let is_pi =
+            |process: &Process| process.words.contains("--mode rpc") && process.words.contains("node");
         bed.home.agents().into_iter().find(is_pi)
     });
     signal(pi.pid, Signal::SIGKILL);
@@ -350,6 +349,36 @@ async fn a_pi_that_is_killed_in_its_question_did_nothing_and_asks_anew_when_it_g
     session.allow(&request.request_id).await.unwrap();
     watch.rest().await;
     assert!(bed.is_there("made"));
+    close(session, &mut watch).await;
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_pi_asks_too_and_does_so_in_each_of_its_sessions() {
+    let Some(pi) = agents().old_pi() else {
+        return not_run("pi 0.74 asks", "it is not installed beside the other agents");
+    };
+    let bed = Bed::of(&pi, &[("p", "allow = [\"edit\"]")]).await;
+    let (session, mut watch) = bed.session("p").await;
+    session
+        .prompt("fake: write made.txt hi ;; shell touch not-made || say done")
+        .await
+        .unwrap();
+    assert_eq!(resolved(&mut watch).await.by, Some(ResolvedBy::Rule));
+    let request = asked(&mut watch).await;
+    session.refuse(&request.request_id).await.unwrap();
+    watch.rest().await;
+    assert!(bed.is_there("made.txt") && !bed.is_there("not-made"));
+    let new = Command::SessionNew(SessionNew { parent_session: None });
+    session.command(new).await.unwrap();
+    session
+        .prompt("fake: shell touch not-made || say done")
+        .await
+        .unwrap();
+    asked(&mut watch).await;
+    session.abort().await.unwrap();
+    watch.rest().await;
+    assert!(!bed.is_there("not-made"));
     close(session, &mut watch).await;
     bed.close().await;
 }

@@ -335,8 +335,13 @@ fn narrowed(mut upper: Terms, lower: Terms) -> Terms {
     upper.layers.extend(layers);
     replace(&mut upper.permit, permit);
     upper.forbid.extend(forbid);
-    // One that says nothing asks, unless it met one that denies.
-    let stricter = |mine: &Ruled<Otherwise>| otherwise.as_ref().is_some_and(|other| other.value > mine.value);
+    // One that says nothing asks, unless it met one that denies. Who says the same says it, and the runner did not.
+    let stricter = |mine: &Ruled<Otherwise>| {
+        let is_unsaid = mine.source == Source::Runner;
+        otherwise
+            .as_ref()
+            .is_some_and(|other| other.value > mine.value || (is_unsaid && other.value == mine.value))
+    };
     if upper.otherwise.as_ref().is_none_or(stricter) {
         upper.otherwise = otherwise;
     }

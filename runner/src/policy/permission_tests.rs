@@ -59,6 +59,26 @@ fn rules(allow: &[&str], deny: &[&str]) -> Permissions {
     .unwrap()
 }
 
+#[test]
+fn who_says_anything_of_permissions_wants_an_agent_to_ask() {
+    fn wants(upper: Option<&str>, policy: &str, file: Option<&str>) -> bool {
+        resolved(upper, policy, file).unwrap().wanted
+    }
+    assert!(!wants(None, "", None));
+    assert!(!wants(None, "[permissions]\n", None));
+    for said in [
+        "allow = [\"read\"]",
+        "deny = [\"execute\"]",
+        "otherwise = \"ask\"",
+        "timeout_s = 9",
+    ] {
+        let table = format!("[permissions]\n{said}\n");
+        assert!(wants(None, &table, None), "{said}");
+    }
+    assert!(wants(None, "", Some("[permissions]\notherwise = \"ask\"\n")));
+    assert!(wants(Some("[permissions]\ndeny = [\"fetch\"]\n"), "", None));
+}
+
 fn tool(name: &str, kind: Option<&str>, targets: &[&str]) -> PermissionTool {
     PermissionTool {
         tool_call_id: None,
