@@ -15,8 +15,9 @@ use super::{Acp, LATE_MS, Message, NotOfAcp, PARTS_MAX, Speaks, beside, unknown,
 use crate::harness::excerpt::excerpt;
 use crate::harness::fragment::{Fragment, HarnessState};
 
-/// How long the list of an agent's commands is kept, in bytes. The longest seen has 560 KB.
-const COMMANDS_LEN_MAX: usize = 1024 * 1024;
+/// How long the list of an agent's commands is kept, in bytes: it is written down whenever the session rests. The longest
+/// seen has 21 KB, and stood beside half a megabyte of what is not of the list.
+const COMMANDS_LEN_MAX: usize = 128 * 1024;
 
 /// How long a summary of a compaction is kept, in bytes.
 const SUMMARY_LEN_MAX: usize = 64 * 1024;
