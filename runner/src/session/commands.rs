@@ -12,7 +12,7 @@ use super::bounds::{ABORT_MS, ANSWER_MS, COMMANDS_MAX};
 use super::machine::Session;
 use super::replies::{Kind, Pending};
 use super::stage::{Aborting, Begun, Run, Stage, Stopping, Why};
-use crate::harness::{Expect, Speech};
+use crate::harness::{Expect, Fragment, Speech};
 
 /// What a harness must be able to do for a command; `None` for what every session does.
 fn capability(command: &Command) -> Option<Capability> {
@@ -200,7 +200,7 @@ impl Session {
         self.say(id, command, &prompt, out)
     }
 
-    /// Says `said` for `command`.
+    /// Says `said` for `command`, and tells what that means.
     pub(super) fn say(
         &mut self,
         id: CommandId,
@@ -208,6 +208,20 @@ impl Session {
         said: &Command,
         out: &mut Vec<Action>,
     ) -> Result<(), Fault> {
+        for fragment in self.say_alone(id, command, said, out)? {
+            self.apply(fragment, out);
+        }
+        Ok(())
+    }
+
+    /// Says `said` for `command`; what that means, which is not told yet.
+    pub(super) fn say_alone(
+        &mut self,
+        id: CommandId,
+        command: &Command,
+        said: &Command,
+        out: &mut Vec<Action>,
+    ) -> Result<Vec<Fragment>, Fault> {
         if self.replies.pending.len() == COMMANDS_MAX {
             return Err(busy());
         }
@@ -248,10 +262,7 @@ impl Session {
             Expect::Answer => self.replies.pending.push(pending),
             Expect::Nothing => self.accept(&pending, None, out),
         }
-        for fragment in means {
-            self.apply(fragment, out);
-        }
-        Ok(())
+        Ok(means)
     }
 
     pub(super) fn abort(

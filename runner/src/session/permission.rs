@@ -270,13 +270,17 @@ impl Session {
                 (given.clone(), None)
             }
         };
-        self.say(id, command, &Command::InputResponse(told), out)?;
+        let means = self.say_alone(id, command, &Command::InputResponse(told), out)?;
         self.asked.remove(at);
         let resolved = InputResolved {
             decision,
             ..resolution(&given.request_id, ResolvedBy::Answer)
         };
         self.record(Event::InputResolved(resolved), out);
+        // What was allowed begins behind that.
+        for fragment in means {
+            self.apply(fragment, out);
+        }
         Ok(())
     }
 
