@@ -3,11 +3,11 @@
 use oqto_protocol::command::*;
 use oqto_protocol::event::Event;
 use oqto_protocol::fault::FaultCode;
-use oqto_protocol::message::Role;
+use oqto_protocol::message::{Role, StopReason};
 use oqto_protocol::session::SessionState;
 use serde_json::json;
 
-use crate::agent::{Agent, error, events, messages, reply};
+use crate::agent::{Agent, error, events, messages, prompt, reply};
 
 #[test]
 fn an_error_that_is_hidden_in_the_end_of_a_turn_is_an_error() {
@@ -25,6 +25,26 @@ fn an_error_that_is_hidden_in_the_end_of_a_turn_is_an_error() {
         assert!(error(&end).unwrap().contains(said), "{end:?}");
         assert_eq!(agent.session.state(), SessionState::Idle);
     }
+}
+
+#[test]
+fn an_agent_that_says_without_end_why_it_failed_is_quoted_to_a_bound_and_in_its_own_turn_alone() {
+    let broken = json!({ "sessionUpdate": "session_info_update",
+        "_meta": { "codex": { "threadStatus": { "type": "systemError" } } } });
+    let (mut agent, id) = Agent::working();
+    agent.update(&broken);
+    for _ in 0..5000 {
+        agent.says("500 ");
+    }
+    let end = agent.ends(id, &json!({ "stopReason": "end_turn" }));
+    let error = error(&end).unwrap();
+    assert!(error.contains("500 500") && error.len() < 2500, "{}", error.len());
+    // What it says of itself between two turns is of neither.
+    agent.update(&broken);
+    let (id, _) = agent.tell(prompt("again"));
+    agent.says("done");
+    let end = agent.ends(id, &json!({ "stopReason": "end_turn" }));
+    assert_eq!(messages(&end).last().unwrap().stop_reason, Some(StopReason::Stop));
 }
 
 #[test]

@@ -101,9 +101,10 @@ impl Acp {
         let params = json!({ "sessionId": session, "prompt": blocks });
         let bytes = out::request(&id.to_string(), method::SESSION_PROMPT, &params);
         let mut speech = Speech::new(bytes, Expect::Nothing)?;
-        // What was said outside of any turn is over.
+        // What was said outside of any turn is over, and says nothing of this one.
         self.finish_message(None, None, &mut speech.means);
         self.run = Some(id);
+        (self.trouble, self.used) = (None, None);
         self.totals.prompts += 1;
         speech.means.extend([
             Fragment::Began(Phase::Generating),

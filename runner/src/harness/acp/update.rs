@@ -148,11 +148,10 @@ impl Acp {
         let content_index = message.parts - 1;
         // Providers send empty ones to say that they live.
         if !text.is_empty() {
-            if let Some(trouble) = &mut self.trouble {
-                trouble.push_str(&excerpt(
-                    text.as_bytes(),
-                    TROUBLE_LEN_MAX.saturating_sub(trouble.len()),
-                ));
+            if let Some(trouble) = &mut self.trouble
+                && let Some(room @ 1..) = TROUBLE_LEN_MAX.checked_sub(trouble.len())
+            {
+                trouble.push_str(&excerpt(text.as_bytes(), room));
             }
             let delta = text.into_owned();
             out.push(match speaks {
