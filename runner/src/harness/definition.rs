@@ -204,6 +204,14 @@ pub enum BadDefinition {
         /// Which key of it.
         key: &'static str,
     },
+    /// One that has a mode for asking asks where it is put in that.
+    #[error(
+        "harness.{name} has both asks and asking_mode; remove asks, or asking_mode if it asks in each mode or in none"
+    )]
+    AsksAndMode {
+        /// Which.
+        name: String,
+    },
     /// Only one protocol has methods to serve.
     #[error("harness.{name}.serve is for agents of dialect acp; remove it")]
     Serve {
@@ -397,8 +405,15 @@ impl Definition {
         if !key.is_empty() && it.tongue != Tongue::Acp {
             return Err(BadDefinition::Asks { name: named(), key });
         }
+        if asking_mode.is_some() && asks.is_some() {
+            return Err(BadDefinition::AsksAndMode { name: named() });
+        }
         if asking_mode.is_some() {
             (it.asks, it.asking_mode) = (Asks::WhenMade, asking_mode);
+        }
+        // One that is in that mode in any case asks in any case.
+        if it.asking_mode.is_some() && it.mode == it.asking_mode {
+            it.asks = Asks::Yes;
         }
         if let Some(asks) = asks {
             it.asks = if asks { Asks::Yes } else { Asks::No };

@@ -451,6 +451,14 @@ mod tests {
             (never.definition().mode.as_deref(), never.asks()),
             (Some("agent-full-access"), false)
         );
+        // One that is in that mode in any case asks in any case.
+        let always = with("[codex-acp]\nmode = \"read-only\"\n").unwrap();
+        assert!(always.find("codex-acp").unwrap().asks());
+        let refused = with("[codex-acp]\nasks = true\nasking_mode = \"read-only\"\n").unwrap_err();
+        assert!(
+            refused.contains("harness.codex-acp has both asks and asking_mode"),
+            "{refused}"
+        );
         let refused = with("[pi]\nasking_mode = \"ask\"\n").unwrap_err();
         assert!(
             refused.contains("harness.pi.asking_mode is for agents of dialect acp"),
