@@ -5,8 +5,8 @@ use std::fs;
 use std::io::Read as _;
 use std::process::Stdio;
 
-use oqto_control::{Control, Event, Runner, Session, SessionConfig};
-use oqto_protocol::event::{InputRequest, InputResolved, PermissionKind, PermissionRequest, ResolvedBy};
+use oqto_control::{Control, Runner, Session, SessionConfig};
+use oqto_protocol::event::{PermissionKind, ResolvedBy};
 use oqto_protocol::message::Content;
 use oqto_tests::{Home, end, wait_until};
 use serde_json::Value;
@@ -76,29 +76,6 @@ fn records(home: &Home) -> Vec<Value> {
     records.filter(|record| record["what"] == "permission").collect()
 }
 
-async fn asked(watch: &mut Watch) -> PermissionRequest {
-    let event = watch
-        .until("a request", |event| matches!(event, Event::InputNeeded(_)))
-        .await;
-    match event {
-        Event::InputNeeded(needed) => match needed.request {
-            InputRequest::PermissionRequest(request) => request,
-            other => panic!("{other:?}"),
-        },
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn resolved(watch: &mut Watch) -> InputResolved {
-    let event = watch
-        .until("an end", |event| matches!(event, Event::InputResolved(_)))
-        .await;
-    match event {
-        Event::InputResolved(resolved) => resolved,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// All that the agent said.
 fn said(watch: &Watch) -> String {
     let messages = watch.messages();
@@ -124,7 +101,7 @@ async fn a_person_allows_one_thing_and_refuses_another() {
         .prompt("ask execute echo hi > made\nask execute touch not-made\nsay done")
         .await
         .unwrap();
-    let request = asked(&mut watch).await;
+    let request = watch.permission().await;
     let tool = request.tool.unwrap();
     assert_eq!(
         (tool.kind.as_deref(), tool.targets.as_slice()),
@@ -133,17 +110,14 @@ async fn a_person_allows_one_thing_and_refuses_another() {
     assert_eq!(request.timeout, Some(77_000));
     assert!(!bed.home.path("workspace/made").exists());
     session.allow(&request.request_id).await.unwrap();
-    let end = resolved(&mut watch).await;
+    let end = watch.resolved().await;
     assert_eq!(
         (end.by, end.decision),
         (Some(ResolvedBy::Answer), Some(PermissionKind::AllowOnce))
     );
-    let request = asked(&mut watch).await;
+    let request = watch.permission().await;
     session.refuse(&request.request_id).await.unwrap();
-    assert_eq!(
-        resolved(&mut watch).await.decision,
-        Some(PermissionKind::RejectOnce)
-    );
+    assert_eq!(watch.resolved().await.decision, Some(PermissionKind::RejectOnce));
     assert!(
         session.allow(&request.request_id).await.is_err(),
         "it is answered"
@@ -177,7 +151,7 @@ async fn rules_answer_without_anybody_and_are_on_record() {
         .unwrap();
     let mut decisions = Vec::new();
     for _ in 0..5 {
-        let end = resolved(&mut watch).await;
+        let end = watch.resolved().await;
         assert_eq!(end.by, Some(ResolvedBy::Rule));
         decisions.push((
             end.decision.unwrap() == PermissionKind::AllowOnce,
@@ -222,7 +196,7 @@ async fn a_request_that_nobody_answers_is_refused_in_time() {
     let bed = Bed::new("timeout_s = 1").await;
     let (session, mut watch) = bed.session().await;
     session.prompt("ask execute touch made\nsay on").await.unwrap();
-    let end = resolved(&mut watch).await;
+    let end = watch.resolved().await;
     assert_eq!(
         (end.by, end.decision),
         (Some(ResolvedBy::Timeout), Some(PermissionKind::RejectOnce))
@@ -247,15 +221,15 @@ async fn two_are_asked_at_once_and_abort_ends_what_is_open() {
     let bed = Bed::new("").await;
     let (session, mut watch) = bed.session().await;
     session.prompt("both touch a ; touch b").await.unwrap();
-    let (first, second) = (asked(&mut watch).await, asked(&mut watch).await);
+    let (first, second) = (watch.permission().await, watch.permission().await);
     assert_ne!(first.request_id, second.request_id);
     session.allow(&second.request_id).await.unwrap();
-    assert_eq!(resolved(&mut watch).await.request_id, second.request_id);
+    assert_eq!(watch.resolved().await.request_id, second.request_id);
     wait_until("the second to be done", || {
         bed.home.path("workspace/b").exists().then_some(())
     });
     session.abort().await.unwrap();
-    let end = resolved(&mut watch).await;
+    let end = watch.resolved().await;
     assert_eq!(
         (end.request_id.as_str(), end.by),
         (first.request_id.as_str(), Some(ResolvedBy::Abort))
@@ -273,8 +247,8 @@ async fn a_request_survives_the_runner_and_is_answered_by_the_next_one() {
         .prompt("ask execute echo one\nask execute touch made\nsay done")
         .await
         .unwrap();
-    assert_eq!(resolved(&mut watch).await.by, Some(ResolvedBy::Rule));
-    let request = asked(&mut watch).await;
+    assert_eq!(watch.resolved().await.by, Some(ResolvedBy::Rule));
+    let request = watch.permission().await;
     // What the policy says now is of no interest to a session that was made before.
     fs::write(
         bed.home.path("policies/p.toml"),

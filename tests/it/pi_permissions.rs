@@ -6,9 +6,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use oqto_control::{CommandError, Control, Event, Runner, Session, SessionConfig};
 use oqto_protocol::command::{Command, SessionNew, Shell};
-use oqto_protocol::event::{
-    InputRequest, InputResolved, PermissionKind, PermissionRequest, ResolvedBy, ToolEnd,
-};
+use oqto_protocol::event::{PermissionKind, PermissionRequest, ResolvedBy, ToolEnd};
 use oqto_protocol::session::Capability;
 use oqto_tests::{Home, Model, Process, agents, end, not_run, signal, wait_until};
 use serde_json::Value;
@@ -102,29 +100,6 @@ impl Bed {
     }
 }
 
-async fn asked(watch: &mut Watch) -> PermissionRequest {
-    let event = watch
-        .until("a request", |event| matches!(event, Event::InputNeeded(_)))
-        .await;
-    match event {
-        Event::InputNeeded(needed) => match needed.request {
-            InputRequest::PermissionRequest(request) => request,
-            other => panic!("{other:?}"),
-        },
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn resolved(watch: &mut Watch) -> InputResolved {
-    let event = watch
-        .until("an end", |event| matches!(event, Event::InputResolved(_)))
-        .await;
-    match event {
-        Event::InputResolved(resolved) => resolved,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// What the tool was that a request is about: its name, kind and targets.
 fn about(request: &PermissionRequest) -> (String, Option<String>, Vec<String>) {
     let tool = request.tool.clone().unwrap();
@@ -158,7 +133,7 @@ async fn pi_asks_before_each_tool_and_does_what_is_allowed_and_nothing_else() {
         .prompt("fake: shell touch made ;; write not-made.txt hi || say done")
         .await
         .unwrap();
-    let request = asked(&mut watch).await;
+    let request = watch.permission().await;
     assert_eq!(
         about(&request),
         (
@@ -170,12 +145,12 @@ async fn pi_asks_before_each_tool_and_does_what_is_allowed_and_nothing_else() {
     assert_eq!(request.timeout, Some(77_000));
     assert!(!bed.is_there("made"));
     session.allow(&request.request_id).await.unwrap();
-    let end = resolved(&mut watch).await;
+    let end = watch.resolved().await;
     assert_eq!(
         (end.by, end.decision),
         (Some(ResolvedBy::Answer), Some(PermissionKind::AllowOnce))
     );
-    let request = asked(&mut watch).await;
+    let request = watch.permission().await;
     assert_eq!(
         about(&request),
         (
@@ -214,7 +189,7 @@ async fn pi_asks_before_each_tool_and_does_what_is_allowed_and_nothing_else() {
         .prompt("fake: shell touch later || say done")
         .await
         .unwrap();
-    let request = asked(&mut watch).await;
+    let request = watch.permission().await;
     session.refuse(&request.request_id).await.unwrap();
     watch.rest().await;
     assert!(!bed.is_there("later"));
@@ -243,7 +218,7 @@ async fn rules_answer_for_pi_without_anybody_and_are_on_record() {
         (false, "otherwise"),
     ];
     for (allow, rule) in wanted {
-        let end = resolved(&mut watch).await;
+        let end = watch.resolved().await;
         assert_eq!(
             (
                 end.by,
@@ -278,7 +253,7 @@ async fn a_question_of_pis_that_nobody_answers_is_refused_in_time_and_an_abort_e
         .prompt("fake: shell touch made || say done")
         .await
         .unwrap();
-    let end = resolved(&mut watch).await;
+    let end = watch.resolved().await;
     assert_eq!(
         (end.by, end.decision),
         (Some(ResolvedBy::Timeout), Some(PermissionKind::RejectOnce))
@@ -292,9 +267,9 @@ async fn a_question_of_pis_that_nobody_answers_is_refused_in_time_and_an_abort_e
         .prompt("fake: shell touch made ;; shell touch made || say done")
         .await
         .unwrap();
-    let request = asked(&mut watch).await;
+    let request = watch.permission().await;
     session.abort().await.unwrap();
-    let end = resolved(&mut watch).await;
+    let end = watch.resolved().await;
     assert_eq!(
         (end.request_id, end.by),
         (request.request_id, Some(ResolvedBy::Abort))
@@ -306,7 +281,7 @@ async fn a_question_of_pis_that_nobody_answers_is_refused_in_time_and_an_abort_e
         .prompt("fake: shell touch made || say done")
         .await
         .unwrap();
-    let request = asked(&mut watch).await;
+    let request = watch.permission().await;
     session.allow(&request.request_id).await.unwrap();
     watch.rest().await;
     assert!(bed.is_there("made"));
@@ -322,14 +297,14 @@ async fn a_pi_that_is_killed_in_its_question_did_nothing_and_asks_anew_when_it_g
         .prompt("fake: shell touch made || say done")
         .await
         .unwrap();
-    let lost = asked(&mut watch).await;
+    let lost = watch.permission().await;
     let pi = wait_until("pi", || {
         let is_pi =
             |process: &Process| process.words.contains("--mode rpc") && process.words.contains("node");
         bed.home.agents().into_iter().find(is_pi)
     });
     signal(pi.pid, Signal::SIGKILL);
-    let end = resolved(&mut watch).await;
+    let end = watch.resolved().await;
     assert_eq!(
         (&end.request_id, end.decision),
         (&lost.request_id, None),
@@ -343,7 +318,7 @@ async fn a_pi_that_is_killed_in_its_question_did_nothing_and_asks_anew_when_it_g
         .prompt("fake: shell touch made || say done")
         .await
         .unwrap();
-    let request = asked(&mut watch).await;
+    let request = watch.permission().await;
     assert_ne!(request.request_id, lost.request_id);
     assert!(!bed.is_there("made"));
     session.allow(&request.request_id).await.unwrap();
@@ -364,8 +339,8 @@ async fn an_old_pi_asks_too_and_does_so_in_each_of_its_sessions() {
         .prompt("fake: write made.txt hi ;; shell touch not-made || say done")
         .await
         .unwrap();
-    assert_eq!(resolved(&mut watch).await.by, Some(ResolvedBy::Rule));
-    let request = asked(&mut watch).await;
+    assert_eq!(watch.resolved().await.by, Some(ResolvedBy::Rule));
+    let request = watch.permission().await;
     session.refuse(&request.request_id).await.unwrap();
     watch.rest().await;
     assert!(bed.is_there("made.txt") && !bed.is_there("not-made"));
@@ -375,7 +350,7 @@ async fn an_old_pi_asks_too_and_does_so_in_each_of_its_sessions() {
         .prompt("fake: shell touch not-made || say done")
         .await
         .unwrap();
-    asked(&mut watch).await;
+    watch.permission().await;
     session.abort().await.unwrap();
     watch.rest().await;
     assert!(!bed.is_there("not-made"));

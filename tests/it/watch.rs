@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use oqto_control::{Envelope, Event, Events, Session};
-use oqto_protocol::event::{AgentError, DoneReason, InputRequest, PermissionRequest, ToolEnd};
+use oqto_protocol::event::{AgentError, DoneReason, InputRequest, InputResolved, PermissionRequest, ToolEnd};
 use oqto_protocol::id::MessageId;
 use oqto_protocol::message::{Content, Message, Role};
 
@@ -69,6 +69,15 @@ impl Watch {
                 InputRequest::PermissionRequest(request) => request,
                 other => panic!("{other:?}"),
             },
+            event => panic!("{event:?}"),
+        }
+    }
+
+    /// Reads on until what was asked is asked no more.
+    pub(crate) async fn resolved(&mut self) -> InputResolved {
+        let ends = |event: &Event| matches!(event, Event::InputResolved(_));
+        match self.until("end of a request", ends).await {
+            Event::InputResolved(resolved) => resolved,
             event => panic!("{event:?}"),
         }
     }
