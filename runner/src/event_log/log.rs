@@ -96,6 +96,8 @@ pub(super) struct Shared {
     pub(super) acked: Mutex<BTreeMap<i64, u64>>,
     /// The oldest number that is kept of each session that lost some.
     oldest: Mutex<BTreeMap<i64, u64>>,
+    /// Held by who moves the write-ahead log into the file: SQLite turns a second one away, who would have it grow on.
+    pub(super) moving: Arc<Mutex<()>>,
     path: PathBuf,
     health: watch::Sender<Health>,
     /// Something in it goes little by little, and is not gone yet.
@@ -165,11 +167,13 @@ impl EventLog {
             tail: Mutex::default(),
             acked: Mutex::default(),
             oldest: Mutex::new(oldest),
+            moving: Arc::default(),
             path: path.to_owned(),
             health: watch::Sender::new(Health::Fine),
             letting_go: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });
+        let moving = shared.moving.clone();
         let writer = Writer::new(writer, schema::wal(path), shared.clone(), retention, ordered);
         let io = |source| OpenError::Io {
             path: path.to_owned(),
@@ -177,7 +181,7 @@ impl EventLog {
         };
         let threads = vec![
             spawn("log-write", move || writer.run()).map_err(io)?,
-            spawn("log-read", move || reader::run(&reader, asked, &orders)).map_err(io)?,
+            spawn("log-read", move || reader::run(&reader, asked, &orders, &moving)).map_err(io)?,
         ];
         let by_id = sessions
             .into_iter()

@@ -1,12 +1,14 @@
 //! The reading thread of a store: for whoever is too far behind for memory. It also moves the write-ahead log into
 //! the file, beside the writer, which so does not wait for the disk.
 
+use std::sync::Mutex;
+
 use bytes::Bytes;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{self, Chunk};
-use super::log::SessionRow;
+use super::log::{SessionRow, lock};
 use super::writer::Order;
 
 /// How many questions may wait. Subscribers past that wait to ask.
@@ -84,6 +86,7 @@ pub(super) fn run(
     store: &Connection,
     mut asks: mpsc::Receiver<Ask>,
     writer: &std::sync::mpsc::Sender<Order>,
+    moving: &Mutex<()>,
 ) {
     // A dropped reply is a reader that went away.
     while let Some(ask) = asks.blocking_recv() {
@@ -113,7 +116,7 @@ pub(super) fn run(
             }
             // One that fails is made up for by the next, or by the writer when the bound is reached.
             Ask::Checkpoint => {
-                drop(checkpoint(store));
+                drop(checkpoint(store, moving));
                 shrink(store);
                 let _gone = writer.send(Order::Moved);
             }
@@ -122,8 +125,9 @@ pub(super) fn run(
     }
 }
 
-/// Moves what is in the write-ahead log into the file, as far as nobody is in the way.
-pub(super) fn checkpoint(store: &Connection) -> rusqlite::Result<()> {
+/// Moves what is in the write-ahead log into the file, as far as no reader is in the way, and behind whoever does so now.
+pub(super) fn checkpoint(store: &Connection, moving: &Mutex<()>) -> rusqlite::Result<()> {
+    let _alone = lock(moving);
     store.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 

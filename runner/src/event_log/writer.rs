@@ -581,7 +581,7 @@ impl Writer {
     fn bound_wal(&self, len_max: u64) {
         if self.wal.metadata().is_ok_and(|found| found.len() > len_max) {
             // It fails when the disk does, and then the next commit says so.
-            drop(checkpoint(&self.store));
+            drop(checkpoint(&self.store, &self.shared.moving));
         }
     }
 
