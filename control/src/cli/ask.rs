@@ -5,9 +5,9 @@
 
 use std::fmt::Write as _;
 
-use oqto_protocol::codec::Json;
 use oqto_protocol::command::InputResponse;
 use oqto_protocol::event::{InputRequest, InputResolved, PermissionKind, PermissionRequest, ResolvedBy};
+use serde_json::Value;
 
 use super::clean::one_line;
 use super::note::LINE_WIDTH_MAX;
@@ -99,7 +99,12 @@ fn permission(request: &PermissionRequest, page: &mut String) {
         }
         more(tool.targets.len(), LINES_MAX, page);
         if let Some(input) = &tool.input {
-            change(input, page);
+            let input = input.value();
+            let is_told = change(&input, page);
+            // Who agrees has to see of every change and every unknown tool what it is given.
+            if !is_told && (tool.targets.is_empty() || tool.kind.as_deref() == Some("edit")) {
+                body(&format!("{input:#}"), page);
+            }
         }
     }
     for (option, n) in request.options.iter().take(OPTIONS_MAX).zip(1..) {
@@ -118,21 +123,28 @@ fn meaning(kind: PermissionKind) -> &'static str {
     }
 }
 
-/// What an edit takes away and puts there, by the names that agents give it.
-fn change(input: &Json, page: &mut String) {
-    let input = input.value();
-    for (names, sign) in [
-        (["old_string", "oldText", "old_str"], '-'),
-        (["new_string", "newText", "new_str"], '+'),
-        (["content", "text", "file_text"], '+'),
-    ] {
-        let text = names.iter().find_map(|name| input.get(name)?.as_str());
-        let Some(text) = text else { continue };
-        for line in text.lines().take(LINES_MAX) {
-            let _infallible = writeln!(page, "  {sign} {}", cut(line));
+/// What an edit takes away and puts there, by the names that agents give it, whether it is one or several; whether there
+/// is any.
+fn change(input: &Value, page: &mut String) -> bool {
+    let edits = input.get("edits").and_then(Value::as_array);
+    let edits = edits.map(Vec::as_slice).unwrap_or_default();
+    let before = page.len();
+    for edit in std::iter::once(input).chain(edits.iter().take(LINES_MAX)) {
+        for (names, sign) in [
+            (["old_string", "oldText", "old_str"], '-'),
+            (["new_string", "newText", "new_str"], '+'),
+            (["content", "text", "file_text"], '+'),
+        ] {
+            let text = names.iter().find_map(|name| edit.get(name)?.as_str());
+            let Some(text) = text else { continue };
+            for line in text.lines().take(LINES_MAX) {
+                let _infallible = writeln!(page, "  {sign} {}", cut(line));
+            }
+            more(text.lines().count(), LINES_MAX, page);
         }
-        more(text.lines().count(), LINES_MAX, page);
     }
+    more(edits.len(), LINES_MAX, page);
+    page.len() > before
 }
 
 fn body(text: &str, page: &mut String) {
@@ -293,6 +305,7 @@ pub(super) fn outcome(resolved: &InputResolved) -> String {
 
 #[cfg(test)]
 mod tests {
+    use oqto_protocol::codec::Json;
     use oqto_protocol::event::{PermissionOption, PermissionTool, SelectRequest};
 
     use super::*;
@@ -340,6 +353,41 @@ mod tests {
             "{page}"
         );
         assert!(page.ends_with("[y/N or a number, refused in 5 s] "), "{page}");
+    }
+
+    /// What is shown of a tool that is given this, and of what it works on.
+    fn page_of(kind: Option<&str>, targets: &[&str], input: &str) -> String {
+        let InputRequest::PermissionRequest(mut request) = permission_request() else {
+            panic!("it is one");
+        };
+        request.tool = Some(PermissionTool {
+            tool_call_id: None,
+            name: "a tool".to_owned(),
+            kind: kind.map(str::to_owned),
+            targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+            input: Json::parse(input.to_owned()).ok(),
+        });
+        question(&InputRequest::PermissionRequest(request), None)
+    }
+
+    #[test]
+    fn each_of_several_edits_of_one_call_is_shown() {
+        let edits = r#"{"path":"a","edits":[{"oldText":"a","newText":"b"},{"oldText":"c","newText":"d"}]}"#;
+        let page = page_of(Some("edit"), &["a"], edits);
+        assert!(page.contains("  - a\n  + b\n  - c\n  + d\n"), "{page}");
+        let many = vec![r#"{"oldText":"a","newText":"b"}"#; LINES_MAX + 3].join(",");
+        let page = page_of(Some("edit"), &["a"], &format!(r#"{{"edits":[{many}]}}"#));
+        assert!(page.contains("… and 3 more\n"), "{page}");
+    }
+
+    #[test]
+    fn what_a_tool_is_given_is_shown_where_nothing_else_says_what_it_does() {
+        let page = page_of(None, &[], r#"{"to":"a\u001b[2J","amount":5}"#);
+        assert!(page.contains("amount") && page.contains("a\\u001b[2J"), "{page}");
+        let page = page_of(Some("edit"), &["a"], r#"{"patch":"@@ -1 +1 @@"}"#);
+        assert!(page.contains("@@ -1 +1 @@"), "{page}");
+        let page = page_of(Some("execute"), &["ls"], r#"{"command":"ls","timeout":5}"#);
+        assert!(!page.contains("timeout"), "{page}");
     }
 
     #[test]
