@@ -237,6 +237,8 @@ fn what_agents_read_as_another_path_is_allowed_by_no_pattern() {
         "FILE:///etc/passwd",
         "file:///work/%2e%2e/etc/passwd",
         "file:///work/a?b",
+        "file:///work/a\\..\\..\\etc\\passwd",
+        "file:///work/.\u{9}./etc/passwd",
         "https://example.com/a",
         "ssh://host/etc/passwd",
         " /etc/passwd",

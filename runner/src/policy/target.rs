@@ -326,8 +326,8 @@ pub(super) fn absolute(target: &str, workspace: &AbsolutePath) -> Option<Absolut
     let of_file = target.strip_prefix("file://");
     let is_address = |text: &str| text.contains("://") || text.to_ascii_lowercase().starts_with("file:");
     let is_unclear = match of_file {
-        // Of an address a part may be a host, written in another way, or no part of the path.
-        Some(path) => !path.starts_with('/') || path.contains(['%', '?', '#']),
+        // Of an address a part may be a host, written in another way, or no part of the path; a backslash is a slash in it.
+        Some(path) => !path.starts_with('/') || path.contains(['%', '?', '#', '\\']),
         None => is_address(target) || target.starts_with(['~', '$', '@', '"', '\'']),
     };
     let target = of_file.unwrap_or(target);
