@@ -389,3 +389,52 @@ async fn a_pi_that_was_not_made_to_ask_takes_no_prompt() {
     watch.is_sound();
     bed.close().await;
 }
+
+/// Settings by which a workspace puts something before each command.
+const STEERING: &str = r#"{"shellCommandPrefix": "touch steered"}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_does_not_make_another_command_of_what_was_allowed() {
+    let bed = Bed::new(&[("p", "allow = [\"execute:touch *\"]")]).await;
+    bed.home.directory("workspace/.pi");
+    bed.home.file("workspace/.pi/settings.json", STEERING);
+    let (session, mut watch) = bed.session("p").await;
+    session
+        .prompt("fake: shell touch made || say done")
+        .await
+        .unwrap();
+    watch.rest().await;
+    assert!(bed.is_there("made") && !bed.is_there("steered"));
+    close(session, &mut watch).await;
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_pi_that_would_run_another_command_than_it_asks_about_takes_no_prompt() {
+    let Some(pi) = agents().old_pi() else {
+        return not_run(
+            "pi 0.74 is held by no workspace's shell",
+            "it is not installed beside the other agents",
+        );
+    };
+    let bed = Bed::of(&pi, &[("p", "allow = [\"execute:touch *\"]")]).await;
+    bed.home.directory("workspace/.pi");
+    bed.home.file("workspace/.pi/settings.json", STEERING);
+    let (session, mut watch) = bed.session("p").await;
+    assert!(
+        session
+            .prompt("fake: shell touch made || say done")
+            .await
+            .is_err()
+    );
+    let is_error = |event: &Event| matches!(event, Event::AgentError(_));
+    let event = watch.until("error", is_error).await;
+    assert!(
+        matches!(&event, Event::AgentError(error) if error.error.contains("shellCommandPrefix")),
+        "{event:?}"
+    );
+    watch.closed().await;
+    assert!(!bed.is_there("made") && !bed.is_there("steered"));
+    watch.is_sound();
+    bed.close().await;
+}

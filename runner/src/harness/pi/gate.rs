@@ -28,6 +28,9 @@ const MARK: &str = "oqto-gate/1 ";
 /// Under which key it says that it is there.
 const STATUS_KEY: &str = "oqto-gate";
 
+/// What it says there, unless what it would ask about is not what would run.
+const ASKS: &str = "asks";
+
 /// How long pi's name for a dialog, and the names of a call and its tool, may be, in bytes. pi's own have 36; providers name
 /// calls.
 const NAME_LEN_MAX: usize = 1024;
@@ -76,9 +79,24 @@ pub(super) enum Gate {
     There,
 }
 
-/// Whether the extension says that it is there.
-pub(super) fn is_there(request: &wire::UiRequest<'_>) -> bool {
-    request.method == "setStatus" && request.status_key.as_deref() == Some(STATUS_KEY)
+/// What the extension says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It is there, and asks.
+    There,
+    /// What it would ask about is not what would run.
+    Steered,
+}
+
+/// What the extension says of itself, where it is that.
+pub(super) fn said(request: &wire::UiRequest<'_>) -> Option<Said> {
+    if request.method != "setStatus" || request.status_key.as_deref() != Some(STATUS_KEY) {
+        return None;
+    }
+    Some(match request.status_text.as_deref() {
+        Some(ASKS) => Said::There,
+        _ => Said::Steered,
+    })
 }
 
 /// The question that a dialog is; `None` where it is none of the gate's.
@@ -87,7 +105,9 @@ pub(super) fn question(request: &wire::UiRequest<'_>, now_ms: u64) -> Option<Inp
     if request.method != "select" || request.id.len() > NAME_LEN_MAX {
         return None;
     }
-    let tool = serde_json::from_str(said).ok().map(|call: Call<'_>| tool(&call));
+    let call: Option<Call<'_>> = serde_json::from_str(said).ok();
+    let is_cut = call.as_ref().is_some_and(|call| !call.whole);
+    let tool = call.as_ref().map(tool);
     let title = tool.as_ref().map_or_else(|| "a tool".to_owned(), title);
     let option = |id: &str, label: &str, kind| PermissionOption {
         id: id.to_owned(),
@@ -98,7 +118,7 @@ pub(super) fn question(request: &wire::UiRequest<'_>, now_ms: u64) -> Option<Inp
         // pi's own names may come again in another process; an answer must not meet another request.
         request_id: format!("{now_ms}-{}", request.id),
         title,
-        description: None,
+        description: is_cut.then(|| "What it is given is too long to be told in full.".to_owned()),
         options: vec![
             option("allow", "Allow", PermissionKind::AllowOnce),
             option("reject", "Reject", PermissionKind::RejectOnce),
@@ -256,6 +276,12 @@ mod tests {
     }
 
     #[test]
+    fn a_pi_that_would_run_something_else_than_it_asks_about_is_never_ready() {
+        let steered = THERE.replace("\"asks\"", "\"steered\"");
+        assert!(matches!(push(&mut begun(), &steered)[..], [Fragment::Unable(_)]));
+    }
+
+    #[test]
     fn each_session_that_pi_opens_has_to_ask_anew() {
         let mut pi = there();
         assert!(says(&mut pi, &new_session()).is_ok());
@@ -378,10 +404,13 @@ mod tests {
         let nothing = tool_of(r#"{"id":"1","name":"write","input":{"path":["a"]},"whole":true}"#);
         assert_eq!(nothing.targets, Vec::<String>::new());
         let long = "x".repeat(TARGET_LEN_MAX);
-        let long = tool_of(&format!(
-            r#"{{"id":"1","name":"bash","input":{{"command":"{long}x"}},"whole":false}}"#
+        let long = asked(&format!(
+            r#"{MARK}{{"id":"1","name":"bash","input":{{"command":"{long}x"}},"whole":false}}"#
         ));
-        assert!(long.targets[0].len() > TARGET_LEN_MAX && long.input.is_none());
+        let long = long.expect("a question");
+        assert!(long.description.is_some_and(|it| it.contains("too long")));
+        let tool = long.tool.expect("a tool");
+        assert!(tool.targets[0].len() > TARGET_LEN_MAX && tool.input.is_none());
     }
 
     #[test]

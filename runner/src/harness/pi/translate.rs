@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::gate::{self, Gate};
+use super::gate::{self, Gate, Said};
 use super::{answer, command, message, ui, update, wire};
 use crate::harness::dialect::Beginning;
 use crate::harness::excerpt::excerpt;
@@ -222,8 +222,11 @@ impl Pi {
         out: &mut Vec<Fragment>,
     ) -> Result<(), NotOfPi> {
         if self.gate != Gate::None {
-            if gate::is_there(&request) {
-                self.gate = Gate::There;
+            if let Some(said) = gate::said(&request) {
+                match said {
+                    Said::There => self.gate = Gate::There,
+                    Said::Steered => out.push(steered()),
+                }
                 return Ok(());
             }
             if let Some(question) = gate::question(&request, now_ms) {
@@ -408,6 +411,12 @@ impl From<serde_json::Error> for NotOfPi {
 fn ungated() -> Fragment {
     let why = "it runs without the extension that makes it ask before it acts, as its policy wants; take a version that \
                was tested";
+    Fragment::Unable(why.to_owned())
+}
+
+fn steered() -> Fragment {
+    let why = "the workspace says how its commands are run, so that what is allowed would be something else; remove \
+               shellPath and shellCommandPrefix from its .pi/settings.json";
     Fragment::Unable(why.to_owned())
 }
 
