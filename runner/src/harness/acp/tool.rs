@@ -40,7 +40,7 @@ pub(super) struct Call {
     pub(super) is_forgotten: bool,
     /// What it showed last, JSON text: its result where the end of it shows nothing.
     preview: Option<String>,
-    /// What its terminal said, as far as it is remembered.
+    /// What its terminal said, as far as it is remembered: at most twice as much as is told with the result.
     printed: String,
     /// Which part of the message that is being made it is.
     part: Option<u32>,
@@ -71,13 +71,21 @@ impl Call {
             (None, Some(more)) => more,
             (None, None) => return None,
         };
-        // What is longer was told piece by piece, and its end is what is wanted of it.
         self.printed.push_str(&more.data);
-        if let Some(over) = self.printed.len().checked_sub(KEPT_LEN_MAX) {
-            let from = (over..).find(|at| self.printed.is_char_boundary(*at));
-            self.printed.drain(..from.unwrap_or(over));
+        // Not with each piece: that would move all of it each time.
+        if self.printed.len() > 2 * KEPT_LEN_MAX {
+            self.printed = self.printed_last().to_owned();
         }
         Some(&more.data)
+    }
+
+    /// The end of what its terminal said: what is longer was told piece by piece, and this is what is wanted of it.
+    fn printed_last(&self) -> &str {
+        let mut from = self.printed.len().saturating_sub(KEPT_LEN_MAX);
+        while !self.printed.is_char_boundary(from) {
+            from += 1;
+        }
+        &self.printed[from..]
     }
 
     fn forget_long(&mut self) {
@@ -164,7 +172,7 @@ impl Acp {
         if has_ended && !call.ended {
             let shown = match call.printed.is_empty() {
                 true => None,
-                false => Some(text_block(&call.printed)),
+                false => Some(text_block(call.printed_last())),
             };
             let content = content.map(RawValue::get).or(shown.as_deref());
             let output = object(&[
@@ -436,6 +444,41 @@ fn object(fields: &[(&str, Option<&str>)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_a_terminal_says_the_end_is_remembered() {
+        let mut acp = Acp {
+            session: Some("s".to_owned()),
+            ..Acp::default()
+        };
+        let update = |more: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":"s","update":{{"sessionUpdate":"tool_call_update","toolCallId":"t",{more}}}}}}}"#
+            )
+        };
+        let mut out = Vec::new();
+        for n in 0..40_000 {
+            let data = format!("\u{e9}{n:05} and more\\n");
+            let line = update(&format!(
+                r#""_meta":{{"terminal_output_delta":{{"data":"{data}"}}}}"#
+            ));
+            acp.push(line.as_bytes(), 0, &mut out);
+            assert!(acp.calls[0].printed.len() <= 2 * KEPT_LEN_MAX);
+        }
+        out.clear();
+        acp.push(update(r#""status":"completed""#).as_bytes(), 0, &mut out);
+        let ended = out.iter().find_map(|it| match it {
+            Fragment::Event(Event::ToolEnd(end)) => Some(end.output.text()),
+            _ => None,
+        });
+        let text = ended.expect("an end");
+        assert!(text.contains("39999 and more") && !text.contains("00000 and more"));
+        assert!(
+            (KEPT_LEN_MAX..2 * KEPT_LEN_MAX).contains(&text.len()),
+            "{}",
+            text.len()
+        );
+    }
 
     #[test]
     fn no_agent_fills_the_memory_with_the_inputs_of_its_calls() {
