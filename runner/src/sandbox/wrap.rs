@@ -64,7 +64,7 @@ pub enum WrapError {
         root: PathBuf,
     },
     /// Only a mount can show what is not on the disk.
-    #[error("the program has to be shown {path}, and without mounts nothing can show it")]
+    #[error("nothing can show the program {path} without mounts; oqto-runner doctor says how to get them")]
     Shown {
         /// What.
         path: PathBuf,
