@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oqto_protocol::command::{
-    Abort, Command, Compact, FollowUp, GetMessages, GetState, GetStats, InputResponse, Prompt, SessionClose,
-    SessionDelete, SessionRestart, SetModel, SetThinkingLevel, Steer,
+    Abort, Command, Compact, FollowUp, GetMessages, GetModels, GetState, GetStats, InputResponse, Prompt,
+    SessionClose, SessionDelete, SessionRestart, SetModel, SetThinkingLevel, Steer,
 };
 use oqto_protocol::cursor::Cursor;
 use oqto_protocol::id::SessionId;
-use oqto_protocol::reply::{Messages, ReplyData};
+use oqto_protocol::reply::{Messages, ModelInfo, ReplyData};
 use oqto_protocol::secret::Secret;
 use oqto_protocol::session::{SessionStats, SessionStatus};
 
@@ -207,6 +207,20 @@ impl Session {
         match self.command(Command::GetStats(GetStats {})).await? {
             Some(ReplyData::Stats(stats)) => Ok(stats.stats),
             _ => Err(CommandError::Answer { cmd: "get_stats" }),
+        }
+    }
+
+    /// The models that it can use.
+    ///
+    /// # Errors
+    /// When its harness cannot tell, or no answer comes.
+    pub async fn models(&self) -> Result<Vec<ModelInfo>, CommandError> {
+        match self
+            .command(Command::GetModels(GetModels { workdir: None }))
+            .await?
+        {
+            Some(ReplyData::Models(models)) => Ok(models.models),
+            _ => Err(CommandError::Answer { cmd: "get_models" }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `models`, `set`, `send`: what else a session can be told.
 
-use oqto_protocol::command::{Command, GetModels, SetMode, SetModel, SetSessionName, SetThinkingLevel};
-use oqto_protocol::reply::{ModelInfo, ReplyData};
+use oqto_protocol::command::{Command, SetMode, SetModel, SetSessionName, SetThinkingLevel};
+use oqto_protocol::reply::ModelInfo;
 use serde_json::{Value, json};
 
 use super::act::{done, session};
@@ -10,7 +10,7 @@ use super::error::{CliError, similar};
 use super::list::table;
 use super::output::Output;
 use super::target;
-use crate::{Control, Session};
+use crate::Control;
 
 /// Lists the models that a session can use.
 pub(super) async fn models(
@@ -20,7 +20,7 @@ pub(super) async fn models(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let session = session(control, options, &args.session).await?;
-    let models = models_of(&session).await?;
+    let models = session.models().await.map_err(failed("list the models"))?;
     if options.json {
         return output.json(&json!({"session_id": session.id(), "models": models}));
     }
@@ -47,7 +47,7 @@ pub(super) async fn set(
         args::Set {
             model: Some(asked), ..
         } => {
-            let models = models_of(&session).await?;
+            let models = session.models().await.map_err(failed("list the models"))?;
             let ModelInfo { provider, id, .. } = choose(&models, &asked)?;
             let set = SetModel {
                 provider,
@@ -113,14 +113,6 @@ fn read(text: &str) -> Result<Command, CliError> {
         }
     }
     Ok(command)
-}
-
-async fn models_of(session: &Session) -> Result<Vec<ModelInfo>, CliError> {
-    let asked = Command::GetModels(GetModels { workdir: None });
-    match session.command(asked).await.map_err(failed("list the models"))? {
-        Some(ReplyData::Models(models)) => Ok(models.models),
-        _ => Ok(Vec::new()),
-    }
 }
 
 /// The one model that is called so, with its provider or without.

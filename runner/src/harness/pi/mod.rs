@@ -33,6 +33,8 @@ pub use translate::Pi;
 /// What pi can do.
 pub(super) const CAPABILITIES: &[Capability] = CAPABILITIES_ASKING.split_at(CAPABILITIES_ASKING.len() - 1).0;
 
+const _: () = assert!(matches!(CAPABILITIES_ASKING.last(), Some(Capability::Permission)));
+
 /// The same of one that is made to ask before it acts.
 pub(super) const CAPABILITIES_ASKING: &[Capability] = &[
     Capability::Abort,

@@ -416,7 +416,7 @@ fn ungated() -> Fragment {
 
 fn steered() -> Fragment {
     let why = "the workspace says how its commands are run, so that what is allowed would be something else; remove \
-               shellPath and shellCommandPrefix from its .pi/settings.json";
+               shellPath and shellCommandPrefix from its .pi/settings.json, or mend that file if it cannot be read";
     Fragment::Unable(why.to_owned())
 }
 
