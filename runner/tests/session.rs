@@ -484,6 +484,35 @@ fn an_extension_command_leaves_the_session_idle() {
 }
 
 #[test]
+fn an_extension_command_that_asked_leaves_room_for_a_prompt_before_it_is_answered() {
+    let mut bench = Bench::idle();
+    let (asks, _) = bench.tell(prompt("/asks"));
+    let (_, actions) = bench.tell(prompt("too early"));
+    assert_eq!(code(&actions), Some(FaultCode::WrongState));
+    let actions = bench
+        .out(r#"{"type":"extension_ui_request","id":"q1","method":"select","title":"?","options":["a"]}"#);
+    assert!(replies(&actions)[0].success);
+    let respond = Command::InputResponse(InputResponse {
+        request_id: "q1".to_owned(),
+        value: Some("a".to_owned()),
+        confirmed: None,
+        cancelled: None,
+    });
+    bench.tell(respond);
+    let shown = bench.out(r#"{"type":"extension_ui_request","id":"n1","method":"notify","message":"done"}"#);
+    assert_eq!(names(&shown), ["notify"]);
+    // That the command is done is said to us alone, and after the last that is to be seen of it.
+    let (next, actions) = bench.tell(prompt("next"));
+    assert_eq!(code(&actions), None);
+    bench.answer(asks, "prompt");
+    let (_, actions) = bench.tell(prompt("too early again"));
+    assert_eq!(code(&actions), Some(FaultCode::WrongState));
+    bench.answer(next, "prompt");
+    assert_eq!(names(&bench.out(r#"{"type":"agent_start"}"#)), ["agent.working"]);
+    assert_eq!(bench.session.state(), SessionState::Streaming);
+}
+
+#[test]
 fn garbage_is_shown_shortly_and_not_for_ever() {
     let mut bench = Bench::streaming();
     let garbage = format!("npm WARN {}", "x".repeat(10_000));

@@ -24,6 +24,8 @@ export default function (pi) {
       : await ctx.ui.input("Name?", "somebody", options);
     ctx.ui.setStatus("asked", how);
     ctx.ui.notify("got " + JSON.stringify(got ?? null), "warning");
+    // That a command is done is said later than the last that is seen of it.
+    await new Promise((done) => setTimeout(done, 50));
   }});
 }
 "#;

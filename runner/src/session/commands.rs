@@ -164,7 +164,7 @@ impl Session {
             return Err(down.refuses(command.name()));
         }
         let state = match command {
-            Command::Prompt(_) if self.stage.takes_prompt() => SessionState::Idle,
+            Command::Prompt(_) if self.takes_prompt() => SessionState::Idle,
             _ => self.state(),
         };
         if !allowed(command, state) {
@@ -180,6 +180,26 @@ impl Session {
             return Err(Fault::new(FaultCode::WrongState, message));
         }
         Ok(())
+    }
+
+    /// Whether a prompt can begin a run: the harness has none, or took a prompt and began none yet. The latter is most
+    /// likely a command of an extension; if not, the harness itself refuses the second prompt.
+    fn takes_prompt(&self) -> bool {
+        match self.stage {
+            Stage::Idle => true,
+            // One that asks something has taken the prompt. What else there is to say of it comes after all that can be
+            // seen of it, so that nobody could wait for that.
+            Stage::Streaming(Run {
+                begun: Begun::No { prompt, .. },
+            }) => !self.replies.waits(prompt),
+            Stage::Streaming(_)
+            | Stage::Starting(_)
+            | Stage::Compacting
+            | Stage::Aborting(_)
+            | Stage::Stopping(_)
+            | Stage::Down(_)
+            | Stage::Closed => false,
+        }
     }
 
     /// What would steer a run begins one when there is none.
@@ -241,7 +261,7 @@ impl Session {
             _ => {}
         }
         match (&self.stage, pending.kind) {
-            (stage, Kind::Talk) if stage.takes_prompt() => {
+            (_, Kind::Talk) if self.takes_prompt() => {
                 let begun = Begun::No {
                     prompt: id,
                     until: None,

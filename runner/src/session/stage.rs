@@ -171,24 +171,6 @@ impl Stage {
         }
     }
 
-    /// Whether a prompt can begin a run: the harness has none, or took a prompt and began none yet. The latter is
-    /// most likely a command of an extension; if not, the harness itself refuses the second prompt.
-    pub(super) fn takes_prompt(&self) -> bool {
-        match self {
-            Self::Idle
-            | Self::Streaming(Run {
-                begun: Begun::No { until: Some(_), .. },
-            }) => true,
-            Self::Streaming(_)
-            | Self::Starting(_)
-            | Self::Compacting
-            | Self::Aborting(_)
-            | Self::Stopping(_)
-            | Self::Down(_)
-            | Self::Closed => false,
-        }
-    }
-
     pub(super) fn deadline(&self) -> Option<u64> {
         match self {
             Self::Starting(starting) => Some(starting.until),
