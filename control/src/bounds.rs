@@ -49,7 +49,8 @@ pub(crate) const WORD_WAIT: Duration = Duration::from_secs(5);
 /// certificate is a few hundred.
 pub(crate) const STRANGER_WINDOW: u32 = 64 * 1024;
 
-/// How many who dial in may be strangers at once, each for ten seconds at most.
+/// How many who dial in may be strangers at once. Each has ten seconds to say what it wants, and a runner as much again to
+/// be greeted.
 pub(crate) const STRANGERS_MAX: usize = 256;
 
 /// How many connections one listener has at most, those of runners included.
@@ -121,8 +122,10 @@ pub(crate) const LEDGER_LEN_MAX: u64 = 32 * 1024 * 1024;
 /// The longest reason of a revocation, bytes.
 pub(crate) const REASON_LEN_MAX: usize = 256;
 
-/// How often a process looks whether another one has decided something: revocations cut links within a second.
+/// How often a process looks whether another one has decided something: revocations cut links within a second, of which
+/// the disk and the link have the rest.
 pub(crate) const AUTHORITY_LOOK: Duration = Duration::from_millis(200);
+const _: () = assert!(AUTHORITY_LOOK.as_millis() <= 250);
 
 /// How long a token may live: a token is made when it is needed, and one that lies around is found by somebody else.
 pub(crate) const TOKEN_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -97,6 +97,8 @@ enum Knock {
     Reached(RunnerAddr, Connection),
     /// Somebody is there and not trusted. It may be another who has its address and the number of its process.
     Refused(Neighbour, ConnectError),
+    /// Its process lives, and has not answered yet.
+    Slow(Neighbour),
     Nobody,
 }
 
@@ -122,21 +124,26 @@ impl Place {
         make_dir(dir)?;
         let _lock = lock(dir).await?;
         // Who held the lock may have started it.
-        let stale = match self.knock().await? {
+        let knocked = match self.knock().await? {
             Knock::Reached(at, connection) => return Ok((at, connection)),
-            Knock::Refused(neighbour, source) => Some((neighbour, source)),
-            Knock::Nobody => None,
+            other => other,
         };
         let program = runner_program(self.program.as_deref()).ok_or(LocalError::NoProgram)?;
         let failed = |source| LocalError::Start {
             program: program.clone(),
             source,
         };
-        let asking = match (start(&program, dir).await, stale) {
+        let asking = match (start(&program, dir).await, knocked) {
             // What is in the way says more than that something is.
-            (Err(StartError::Ended { .. }), Some((neighbour, source))) if neighbour.lives() => {
+            (Err(StartError::Ended { .. }), Knock::Refused(neighbour, source)) if neighbour.lives() => {
                 let pid = neighbour.pid;
                 return Err(LocalError::Stale { pid, source });
+            }
+            (Err(StartError::Ended { .. }), Knock::Slow(neighbour)) if neighbour.lives() => {
+                let at = neighbour.at.clone();
+                let connection = self.dial_living(neighbour).await?;
+                self.check_wanted(&at.id)?;
+                return Ok((at, connection));
             }
             (started, _) => started.map_err(failed)?,
         };
@@ -189,7 +196,7 @@ impl Place {
                 );
                 Ok(Knock::Nobody)
             }
-            Err(_) => Ok(Knock::Nobody),
+            Err(_) => Ok(Knock::Slow(neighbour)),
         }
     }
 

@@ -187,7 +187,10 @@ pub(super) async fn give(mut send: SendStream, answer: Result<Grant, Fault>) {
     };
     // A runner that has gone asks again.
     let Ok(bytes) = encode(&answer) else { return };
-    if send.write_all(&bytes).await.is_ok() && send.finish().is_ok() {
-        timeout(WORD_WAIT, send.stopped()).await.ok();
-    }
+    let taken = async {
+        if send.write_all(&bytes).await.is_ok() && send.finish().is_ok() {
+            send.stopped().await.ok();
+        }
+    };
+    timeout(WORD_WAIT, taken).await.ok();
 }

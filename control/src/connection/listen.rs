@@ -11,7 +11,7 @@ use oqto_protocol::id::RunnerId;
 use oqto_protocol::query::Query;
 use oqto_protocol::version::{ALPN, ALPN_ENROL};
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Endpoint, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{ConnectionError, Endpoint, Incoming, SendStream, ServerConfig, TransportConfig, VarInt};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -202,10 +202,7 @@ async fn take_in(endpoint: Endpoint, door: Arc<Door>, mut credentials: Credentia
             }
             let (door, config) = (Arc::clone(&door), Arc::clone(&credentials.config));
             strangers.spawn(async move {
-                if timeout(CONNECT_WAIT, door.meet(incoming, config)).await.is_err() {
-                    // It may be anybody's packet with a made-up sender, so it is not worth a record.
-                    tracing::debug!(%address, "a stranger did not say who it is in time");
-                }
+                door.meet(incoming, config).await;
                 owner
             });
         }
@@ -235,47 +232,74 @@ impl Drop for Guest {
     }
 }
 
+/// Who dialled in, once it has said what it wants.
+enum Caller {
+    /// It has a certificate and waits to be greeted.
+    Runner(Guest),
+    /// It has none, and this question on this stream.
+    Stranger(Guest, SendStream, Box<Query>),
+}
+
+/// Shakes hands with who dialled in and listens to what it wants; nothing when it wants what is not done.
+async fn hear(incoming: Incoming, config: Arc<ServerConfig>) -> Result<Option<Caller>, ConnectionError> {
+    let quic = incoming.accept_with(config)?.await?;
+    let talk = quic
+        .handshake_data()
+        .and_then(|any| any.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol);
+    let guest = Guest(Some(quic));
+    let Some(quic) = guest.quic() else { return Ok(None) };
+    match talk.as_deref() {
+        Some(ALPN) => Ok(Some(Caller::Runner(guest))),
+        Some(ALPN_ENROL) => {
+            let Ok((send, receive)) = quic.accept_bi().await else {
+                return Ok(None);
+            };
+            match read_question(receive).await {
+                Ok(question) => Ok(Some(Caller::Stranger(guest, send, Box::new(question)))),
+                Err(error) => {
+                    guest.turn_away(&reason(&error));
+                    Ok(None)
+                }
+            }
+        }
+        // TLS settles on no other.
+        _ => {
+            guest.turn_away("another protocol");
+            Ok(None)
+        }
+    }
+}
+
 impl Door {
+    /// Bounds the time of who dialled in and not our own: one whose turn comes late, or whose certificate is being put on
+    /// a slow disk, is not to blame, and would have used its token up for nothing.
     async fn meet(self: Arc<Self>, incoming: Incoming, config: Arc<ServerConfig>) {
         let address = incoming.remote_address();
-        let shaken = match incoming.accept_with(config) {
-            Ok(connecting) => connecting.await,
-            Err(error) => Err(error),
-        };
-        let quic = match shaken {
-            Ok(quic) => quic,
-            Err(error) => {
+        match timeout(CONNECT_WAIT, hear(incoming, config)).await {
+            Ok(Ok(Some(Caller::Runner(guest)))) => self.meet_runner(guest, address).await,
+            Ok(Ok(Some(Caller::Stranger(guest, send, question)))) => {
+                self.enrol(guest, send, *question, address).await;
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
                 // The sender may be made up, and must neither fill the audit log nor have others limited.
                 tracing::info!(%address, %error, "somebody dialled and the handshake failed");
-                return self.dialer.registrar().count_refusal().await;
+                self.dialer.registrar().count_refusal().await;
             }
-        };
-        let talk = quic
-            .handshake_data()
-            .and_then(|any| any.downcast::<HandshakeData>().ok())
-            .and_then(|data| data.protocol);
-        let guest = Guest(Some(quic));
-        match talk.as_deref() {
-            Some(ALPN) => self.meet_runner(guest, address).await,
-            Some(ALPN_ENROL) => self.enrol(guest, address).await,
-            // TLS settles on no other.
-            _ => guest.turn_away("another protocol"),
+            // It may be anybody's packet with a made-up sender, so it is not worth a record.
+            Err(_) => tracing::debug!(%address, "a stranger did not say who it is in time"),
         }
     }
 
     /// The one question of who has no certificate yet.
-    async fn enrol(&self, guest: Guest, address: SocketAddr) {
-        let Some(quic) = guest.quic() else { return };
-        let Ok((send, receive)) = quic.accept_bi().await else {
-            return;
-        };
-        let answer = match read_question(receive).await {
-            Ok(Query::Enrol(enrol)) => self.dialer.registrar().enrol(enrol, address.ip()).await,
-            Ok(_) => Err(Fault::new(
+    async fn enrol(&self, guest: Guest, send: SendStream, question: Query, address: SocketAddr) {
+        let answer = match question {
+            Query::Enrol(enrol) => self.dialer.registrar().enrol(enrol, address.ip()).await,
+            _ => Err(Fault::new(
                 FaultCode::Unsupported,
                 "without a certificate a runner may ask to enrol and nothing else",
             )),
-            Err(error) => return guest.turn_away(&reason(&error)),
         };
         give(send, answer).await;
         guest.turn_away("done");
@@ -316,13 +340,18 @@ impl Door {
             address,
         };
         let Some(quic) = guest.0.take() else { return };
-        match greet(quic, &at, peer, registrar).await {
-            Ok(connection) => self.hand_over(at, connection).await,
-            Err(error) => tracing::info!(
-                runner_id = %at.id,
-                error = &error as &dyn std::error::Error,
-                "a runner dialled in and does not welcome this control"
-            ),
+        let greeting = async {
+            match greet(quic, &at, peer, registrar).await {
+                Ok(connection) => self.hand_over(at.clone(), connection).await,
+                Err(error) => tracing::info!(
+                    runner_id = %at.id,
+                    error = &error as &dyn std::error::Error,
+                    "a runner dialled in and does not welcome this control"
+                ),
+            }
+        };
+        if timeout(CONNECT_WAIT, greeting).await.is_err() {
+            tracing::info!(runner_id = %at.id, "a runner dialled in and was not taken up in time");
         }
     }
 

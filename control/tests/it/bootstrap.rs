@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use oqto_control::protocol::enrol::Grant;
 use oqto_control::{Control, LocalError, Options, StartError};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use tempfile::TempDir;
+use tokio::net::UdpSocket;
 
 use crate::support::{Papers, Reaction, TestRunner, signing_request, welcome};
 
@@ -102,6 +104,53 @@ async fn a_runner_that_runs_is_not_started_again() {
     let record = format!(r#"{{"runner_id":"{id}","address":"{at}","pid":{pid}}}"#);
     fs::write(bench.state().join("runner.json"), record).unwrap();
     assert_eq!(bench.control.local().await.unwrap().addr(), bench.runner.at);
+}
+
+/// Passes packets between whoever sends them here and `to`, from when `opens` is there.
+async fn pass_on(here: UdpSocket, to: SocketAddr, opens: PathBuf) {
+    let there = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    there.connect(to).await.unwrap();
+    let (mut sent, mut answered) = (vec![0; 65536], vec![0; 65536]);
+    let mut from = None;
+    loop {
+        tokio::select! {
+            Ok((len, sender)) = here.recv_from(&mut sent) => {
+                from = Some(sender);
+                if opens.exists() {
+                    there.send(&sent[..len]).await.unwrap();
+                }
+            }
+            Ok(len) = there.recv(&mut answered) => {
+                here.send_to(&answered[..len], from.unwrap()).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_is_slow_to_answer_is_waited_for_when_no_other_starts() {
+    let bench = Bench::new(|dir, _| {
+        format!(
+            "touch {}/tried; echo 'another runs here' >&2; exit 1",
+            dir.display()
+        )
+    });
+    fs::create_dir_all(bench.state()).unwrap();
+    let slow = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (id, at, pid) = (
+        &bench.runner.at.id,
+        slow.local_addr().unwrap(),
+        std::process::id(),
+    );
+    let record = format!(r#"{{"runner_id":"{id}","address":"{at}","pid":{pid}}}"#);
+    fs::write(bench.state().join("runner.json"), record).unwrap();
+    let passing = tokio::spawn(pass_on(
+        slow,
+        bench.runner.at.address,
+        bench.dir.path().join("tried"),
+    ));
+    assert_eq!(bench.control.local().await.unwrap().addr().address, at);
+    passing.abort();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use oqto_control::protocol::codec::Blob;
 use oqto_control::protocol::enrol::Token;
@@ -12,16 +12,23 @@ use oqto_control::protocol::fault::FaultCode;
 use oqto_control::protocol::query::{Query, RunnerStatus};
 use oqto_control::protocol::version::{ALPN, ALPN_ENROL};
 use oqto_control::{Authority, Control, ListenOptions, Listener, Options, Outcome, TokenError};
+use quinn::{ConnectionError, TransportErrorCode};
 use tempfile::TempDir;
 
 use crate::dialler::{Dialler, PATIENCE, ask, ask_raw, granted};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 
 struct Bench {
     dir: TempDir,
     control: Control,
     listener: Listener,
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u128 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap().as_millis()
 }
 
 fn bench() -> Bench {
@@ -50,7 +57,7 @@ impl Bench {
     }
 
     fn token(&self) -> Token {
-        self.authority().create_token(MINUTE, None).unwrap().0
+        self.authority().create_token(HOUR, None).unwrap().0
     }
 
     /// The lines of the audit log.
@@ -67,7 +74,7 @@ async fn a_token_buys_one_certificate_and_with_it_a_runner_dials_in() {
     let mut bench = bench();
     let mut records = bench.control.records();
     let dialler = bench.dialler("r-1");
-    let (token, info) = bench.authority().create_token(MINUTE, None).unwrap();
+    let (token, info) = bench.authority().create_token(HOUR, None).unwrap();
     assert!(
         token.reveal().starts_with("oqto1-") && token.reveal().len() == 58,
         "{info:?}"
@@ -167,22 +174,16 @@ async fn tokens_that_buy_nothing_are_refused_with_the_same_bytes_and_written_dow
     dialler.enrol(&used).await.unwrap();
     let (expired, info) = authority.create_token(Duration::from_secs(1), None).unwrap();
     let (for_another, _) = authority
-        .create_token(MINUTE, Some("r-2".parse().unwrap()))
+        .create_token(HOUR, Some("r-2".parse().unwrap()))
         .unwrap();
-    let (revoked, taken_back) = authority.create_token(MINUTE, None).unwrap();
+    let (revoked, taken_back) = authority.create_token(HOUR, None).unwrap();
     authority.revoke_token(&taken_back.id).unwrap();
     let mut mistyped = bench.token().reveal().to_owned();
     let last = if mistyped.pop() == Some('a') { 'b' } else { 'a' };
     mistyped.push(last);
     let mistyped = Token::new(mistyped);
     let thief = Dialler::new("r-1", authority, bench.listener.address());
-    let now = || {
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_millis()
-    };
-    while now() <= u128::from(info.expires_at) {
+    while now_ms() <= u128::from(info.expires_at) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let table = [
@@ -245,7 +246,7 @@ async fn a_token_for_a_runner_gives_its_name_to_another_key() {
     let anew = bench.dialler("r-1");
     let (token, _) = bench
         .authority()
-        .create_token(MINUTE, Some(anew.name.clone()))
+        .create_token(HOUR, Some(anew.name.clone()))
         .unwrap();
     anew.enrol(&token).await.unwrap();
     // Whoever has the old key still has its certificate until it ends, and no new one.
@@ -295,17 +296,29 @@ async fn an_address_that_fails_often_is_not_listened_to_and_its_refusals_are_cou
     let mut bench = bench();
     let dialler = bench.dialler("r-1");
     let forged = Token::new(format!("oqto1-{}", "a".repeat(52)));
-    let mut codes = Vec::new();
-    for _ in 0..20 {
-        codes.push(dialler.enrol(&forged).await.unwrap_err().code);
+    let begun = Instant::now();
+    let mut denied = 0;
+    let mut until_busy = async || loop {
+        match dialler.enrol(&forged).await.unwrap_err().code {
+            FaultCode::Denied => denied += 1,
+            code => break assert_eq!(code, FaultCode::Busy),
+        }
+    };
+    until_busy().await;
+    // A good token of the same address waits too, and is not used up; unless the next five seconds begin just then.
+    let mut tries = 0;
+    loop {
+        let token = bench.token();
+        until_busy().await;
+        match dialler.enrol(&token).await {
+            Err(fault) => break assert_eq!(fault.code, FaultCode::Busy),
+            Ok(_) => tries += 1,
+        }
+        assert!(tries < 3, "a good token is not held up");
     }
-    let denied = codes.iter().filter(|code| **code == FaultCode::Denied).count();
     // Eight at once, and one more for each five seconds that this has taken.
-    assert!((8..14).contains(&denied), "{codes:?}");
-    assert_eq!(codes[19], FaultCode::Busy);
-    // A good token of the same address waits too, and is not used up.
-    let token = bench.token();
-    assert_eq!(dialler.enrol(&token).await.unwrap_err().code, FaultCode::Busy);
+    let more = usize::try_from(begun.elapsed().as_secs() / 5).unwrap();
+    assert!((8..=8 + more).contains(&denied), "{denied} and {more}");
     assert_eq!(bench.authority().tokens().unwrap().len(), 1);
     let refused = bench
         .audit()
@@ -316,7 +329,7 @@ async fn an_address_that_fails_often_is_not_listened_to_and_its_refusals_are_cou
     // Runners with a certificate come in all the same.
     let grant = bench
         .authority()
-        .sign(&dialler.request(), &dialler.name, MINUTE)
+        .sign(&dialler.request(), &dialler.name, HOUR)
         .unwrap();
     let _link = dialler.dial(&grant.certificate.0).await;
     assert_eq!(bench.listener.accept().await.unwrap().id(), &dialler.name);
@@ -344,7 +357,7 @@ async fn who_has_no_certificate_may_enrol_and_nothing_else() {
     let closed = tokio::time::timeout(PATIENCE, quic.closed()).await.unwrap();
     assert!(closed.to_string().contains("no certificate"), "{closed}");
     let other = Authority::open(&bench.dir.path().join("other")).unwrap();
-    let foreign = other.sign(&dialler.request(), &dialler.name, MINUTE).unwrap();
+    let foreign = other.sign(&dialler.request(), &dialler.name, HOUR).unwrap();
     let refused = match dialler.connect(ALPN, Some(&foreign.certificate.0)).await {
         Err(error) => error,
         Ok((_endpoint, quic)) => tokio::time::timeout(PATIENCE, quic.closed()).await.unwrap(),
@@ -361,25 +374,28 @@ async fn who_has_no_certificate_may_enrol_and_nothing_else() {
 async fn silent_strangers_of_one_address_leave_room_for_others() {
     let mut bench = bench();
     let stranger = Arc::new(bench.dialler("r-1"));
-    let connecting: Vec<_> = (0..250)
+    let connecting: Vec<_> = (0..180)
         .map(|_| {
             let stranger = Arc::clone(&stranger);
             tokio::spawn(async move { stranger.connect(ALPN_ENROL, None).await })
         })
         .collect();
-    let (mut silent, mut refused) = (Vec::new(), 0);
+    let (mut silent, mut slow, mut refused) = (Vec::new(), 0, 0);
     for connected in connecting {
         match connected.await.unwrap() {
             Ok(held) => silent.push(held),
-            Err(_) => refused += 1,
+            Err(ConnectionError::ConnectionClosed(close))
+                if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+            {
+                refused += 1;
+            }
+            // It had a place, and its time ran out before its handshake was done.
+            Err(_) => slow += 1,
         }
     }
     // Half of the places are for whoever comes first; of the rest no address gets more than its share.
-    assert!(
-        silent.len() >= 128 && refused > 0,
-        "{} and {refused}",
-        silent.len()
-    );
+    let taken_in = silent.len() + slow;
+    assert!(taken_in >= 128 && refused > 0, "{taken_in} and {refused}");
     let mut honest = bench.dialler("r-2");
     honest.from = Ipv4Addr::new(127, 0, 0, 2);
     let grant = honest.enrol(&bench.token()).await.unwrap();
@@ -392,16 +408,20 @@ async fn silent_strangers_of_one_address_leave_room_for_others() {
 
 #[tokio::test]
 async fn a_certificate_is_renewed_on_a_live_link_for_its_own_key_and_name_alone() {
-    let mut bench = bench_with(|options| options.runner_life(Duration::from_secs(7)));
+    let mut bench = bench_with(|options| options.runner_life(HOUR));
     let dialler = bench.dialler("r-1");
-    let first = dialler.enrol(&bench.token()).await.unwrap();
+    let ends = || now_ms() + HOUR.as_millis();
+    let token = bench.token();
+    let before = ends();
+    let first = dialler.enrol(&token).await.unwrap();
+    assert!((before..=ends()).contains(&u128::from(first.not_after)));
     let link = dialler.dial(&first.certificate.0).await;
     let _runner = bench.listener.accept().await.unwrap();
-    let begun = Instant::now();
+    let before = ends();
     let second = dialler.renew(&link.quic).await.unwrap();
     assert_eq!(second.runner_id, dialler.name);
-    assert!(second.not_after > first.not_after && second.certificate != first.certificate);
-    assert!(second.not_after - first.not_after < 7000 + u64::try_from(begun.elapsed().as_millis()).unwrap());
+    assert_ne!(second.certificate, first.certificate);
+    assert!((before..=ends()).contains(&u128::from(second.not_after)));
     let issued = bench.authority().issued().unwrap();
     assert_eq!((issued.len(), issued[0].not_after), (1, second.not_after));
     // Another key, and another name.
@@ -424,8 +444,14 @@ async fn a_certificate_is_renewed_on_a_live_link_for_its_own_key_and_name_alone(
     )
     .unwrap_err();
     assert_eq!(fault.code, FaultCode::Unsupported);
+    // Any question uses up what renewals may: a second gives one back, and a renewal may take that on a slow disk.
     let mut last = Ok(());
     for _ in 0..100 {
+        for _ in 0..8 {
+            ask(&link.quic, &Query::RunnerStatus(RunnerStatus {}))
+                .await
+                .unwrap();
+        }
         last = dialler
             .renew(&link.quic)
             .await
@@ -450,7 +476,7 @@ fn a_token_lives_within_bounds_and_is_for_its_owner_alone() {
         assert!(matches!(error, TokenError::Life), "{error:?}");
     }
     let (token, info) = authority
-        .create_token(MINUTE, Some("r-1".parse().unwrap()))
+        .create_token(HOUR, Some("r-1".parse().unwrap()))
         .unwrap();
     assert!(!format!("{token:?}").contains(token.reveal()));
     assert_eq!(authority.tokens().unwrap(), std::slice::from_ref(&info));

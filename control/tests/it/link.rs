@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use oqto_control::protocol::query::{Answer, SessionList};
-use oqto_control::{CommandError, ConnectError, Control, LinkState, Options, QueryError, Runner};
+use oqto_control::{
+    CommandError, ConnectError, Control, LinkState, Mark, Options, QueryError, Runner, Update,
+};
 use tempfile::TempDir;
 
 use crate::support::{Ask, Reaction, TestRunner, event, frames, subscribed, welcome};
@@ -72,7 +74,6 @@ async fn a_runner_that_does_not_answer_is_left_alone_then_probed_once_and_found_
     let dialled = bench.dials.load(Ordering::SeqCst);
     assert_eq!(dialled, 1 + 5, "the first, and five that failed");
     // Whoever comes now is told at once, why and until when, and makes nobody dial.
-    let begun = Instant::now();
     let refused = runner.sessions().await.unwrap_err();
     let QueryError::Connect(ConnectError::Open { retry_in, source }) = &refused else {
         panic!("{refused:?}")
@@ -80,11 +81,6 @@ async fn a_runner_that_does_not_answer_is_left_alone_then_probed_once_and_found_
     assert!(
         *retry_in <= Duration::from_secs(2) && source.is_some(),
         "{refused:?}"
-    );
-    assert!(
-        begun.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        begun.elapsed()
     );
     let refused = runner.session("s-1".parse().unwrap()).abort().await.unwrap_err();
     assert!(
@@ -154,23 +150,26 @@ async fn a_fleet_that_is_lost_at_once_comes_back_within_its_budget() {
         let runner = control.connect(test_runner.at.clone()).await.unwrap();
         let mut events = runner.session("s-1".parse().unwrap()).events().await.unwrap();
         events.next().await.unwrap().unwrap();
-        reading.push(tokio::spawn(async move { events.next().await }));
+        reading.push(tokio::spawn(async move {
+            loop {
+                let update = events.update().await.unwrap().unwrap();
+                if let Update::Mark(Mark::Reconnected { .. }) = update {
+                    return events;
+                }
+            }
+        }));
         runners.push(runner);
     }
     lost.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
     test_runner.hang_up();
-    for runner in &runners {
-        let mut link = runner.link();
-        link.wait_for(|state| !state.is_connected()).await.unwrap();
-    }
-    for runner in &runners {
-        let mut link = runner.link();
-        link.wait_for(LinkState::is_connected).await.unwrap();
+    let mut needed = Vec::new();
+    for reading in reading {
+        needed.push(reading.await.unwrap());
     }
     let redials = redials.lock().unwrap().clone();
     assert_eq!(redials.len(), FLEET, "one dial a runner");
-    let took = redials[FLEET - 1] - redials[0];
+    let took = redials[FLEET - 1] - begun;
     // Thirty-two at once, the others 20 ms apart.
-    assert!(took >= Duration::from_millis(20) * (100 - 32 - 5), "{took:?}");
-    reading.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(took >= Duration::from_millis(20) * (100 - 32), "{took:?}");
 }

@@ -49,7 +49,7 @@ pub(crate) enum Reaction {
 }
 
 /// The life of a certificate that outlives the test.
-const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 
 type Script = dyn Fn(usize, &Ask) -> Reaction + Send + Sync;
 
@@ -71,7 +71,7 @@ impl TestRunner {
         trusted: &Authority,
         script: impl Fn(usize, &Ask) -> Reaction + Send + Sync + 'static,
     ) -> Self {
-        let papers = Papers::signed(name, signer, MINUTE);
+        let papers = Papers::signed(name, signer, HOUR);
         Self::start_with(name, trusted, papers, Duration::ZERO, script)
     }
 
