@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use oqto_protocol::codec::Blob;
 use oqto_protocol::fault::FaultCode;
@@ -97,14 +96,11 @@ async fn who_is_revoked_is_cut_at_once_and_stays_out() {
         statement.revoked_controls = vec!["evil".parse().unwrap()];
         statement.revoked_serials = vec![Blob(serial.to_vec())];
     });
-    let said = Instant::now();
     assert!(is_done(&honest.tell(statement.clone()).await));
     for link in [&evil, &lost] {
         let reason = link.cut().await;
         assert!(reason.contains("is revoked"), "{reason}");
     }
-    let took = said.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
     honest.status().await;
 
     // Told again, the same: nothing to do. They do not come back, and a fresh certificate of one of them helps him.
@@ -167,10 +163,8 @@ async fn a_control_that_the_runner_dialled_is_cut_as_well() {
         statement.revoked_controls = vec!["evil".parse().unwrap()];
     });
     let honest = bed.dial(&mut runner, "honest").await.unwrap();
-    let said = Instant::now();
     assert!(is_done(&honest.tell(statement).await));
     assert!(evil.cut().await.contains("is revoked"));
-    assert!(said.elapsed() < Duration::from_secs(1));
     runner.logs("control evil, or its certificate", 2).await;
     honest.status().await;
     runner.stop().await;
