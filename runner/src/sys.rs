@@ -228,6 +228,18 @@ pub fn real_uid_of(pid: i32) -> io::Result<Option<u32>> {
     uid.map(Some).ok_or(io::ErrorKind::InvalidData.into())
 }
 
+/// Whether a process has died and something of it is left: a thread that is not gone yet, or its end, which nobody has
+/// asked for.
+#[must_use]
+pub fn is_dead(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let state = |status: &str| {
+        let state = status.lines().find_map(|line| line.strip_prefix("State:"))?;
+        state.trim_start().chars().next()
+    };
+    status.is_ok_and(|status| matches!(state(&status), Some('Z' | 'X')))
+}
+
 /// Kills and reaps every child of this process, and what they leave behind when it is a subreaper.
 ///
 /// For a process of one thread whose own children have all been waited for.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oqto_control::{CommandError, Event, Runner, Session, SessionConfig};
-use oqto_protocol::command::{Command, GetStats, SessionClose, SessionCreate};
+use oqto_protocol::command::{Command, GetStats, SessionClose, SessionCreate, SetSessionName};
 use oqto_protocol::fault::FaultCode;
 use oqto_protocol::id::{CommandId, SessionId};
 use oqto_protocol::reply::ReplyData;
@@ -165,10 +165,17 @@ async fn a_prompt_is_said_once_however_much_was_said_after_it() {
     let runner = control.local().await.unwrap();
     let session = mute_pi(&home, &runner).await;
     session.prompt("once").await.unwrap();
-    for n in 0..1100 {
-        let name = Command::SetSessionName(oqto_protocol::command::SetSessionName { name: n.to_string() });
-        runner.command(session.id(), name).await.unwrap();
-    }
+    // Many at once, which share their ways to the disk.
+    let naming = (0..32).map(|first| {
+        let (runner, id) = (runner.clone(), session.id().clone());
+        async move {
+            for n in (first..1100).step_by(32) {
+                let name = Command::SetSessionName(SetSessionName { name: n.to_string() });
+                runner.command(&id, name).await.unwrap();
+            }
+        }
+    });
+    naming.collect::<tokio::task::JoinSet<_>>().join_all().await;
     home.kill_runner();
     let runner = control.local().await.unwrap();
     let session = runner.session(session.id().clone());
@@ -195,7 +202,8 @@ async fn a_harness_that_answers_nothing_can_still_be_closed() {
     let refused = waiting.join_next().await.unwrap().unwrap().unwrap_err();
     assert_eq!(code(&refused), FaultCode::Busy, "{refused:?}");
     let close = runner.command(session.id(), Command::SessionClose(SessionClose {}));
-    tokio::time::timeout(Duration::from_secs(10), close)
+    // Before those that wait are told that the harness does not answer.
+    tokio::time::timeout(Duration::from_secs(25), close)
         .await
         .unwrap()
         .unwrap();
@@ -293,6 +301,48 @@ async fn more_than_half_of_all_places_can_be_taken() {
     for other in &others {
         assert_eq!(other.status().await.unwrap().sessions, 0);
     }
+    control.close().await;
+}
+
+/// Holds a runner's state as one that was killed while a thread of it waits for the disk: dead to whoever looks, with the
+/// lock in its hand.
+const HALF_DEAD: &str = r#"
+import ctypes, fcntl, json, os, platform, sys, threading, time
+state = sys.argv[1]
+lock = open(state + "/lock")
+fcntl.flock(lock, fcntl.LOCK_EX)
+with open(state + "/runner.json") as file:
+    said = json.load(file)
+said["pid"] = os.getpid()
+with open(state + "/runner.json", "w") as file:
+    json.dump(said, file)
+def last():
+    time.sleep(3)
+    os._exit(0)
+threading.Thread(target=last).start()
+exit_thread = {"x86_64": 60}.get(platform.machine(), 93)
+ctypes.CDLL(None).syscall(exit_thread, 0)
+"#;
+
+#[tokio::test]
+async fn a_runner_of_which_a_last_thread_is_not_dead_yet_is_waited_for() {
+    let home = Home::new();
+    let control = home.control();
+    control.local().await.unwrap();
+    home.kill_runner();
+    let mut dying = std::process::Command::new("python3")
+        .args(["-c", HALF_DEAD])
+        .arg(home.state())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", dying.id());
+    wait_until("its first thread to die", || {
+        let status = fs::read_to_string(&status).unwrap();
+        status.contains("\nState:\tZ").then_some(())
+    });
+    let runner = control.local().await.unwrap();
+    assert_eq!(runner.status().await.unwrap().sessions, 0);
+    assert!(dying.wait().unwrap().success());
     control.close().await;
 }
 

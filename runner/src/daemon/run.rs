@@ -29,12 +29,22 @@ use crate::transport::{BindError, Dialler, Incoming, Listener};
 /// Threads that serve peers and drive sessions. Sessions are bounded by the disk, not by these.
 const WORKERS: usize = 2;
 
+/// Where it is said where a runner listens, in its state directory.
+const WHEREABOUTS: &str = "runner.json";
+
+/// The longest that this may be, bytes: a name, an address and a number.
+const WHEREABOUTS_LEN_MAX: u64 = 4096;
+
 /// How long the log of a runner in the background may be at its start, bytes; a longer one is set aside, once.
 const LOG_LEN_MAX: u64 = 4 * 1024 * 1024;
 
 /// How long a runner that was killed may hold its state: to others it is dead when the first of its threads is, and the
 /// lock goes with the last.
 const DYING_MAX: Duration = Duration::from_secs(2);
+
+/// The same where the one that said where it is has died: what holds the lock then is a thread of it that waits for a slow
+/// disk.
+const DEAD_MAX: Duration = Duration::from_secs(20);
 
 /// How often that is looked at.
 const DYING_LOOK: Duration = Duration::from_millis(10);
@@ -247,7 +257,7 @@ async fn serve(
     let daemon = Arc::new(Daemon {
         runner_id,
         credentials: Arc::new(credentials),
-        renewing: tokio::sync::Mutex::new(()),
+        renewing: Arc::default(),
         supervisor: supervisor.clone(),
         roles,
         audit,
@@ -255,7 +265,7 @@ async fn serve(
         present: watch::Sender::new(0),
         started: Instant::now(),
     });
-    let whereabouts = state_dir.join("runner.json");
+    let whereabouts = state_dir.join(WHEREABOUTS);
     if let Some(address) = listener.as_ref().map(Listener::address) {
         say_where(&whereabouts, &daemon.runner_id, address)?;
         tracing::info!(runner = %daemon.runner_id, %address, "listening");
@@ -431,12 +441,14 @@ fn lock(state_dir: &Path) -> Result<Flock<File>, RunError> {
         source,
     })?;
     let mut file = file;
-    let until = Instant::now() + DYING_MAX;
+    let begun = Instant::now();
     loop {
+        // Looked at before the lock: one that is gone by then does not hold it.
+        let patience = if is_dead(state_dir) { DEAD_MAX } else { DYING_MAX };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
             // Nothing waits for a lock with a bound, and a runner that lives keeps it for ever.
-            Err((same, nix::Error::EWOULDBLOCK)) if Instant::now() < until => {
+            Err((same, nix::Error::EWOULDBLOCK)) if begun.elapsed() < patience => {
                 file = same;
                 std::thread::sleep(DYING_LOOK);
             }
@@ -453,6 +465,17 @@ fn lock(state_dir: &Path) -> Result<Flock<File>, RunError> {
             }
         }
     }
+}
+
+/// Whether the runner that said last where it is has died and is not gone yet.
+fn is_dead(state_dir: &Path) -> bool {
+    let said = crate::sys::read_bounded(&state_dir.join(WHEREABOUTS), WHEREABOUTS_LEN_MAX);
+    let said: Option<serde_json::Value> = said
+        .ok()
+        .flatten()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    let pid = said.and_then(|said| said.get("pid")?.as_i64()?.try_into().ok());
+    pid.is_some_and(crate::sys::is_dead)
 }
 
 fn say_where(path: &Path, runner_id: &RunnerId, address: SocketAddr) -> Result<(), RunError> {
