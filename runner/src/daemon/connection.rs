@@ -87,9 +87,8 @@ pub(super) async fn serve(
     // From before it is decided about: what is learnt meanwhile is not missed.
     let mut changes = daemon.credentials.changes();
     let met_at = clock::unix_ms();
-    let meeting = tokio::time::timeout_at(until, meet(&connection, met_at, daemon));
+    let meeting = tokio::time::timeout_at(until, meet(&connection, place, met_at, daemon));
     let (peer, hello) = meeting.await.map_err(|_| Unmet::Slow)??;
-    drop(place);
     let _present = daemon.presence();
     let since = Instant::now();
     tracing::info!(control = %peer.control, address = %connection.address(), "connected");
@@ -101,6 +100,18 @@ pub(super) async fn serve(
     let mut cut = None;
     loop {
         tokio::select! {
+            // First what only looks after itself, and then what may end the link: a certificate that has come is taken
+            // before the link is cut that brought it.
+            biased;
+            () = &mut renewal => {}
+            Ok(()) = changes.changed() => {
+                if let Err(error) = daemon.credentials.admit(&connection.certificates(), met_at) {
+                    tracing::warn!(control = %peer.control, error = %crate::cause::chain(&error), "cut");
+                    connection.close(&error.to_string());
+                    cut = Some(error);
+                    break;
+                }
+            }
             stream = connection.accept_stream() => {
                 let Some(stream) = stream else { break };
                 // Bounded by what the transport permits at once; what has ended is let go of here.
@@ -112,15 +123,6 @@ pub(super) async fn serve(
                     }
                 });
             }
-            Ok(()) = changes.changed() => {
-                if let Err(error) = daemon.credentials.admit(&connection.certificates(), met_at) {
-                    tracing::warn!(control = %peer.control, error = %crate::cause::chain(&error), "cut");
-                    connection.close(&error.to_string());
-                    cut = Some(error);
-                    break;
-                }
-            }
-            () = &mut renewal => {}
         }
     }
     if let Some(error) = cut {
@@ -136,7 +138,12 @@ pub(super) async fn serve(
 }
 
 /// Who it is, and the first stream with its Hello answered.
-async fn meet(connection: &Connection, met_at: u64, daemon: &Daemon) -> Result<(Peer, Stream), Unmet> {
+async fn meet(
+    connection: &Connection,
+    mut place: Option<Place>,
+    met_at: u64,
+    daemon: &Daemon,
+) -> Result<(Peer, Stream), Unmet> {
     let peer = match daemon.credentials.admit(&connection.certificates(), met_at) {
         Ok(peer) => peer,
         Err(source) => {
@@ -157,7 +164,7 @@ async fn meet(connection: &Connection, met_at: u64, daemon: &Daemon) -> Result<(
         let because = fault.message;
         return Err(Unmet::Refused { control, because });
     }
-    match greet(&mut stream, &peer, daemon).await {
+    match greet(&mut stream, &mut place, &peer, daemon).await {
         Ok(None) => Ok((peer, stream)),
         Ok(Some(fault)) => {
             stream.outbox.flush().await;
@@ -176,12 +183,19 @@ async fn admit(connection: &Connection, peer: &Peer, daemon: &Daemon) -> Result<
     recorded.map_err(|error| storage("the connection", &error))
 }
 
-/// Answers Hello; with a fault when it was refused.
-async fn greet(stream: &mut Stream, peer: &Peer, daemon: &Daemon) -> Result<Option<Fault>, StreamError> {
+/// Answers Hello; with a fault when it was refused. Who is welcome has given its place among strangers back before it
+/// hears of it.
+async fn greet(
+    stream: &mut Stream,
+    place: &mut Option<Place>,
+    peer: &Peer,
+    daemon: &Daemon,
+) -> Result<Option<Fault>, StreamError> {
     let fault = match stream.inbox.read().await? {
         Some(frame) if frame.kind() == Kind::HELLO => match frame.body::<Hello>() {
             Ok(hello) => match version::settle(hello.minor, hello.minor_min) {
                 Some(minor) => {
+                    drop(place.take());
                     stream.outbox.send(&welcome(minor, peer, daemon)).await?;
                     return Ok(None);
                 }

@@ -47,7 +47,7 @@ struct Daemon {
     /// What it shows and whom it trusts.
     credentials: Arc<Credentials>,
     /// Held by the link that asks for a certificate anew: one at a time.
-    renewing: Mutex<()>,
+    renewing: Arc<Mutex<()>>,
     supervisor: Arc<Supervisor>,
     /// Which control may do what where.
     roles: Roles,

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use oqto_protocol::enrol::Grant;
 use oqto_protocol::fault::FaultCode;
 use oqto_protocol::query::Query;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Daemon;
 use super::ask::{self, AskError};
@@ -48,7 +50,7 @@ enum Unrenewed {
 
 /// Renews the certificate over this link each time when it is due, as long as the link stands. All links do; who is first
 /// does it for all.
-pub(super) async fn keep(connection: &Connection, peer: &Peer, daemon: &Daemon) {
+pub(super) async fn keep(connection: &Connection, peer: &Arc<Peer>, daemon: &Arc<Daemon>) {
     let mut changes = daemon.credentials.changes();
     let mut has_failed = false;
     loop {
@@ -57,11 +59,11 @@ pub(super) async fn keep(connection: &Connection, peer: &Peer, daemon: &Daemon) 
             () = reached(due) => {}
             Ok(()) = changes.changed() => continue,
         }
-        let renewing = daemon.renewing.lock().await;
+        let renewing = daemon.renewing.clone().lock_owned().await;
         if changes.has_changed().unwrap_or(false) {
             continue;
         }
-        let wait = match renew(connection, peer, daemon).await {
+        let wait = match renew(connection, peer, daemon, renewing).await {
             Ok(()) => {
                 has_failed = false;
                 continue;
@@ -77,7 +79,6 @@ pub(super) async fn keep(connection: &Connection, peer: &Peer, daemon: &Daemon) 
                 retry_in(daemon.credentials.now().life().ends_at())
             }
         };
-        drop(renewing);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             Ok(()) = changes.changed() => {}
@@ -85,10 +86,27 @@ pub(super) async fn keep(connection: &Connection, peer: &Peer, daemon: &Daemon) 
     }
 }
 
-async fn renew(connection: &Connection, peer: &Peer, daemon: &Daemon) -> Result<(), Unrenewed> {
+async fn renew(
+    connection: &Connection,
+    peer: &Arc<Peer>,
+    daemon: &Arc<Daemon>,
+    renewing: OwnedMutexGuard<()>,
+) -> Result<(), Unrenewed> {
     let query = Query::Renew(daemon.credentials.renewal());
     let grant = ask::grant(connection, &query).await?;
-    let entry = |outcome| from_peer("renew", outcome, peer);
+    // From here on the authority counts on it, and may let go of the root of the certificate from before: that cuts this
+    // link, and nobody waits here any more. No other link asks for one until this one is taken.
+    let taking = take(grant, peer.clone(), daemon.clone());
+    let taking = tokio::spawn(async move {
+        let _renewing = renewing;
+        taking.await
+    });
+    taking.await.map_err(|_| Unrenewed::Stopping)?
+}
+
+/// Takes a certificate that a control gave, once that is recorded.
+async fn take(grant: Grant, peer: Arc<Peer>, daemon: Arc<Daemon>) -> Result<(), Unrenewed> {
+    let entry = |outcome| from_peer("renew", outcome, &peer);
     daemon.audit.record(entry(Outcome::Allowed)).await?;
     let credentials = daemon.credentials.clone();
     let taken = tokio::task::spawn_blocking(move || credentials.renewed(grant)).await;
