@@ -107,7 +107,7 @@ impl Driver {
         self.hold = None;
         self.tape = None;
         if let Some(shim_dir) = self.shim_dir.send_replace(None) {
-            self.put_away(&shim_dir, tape);
+            tokio::task::block_in_place(|| self.put_away(&shim_dir, tape));
         }
         tokio::task::block_in_place(|| super::group::end(self.log.id()));
         Ok(())

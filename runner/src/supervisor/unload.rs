@@ -204,6 +204,6 @@ impl Driver {
             cursor: cursor(&self.log),
             ..self.mind.info()
         };
-        self.record.keep_unloaded(&self.dir, info)
+        tokio::task::block_in_place(|| self.record.keep_unloaded(&self.dir, info))
     }
 }
