@@ -356,8 +356,10 @@ async fn strangers_are_one_record_however_many_come() {
         .into_iter()
         .filter(|record| record["outcome"] == "refused")
         .collect();
-    assert_eq!(refused.len(), 1, "{refused:?}");
-    assert_eq!(refused[0]["count"], 20);
+    // Those of each minute, and these may have come in two.
+    assert!(refused.len() <= 2, "{refused:?}");
+    let counts = refused.iter().map(|record| record["count"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), 20, "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,8 +15,15 @@ use oqto_control::{
 };
 use oqto_tests::{Ended, Home, end, signal};
 
-/// How long the certificates here live: several are used up within a test.
-const LIFE: Duration = Duration::from_secs(4);
+/// How long certificates live that are renewed within a test. In the last third of it a busy machine has to renew one, and
+/// in all of it to start a runner.
+const LIFE: Duration = Duration::from_secs(12);
+
+/// How long one lives that is to end within a test.
+const LIFE_SHORT: Duration = Duration::from_secs(4);
+
+/// How long a link may be silent before it counts as gone.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,9 +45,19 @@ impl Runner {
 }
 
 impl Bed {
-    fn new() -> Self {
-        let home = Home::new();
-        let options = Options::under(home.path("data/oqto")).runner_life(LIFE);
+    /// Certificates live so long.
+    fn new(life: Duration) -> Self {
+        Self::of(Home::new(), life)
+    }
+
+    /// The same home with another control, whose certificates live so long.
+    async fn next(self, life: Duration) -> Self {
+        self.control.close().await;
+        Self::of(self.home, life)
+    }
+
+    fn of(home: Home, life: Duration) -> Self {
+        let options = Options::under(home.path("data/oqto")).runner_life(life);
         let control = Control::open(options).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = control.listen(ListenOptions { address }).unwrap();
@@ -113,7 +130,7 @@ async fn read_until(events: &mut Events, what: &str, mut is_so: impl FnMut() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_dials_renews_follows_a_rotation_comes_again_and_is_cut_off_at_the_end() {
-    let mut bed = Bed::new();
+    let mut bed = Bed::new(LIFE);
     let mut records = bed.control.records();
     let first_pin = bed.control.authority().pin();
     let enrolled = bed.enrol(&bed.token(None), &first_pin).await;
@@ -137,15 +154,10 @@ async fn a_runner_that_dials_renews_follows_a_rotation_comes_again_and_is_cut_of
         .await
         .unwrap();
 
-    // Two certificates are used up and a third is in use, and the stream did not notice.
-    let mut renewed = 0;
-    read_until(&mut events, "two renewals", || {
-        renewed += usize::from(
-            records
-                .try_recv()
-                .is_ok_and(|record| record.outcome == Outcome::Renewed),
-        );
-        renewed == 2
+    // The stream does not notice that it is renewed. Right behind that the next time is some seconds away.
+    read_until(&mut events, "a renewal", || {
+        let record = records.try_recv();
+        record.is_ok_and(|record| record.outcome == Outcome::Renewed)
     })
     .await;
 
@@ -154,10 +166,6 @@ async fn a_runner_that_dials_renews_follows_a_rotation_comes_again_and_is_cut_of
     let told = |number| authority.issued().unwrap()[0].told == number;
     let next = authority.rotate().unwrap();
     read_until(&mut events, "the runner to know the next root", || told(1)).await;
-    // Right behind a renewal, so that the next one is some seconds away.
-    let serial = || authority.issued().unwrap()[0].serial.clone();
-    let issued = serial();
-    read_until(&mut events, "a renewal", || serial() != issued).await;
     authority.switch(false).unwrap();
     let error = authority.drop_old(false).unwrap_err();
     assert!(matches!(error, RotateError::LocksOut { .. }), "{error:?}");
@@ -174,6 +182,7 @@ async fn a_runner_that_dials_renews_follows_a_rotation_comes_again_and_is_cut_of
         || told(3),
     )
     .await;
+    let serial = || authority.issued().unwrap()[0].serial.clone();
     let issued = serial();
     read_until(&mut events, "one more renewal", || serial() != issued).await;
 
@@ -187,16 +196,17 @@ async fn a_runner_that_dials_renews_follows_a_rotation_comes_again_and_is_cut_of
     })
     .await;
 
-    let begun = Instant::now();
     let what = Revocable::Runner(runner.id().clone());
     authority.revoke(&what, None).unwrap();
+    let revoked = Instant::now();
     let error = loop {
         match events.next().await.unwrap() {
             Ok(envelope) => assert!(!matches!(envelope.event, Event::SessionClosed(_))),
             Err(error) => break error,
         }
     };
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    // It is cut off, and not found by its silence.
+    assert!(revoked.elapsed() < SILENCE_MAX, "{:?}", revoked.elapsed());
     let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
     assert!(
         causes.any(|cause| cause.to_string().ends_with("was revoked")),
@@ -207,7 +217,7 @@ async fn a_runner_that_dials_renews_follows_a_rotation_comes_again_and_is_cut_of
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_whose_certificate_has_ended_comes_back_by_a_token_for_its_name() {
-    let mut bed = Bed::new();
+    let bed = Bed::new(LIFE_SHORT);
     let pin = bed.control.authority().pin();
     let forged = "oqto1-".to_owned() + &"a".repeat(52);
     let refused = bed.enrol(&forged, &pin).await;
@@ -219,16 +229,16 @@ async fn a_runner_whose_certificate_has_ended_comes_back_by_a_token_for_its_name
     assert_eq!(refused.code, 4, "{refused:?}");
     // The token was not said to who has another pin.
     assert_eq!(bed.enrol(&token, &pin).await.code, 0);
-    let authority = bed.control.authority();
-    let before = authority.issued().unwrap().remove(0);
+    let before = bed.control.authority().issued().unwrap().remove(0);
     let now = || u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
     while now() <= before.not_after + 1000 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let mut bed = bed.next(PATIENCE).await;
     let token = bed.token(Some(&before.runner_id));
     let again = bed.enrol(&token, &pin).await;
     assert_eq!(again.code, 0, "{again:?}");
-    let after = authority.issued().unwrap().remove(0);
+    let after = bed.control.authority().issued().unwrap().remove(0);
     assert_eq!((&after.runner_id, after.key), (&before.runner_id, before.key));
     assert_ne!(after.serial, before.serial);
     let serving = bed.serve();

@@ -1,7 +1,6 @@
 //! Real claude-agent-acp in the sandbox, driven through the library.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use oqto_control::Event;
@@ -110,16 +109,15 @@ async fn claude_asks_before_it_acts_and_does_what_is_allowed_and_nothing_else() 
 async fn claude_stops_in_the_middle_of_a_sentence_a_tool_and_a_question() {
     let bed = ClaudeBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session.prompt("slow 200 50").await.unwrap();
+    session.prompt("slow 1000 50").await.unwrap();
     watch
         .until("delta", |event| matches!(event, Event::TextDelta(_)))
         .await;
-    let asked = Instant::now();
     session.abort().await.unwrap();
     watch.rest().await;
-    // The whole answer would have taken ten seconds.
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert_eq!(watch.done(), DoneReason::Aborted);
+    // The whole answer takes fifty seconds.
+    assert!(!watch.answer().contains("tick 1000"), "{}", watch.answer());
 
     // While it asks, its question is taken back first.
     session.prompt("run touch never").await.unwrap();

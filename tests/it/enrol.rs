@@ -60,7 +60,12 @@ async fn of_twenty_runners_with_one_token_one_is_enrolled() {
     let mut codes = ended.await.unwrap();
     codes.sort_unstable();
     assert_eq!(codes[0], Some(0));
-    assert!(codes[1..].iter().all(|code| *code == Some(1)), "{codes:?}");
+    // They are told no, or were not answered in time on a busy machine.
+    assert!(
+        codes[1..].iter().all(|code| matches!(code, Some(1 | 3))),
+        "{codes:?}"
+    );
+    assert_eq!(far.control.authority().issued().unwrap().len(), 1);
     far.end().await;
 }
 

@@ -39,6 +39,8 @@ const STAYS: [&str; 2] = ["home", "session.json"];
 struct Traces {
     /// The process namespace that everything of the session is in.
     namespace: PathBuf,
+    /// As long as this is open no other namespace has its name.
+    _open: fs::File,
     session: SessionId,
 }
 
@@ -53,9 +55,10 @@ impl Traces {
             .agents()
             .into_iter()
             .find(|process| process.words.starts_with("sleep"));
-        let namespace = namespace(sleeping.unwrap().pid).unwrap();
+        let sleeping = sleeping.unwrap().pid;
         let traces = Self {
-            namespace,
+            _open: fs::File::open(format!("/proc/{sleeping}/ns/pid")).unwrap(),
+            namespace: namespace(sleeping).unwrap(),
             session: session.clone(),
         };
         assert!(traces.processes().len() >= 5, "{:?}", traces.processes());
@@ -84,10 +87,13 @@ impl Traces {
             let left: Vec<_> = text.lines().filter(|line| line.contains(dir)).collect();
             assert_eq!(left, Vec::<&str>::new(), "{list}");
         }
-        let groups = below(Path::new("/sys/fs/cgroup"), |path| {
-            path.is_dir() && path.to_string_lossy().contains(self.session.as_str())
+        // The runner removes it when it knows of the end.
+        wait_until("the control groups to go", || {
+            let groups = below(Path::new("/sys/fs/cgroup"), |path| {
+                path.is_dir() && path.to_string_lossy().contains(self.session.as_str())
+            });
+            groups.is_empty().then_some(())
         });
-        assert_eq!(groups, Vec::<PathBuf>::new(), "control groups");
         assert!(!Path::new("/tmp/own.sock").exists());
         let session = home.state().join("sessions").join(self.session.as_str());
         let shim = session.join("shim");
