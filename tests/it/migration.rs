@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use oqto_control::{Event, Mark, RunnerAddr, SessionConfig, Update};
 use oqto_tests::{Ended, Home, end, is_root, not_run, wait_until};
@@ -60,6 +61,9 @@ struct Net {
     name: String,
 }
 
+/// How many there were: two tests may run in one process.
+static NETS: AtomicU32 = AtomicU32::new(0);
+
 const NET: &str = r#"
 set -e
 for ns in c r s; do ip netns add $N-$ns; ip -n $N-$ns link set lo up; done
@@ -103,7 +107,7 @@ impl Net {
             }
         }
         let net = Self {
-            name: format!("oqto-{}", std::process::id()),
+            name: format!("oqto-{}-{}", std::process::id(), NETS.fetch_add(1, Relaxed)),
         };
         let laid = net.sh(NET);
         if laid.code != 0 {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use oqto_control::{CommandError, Event};
+use oqto_control::{CommandError, Event, Session};
 use oqto_protocol::event::{DoneReason, NotifyLevel, Phase};
 use oqto_protocol::fault::FaultCode;
 use oqto_protocol::message::{Content, Role, StopReason};
@@ -115,15 +115,15 @@ async fn several_calls_of_one_turn_are_kept_apart() {
 async fn an_abort_ends_an_answer_in_the_middle() {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session.prompt("slow 200 50").await.unwrap();
+    session.prompt("slow 2000 50").await.unwrap();
     watch
         .until("delta", |event| matches!(event, Event::TextDelta(_)))
         .await;
     let asked = Instant::now();
     session.abort().await.unwrap();
     watch.rest().await;
-    // The whole answer would have taken ten seconds.
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    // The whole answer would have taken a hundred seconds.
+    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
     assert_eq!(watch.done(), DoneReason::Aborted);
     let last = watch.messages().pop().unwrap();
     assert_eq!(last.stop_reason, Some(StopReason::Aborted));
@@ -185,7 +185,7 @@ async fn a_provider_that_refuses_is_an_error_and_the_session_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prompt_without_a_model_is_refused_within_a_second() {
+async fn a_prompt_without_a_model_is_refused_in_words_that_say_so() {
     let bed = PiBed::new().await;
     std::fs::remove_file(bed.home.path("harness-config/models.json")).unwrap();
     let mut config = bed.config();
@@ -204,7 +204,8 @@ async fn a_prompt_without_a_model_is_refused_within_a_second() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    // Not because pi had said nothing for half a minute.
+    assert!(took < Duration::from_secs(20), "{took:?}");
     session.close().await.unwrap();
     watch.closed().await;
     watch.is_sound();
@@ -275,18 +276,22 @@ async fn rubbish_between_pis_lines_is_shown_and_disturbs_nothing() {
     bed.close().await;
 }
 
+/// Has pi run a tool that goes on until it is let go.
+async fn works(session: &Session, watch: &mut Watch) {
+    let prompt = "fake: shell until test -e go; do sleep 0.02; done || say first";
+    session.prompt(prompt).await.unwrap();
+    watch
+        .until("tool", |event| matches!(event, Event::ToolStart(_)))
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pi_is_steered_in_the_middle_of_its_work() {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session
-        .prompt("fake: shell sleep 0.3 || say first done")
-        .await
-        .unwrap();
-    watch
-        .until("tool", |event| matches!(event, Event::ToolStart(_)))
-        .await;
+    works(&session, &mut watch).await;
     session.steer("fake: say steered").await.unwrap();
+    bed.home.file("workspace/go", "");
     watch.rest().await;
     assert_eq!(watch.answer(), "steered");
     assert_eq!(watch.count(|event| matches!(event, Event::StreamDone(_))), 1);
@@ -298,11 +303,9 @@ async fn pi_is_steered_in_the_middle_of_its_work() {
 async fn what_is_to_follow_comes_after_the_work_at_hand() {
     let bed = PiBed::new().await;
     let (session, mut watch) = bed.session().await;
-    session.prompt("slow 10 20").await.unwrap();
-    watch
-        .until("delta", |event| matches!(event, Event::TextDelta(_)))
-        .await;
+    works(&session, &mut watch).await;
     session.follow_up("fake: say afterwards").await.unwrap();
+    bed.home.file("workspace/go", "");
     watch.rest().await;
     assert_eq!(watch.answer(), "afterwards");
     let roles: Vec<Role> = watch
@@ -311,7 +314,8 @@ async fn what_is_to_follow_comes_after_the_work_at_hand() {
         .map(|message| message.role)
         .filter(|role| *role != Role::System)
         .collect();
-    assert_eq!(roles, [Role::User, Role::Assistant, Role::User, Role::Assistant]);
+    let (user, tool, assistant) = (Role::User, Role::Tool, Role::Assistant);
+    assert_eq!(roles, [user, assistant, tool, assistant, user, assistant]);
     bed.end(session, &mut watch).await;
     bed.close().await;
 }

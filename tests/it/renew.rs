@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use oqto_tests::wait_until;
 
-use crate::far::{Far, control, has_all};
+use crate::far::{Far, PATIENCE, control, has_all};
 
-/// The life of a certificate.
-const LIFE: Duration = Duration::from_secs(3);
+/// The life of a certificate: the last third of it, in which it is renewed, is enough for a busy host.
+const LIFE: Duration = Duration::from_secs(8);
 
-/// Lines of a talk that lasts more than four lives.
-const LINES: usize = 650;
+/// Lines of a talk that lasts more than two lives.
+const LINES: usize = 1000;
+
+/// How often a certificate is renewed in that time: when two thirds of its life are over.
+const RENEWALS: usize = 3;
 
 /// How often a link was lost.
 fn lost(far: &Far) -> usize {
@@ -27,12 +30,14 @@ async fn a_stream_goes_on_through_many_certificates_of_a_runner_that_is_dialled(
     watch.rest().await;
     has_all(&watch, LINES);
     let renewed = far.log().matches("certificate renewed").count();
-    assert!(renewed >= 4, "{renewed}: {}", far.log());
+    assert!(renewed >= RENEWALS, "{renewed}: {}", far.log());
     assert_eq!(lost(&far), 0, "{}", far.log());
     // New links work at any time.
     let fresh = control(&far.home, "fresh", LIFE);
     let again = fresh.connect(at).await.unwrap();
-    assert_eq!(again.status().await.unwrap().notes, Vec::<String>::new());
+    // A renewal that is late is a note while it is.
+    let noteless = async { while !again.status().await.unwrap().notes.is_empty() {} };
+    tokio::time::timeout(PATIENCE, noteless).await.unwrap();
     fresh.close().await;
     session.close().await.unwrap();
     far.end().await;
@@ -47,7 +52,7 @@ async fn a_stream_goes_on_through_many_certificates_of_a_runner_that_dials() {
     watch.rest().await;
     has_all(&watch, LINES);
     let renewed = far.log().matches("certificate renewed").count();
-    assert!(renewed >= 4, "{renewed}: {}", far.log());
+    assert!(renewed >= RENEWALS, "{renewed}: {}", far.log());
     assert_eq!(lost(&far), 0, "{}", far.log());
     session.close().await.unwrap();
     far.end().await;
@@ -59,7 +64,7 @@ async fn an_authority_is_rotated_under_a_stream_and_the_runner_comes_along() {
     far.enrolled("web-1");
     let at = far.listening();
     let runner = far.control.connect(at.clone()).await.unwrap();
-    let (session, mut watch) = far.talks(&runner, LINES).await;
+    let (session, mut watch) = far.talks(&runner, LINES / 2).await;
     let authority = far.control.authority();
     let old = authority.pin();
     authority.rotate().unwrap();
@@ -69,7 +74,7 @@ async fn an_authority_is_rotated_under_a_stream_and_the_runner_comes_along() {
     // Refused until the runner has a certificate of the next root.
     wait_until("the runner to renew", || authority.drop_old(false).ok());
     watch.rest().await;
-    has_all(&watch, LINES);
+    has_all(&watch, LINES / 2);
     // Only one who trusts the new root alone, and shows a certificate of it, comes in.
     let fresh = control(&far.home, "fresh", LIFE);
     fresh.connect(at).await.unwrap().status().await.unwrap();

@@ -5,10 +5,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use nix::sys::signal::Signal;
 use oqto_protocol::event::{Envelope, Event};
 use oqto_runner::event_log::{EventLog, Retention};
-use oqto_tests::{Home, events, signal, wait_until};
+use oqto_tests::{Home, events, wait_until};
 
 /// The one event log that there is.
 fn store(home: &Home) -> PathBuf {
@@ -51,13 +50,10 @@ fn a_damaged_event_log_is_set_aside_and_said_and_what_lives_is_told_again_in_a_n
         let cursor = listed.iter().find(|one| one["session_id"] == session.as_str())?["cursor"].clone();
         (cursor["seq"].as_u64()? >= 3).then_some(cursor)
     });
-    let runner = home.runner_pid().expect("a runner");
-    signal(runner, Signal::SIGKILL);
+    // It would bring the runner back by itself.
     living.kill().unwrap();
     living.wait().unwrap();
-    wait_until("the runner to die", || {
-        (!std::path::Path::new(&format!("/proc/{runner}/exe")).exists()).then_some(())
-    });
+    home.kill_runner();
     let path = store(&home);
     fs::write(&path, vec![b'?'; 64 * 1024]).unwrap();
 

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
+use oqto_control::SessionConfig;
 use oqto_protocol::event::{Envelope, Event};
 use oqto_tests::{Home, end, events, wait_until};
 
@@ -218,38 +219,44 @@ fn a_state_directory_that_others_could_look_into_is_refused_with_the_step_that_m
     serve().failed(125, &["this runner has no certificate yet"]);
 }
 
-#[test]
-fn a_runner_that_is_told_to_end_ends_its_sessions_and_leaves_nothing() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_is_told_to_end_ends_its_sessions_and_leaves_nothing() {
     let home = Home::new();
-    let child = home
-        .ctl(&["exec", "--json", "--", "sh", "-c", "touch begun; sleep 1000"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let control = home.control();
+    let runner = control.local().await.unwrap();
+    let config = SessionConfig {
+        harness: "exec".to_owned(),
+        cwd: Some(home.workspace().display().to_string()),
+        ..SessionConfig::default()
+    };
+    let session = runner.create(config).await.unwrap();
+    let id = session.id().to_string();
+    session.prompt("touch begun; sleep 1000").await.unwrap();
     wait_until("the program to begin", || {
         home.path("workspace/begun").exists().then_some(())
     });
-    let mut left = home.stop();
-    // It follows until it has heard the end, which may be now.
-    left.retain(|process| u32::try_from(process.pid) != Ok(child.id()));
-    assert_eq!(left, []);
-    let output = child.wait_with_output().unwrap();
+    // Who still wants something of a runner would start the next one.
+    control.close().await;
+    assert_eq!(home.stop(), []);
+    assert!(!home.state().join("runner.json").exists());
+    let told = events(&home.run(&["attach", &id, "--json"]).ok());
     // The program was asked to end by signal 15, and did.
-    assert_eq!(output.status.code(), Some(143));
-    let told = events(&String::from_utf8(output.stdout).unwrap());
+    let signals: Vec<_> = told
+        .iter()
+        .filter_map(|envelope| match &envelope.event {
+            Event::ToolEnd(end) => Some(end.output.value()["signal"].clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(signals, [15]);
     assert!(
         told.iter()
             .any(|envelope| matches!(envelope.event, Event::StreamDone(_)))
     );
-    assert!(!home.state().join("runner.json").exists());
-    let session = told[0].session_id.to_string();
-    let whole = events(&home.run(&["attach", &session, "--json"]).ok());
     assert!(
-        matches!(whole.last().unwrap().event, Event::SessionClosed(_)),
+        matches!(told.last().unwrap().event, Event::SessionClosed(_)),
         "{:?}",
-        whole.last()
+        told.last()
     );
 }
 

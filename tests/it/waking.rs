@@ -162,7 +162,7 @@ async fn a_harness_that_dies_at_once_every_time_sleeps_in_the_end_and_wakes_when
     );
     assert_eq!(state(&session).await, SessionState::Dormant);
     assert_eq!(bed.starts().len(), 6);
-    assert!(bed.home.agents().is_empty(), "{:?}", bed.home.agents());
+    bed.home.no_agents();
     fs::remove_file(broken).unwrap();
     wakes(&session, &mut watch).await;
     session.close().await.unwrap();
@@ -194,7 +194,7 @@ async fn a_session_whose_sandbox_or_program_is_gone_sleeps_and_says_so_rather_th
     assert_eq!(fault.code, FaultCode::NotFound, "{fault:?}");
     assert_eq!(state(&session).await, SessionState::Dormant);
     assert_eq!(bed.starts().len(), 1, "it ran");
-    assert!(bed.home.agents().is_empty(), "{:?}", bed.home.agents());
+    bed.home.no_agents();
 
     fs::rename(&away, &program).unwrap();
     wakes(&session, &mut watch).await;
@@ -292,7 +292,7 @@ async fn a_session_whose_event_log_is_lost_goes_on_with_its_harnesss_own_memory(
         "{reason}"
     );
     assert!(matches!(&watch.seen[0].event, Event::AgentError(error) if error.recoverable));
-    assert!(bed.home.agents().is_empty(), "{:?}", bed.home.agents());
+    bed.home.no_agents();
     assert_eq!(fs::read_to_string(aside.join("1/tape")).unwrap(), "of before");
     assert!(aside.join("1.1/tape").exists());
     wakes(&session, &mut watch).await;

@@ -49,6 +49,12 @@ pub(crate) const LIMITS: [(&str, u64); 5] = [
 /// How long processes that are being ended may take to be gone; those that are left behind stay for much longer.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// Signal 9 in a set of signals, as `/proc` shows it.
+const SIGKILL: u64 = 1 << 8;
+
+/// What the kernel notes of a process that has begun to end.
+const PF_EXITING: u32 = 4;
+
 /// A bed with everything that an attempt might reach, for one run.
 pub(crate) struct Bait {
     pub(crate) bed: Bed,
@@ -266,17 +272,36 @@ fn workspace(bed: &Bed, secret: &str) {
 }
 
 /// The processes that attempts left behind. The kernel ends a process namespace after whoever waits for its first
-/// process is told, so what still ends gets a moment.
+/// process is told, so what is being ended is not left, and what is about to be gets a moment.
 fn left(bed: &Path) -> Vec<Process> {
     let end = Instant::now() + MOMENT;
     loop {
         let mut found = Process::about(bed);
-        found.retain(|process| process.words.contains("escaped:"));
+        found.retain(|process| process.words.contains("escaped:") && !is_ending(process));
         if found.is_empty() || Instant::now() > end {
             return found;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether a process never runs a step of its own again: it was killed by force, or ends already.
+fn is_ending(process: &Process) -> bool {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", process.pid)).unwrap_or_default();
+    let status = read("status");
+    let is_killed = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")))
+        .filter_map(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .any(|set| set & SIGKILL != 0);
+    let stat = read("stat");
+    let flags = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.split(' ').nth(6));
+    is_killed
+        || flags
+            .and_then(|flags| flags.parse().ok())
+            .is_some_and(|flags: u32| flags & PF_EXITING != 0)
 }
 
 /// Looks at every name and every file below a path, without following a link.

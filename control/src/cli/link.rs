@@ -14,6 +14,9 @@ use crate::LinkState;
 /// How long a link may be away before it is worth a line: a runner that is started again takes less.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// How long it is without a line where it is not known yet why it is away.
+const QUIET_MAX: Duration = Duration::from_secs(10);
+
 /// Tells of outages until the runner's handle is gone.
 pub(super) async fn tell(mut link: watch::Receiver<LinkState>) {
     while link.wait_for(is_away).await.is_ok() {
@@ -22,6 +25,14 @@ pub(super) async fn tell(mut link: watch::Receiver<LinkState>) {
             .await
             .is_ok()
         {
+            continue;
+        }
+        // An attempt that goes on has not failed yet; why it did not get on is worth a moment more.
+        let told = async {
+            let told = link.wait_for(|state| !is_away(state) || state.failed().is_some());
+            told.await.is_ok_and(|state| is_away(&state))
+        };
+        if timeout(QUIET_MAX.saturating_sub(QUIET), told).await == Ok(false) {
             continue;
         }
         let failed = link.borrow().failed().cloned();
