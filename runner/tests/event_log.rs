@@ -192,16 +192,19 @@ async fn a_subscriber_is_woken_by_each_commit_and_by_the_end() {
     let log = open(&store(&home)).unwrap();
     let session = log.create_session("one", Bytes::new()).await.unwrap();
     let follower = session.clone();
+    let (read, mut has_read) = tokio::sync::watch::channel(0);
     let following = tokio::spawn(async move {
         let mut seq = 0;
         while follower.wait_past(seq).await.is_ok() {
             seq = read_all(&follower, seq, 64).await;
+            read.send_replace(seq);
         }
         seq
     });
     for _ in 0..20 {
         append(&session, 2, Sync::Process).await;
     }
+    has_read.wait_for(|seq| *seq == 40).await.unwrap();
     log.delete_session("one").await.unwrap();
     assert_eq!(following.await.unwrap(), 40);
     assert!(matches!(
@@ -460,9 +463,10 @@ async fn fills_its_disk_while_nothing_is_said() {
         let batch = Batch::new(first, frames.into(), Sync::Power).unwrap();
         session.append(batch).await.unwrap()
     };
+    // Room for what is committed first, some 5 MB before it is moved into the file, and not for that too. It is moved when
+    // nothing is said for a while, and takes what is left.
+    fill(&filler, 6 << 20);
     append(&session, 300).await.committed().await.unwrap();
-    // What was committed is moved into the file when nothing is said for a while. It takes the room that is left.
-    fill(&filler, 1 << 20);
     while room(&filler) > 0 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }

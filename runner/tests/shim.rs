@@ -479,7 +479,8 @@ async fn the_shim_holds_no_descriptor_of_its_runner() {
     let session = Session::start("cat").await;
     let fds = std::fs::read_dir(format!("/proc/{}/fd", session.pid())).unwrap();
     for fd in fds {
-        assert_ne!(std::fs::read_link(fd.unwrap().path()).unwrap(), inode);
+        // One that it has closed meanwhile is not held.
+        assert_ne!(std::fs::read_link(fd.unwrap().path()).ok().as_ref(), Some(&inode));
     }
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", session.pid())).unwrap();
     let session_id = stat

@@ -242,7 +242,7 @@ async fn a_sink_that_takes_nothing_holds_up_nobody_and_what_it_missed_is_said() 
     for at in 0..100 {
         log.record(entry(at)).await.unwrap();
     }
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     // All that it has is tried at once; the other takes its time, and is not waited for.
     tokio::time::timeout(Duration::from_secs(20), async {
         while log.unheard()[1] < 101 {
