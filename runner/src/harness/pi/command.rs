@@ -17,6 +17,9 @@ pub(super) const PROBE_ID: &str = "probe";
 /// The command that takes back what is queued.
 pub(super) const CLEAR: &str = "clear_queue";
 
+/// What the name of a request begins with that ends a shell command of the user's; the command's own follows.
+const ABORT_SHELL: &str = "abort_bash ";
+
 #[derive(Serialize)]
 struct Request<'a, T> {
     id: &'a str,
@@ -137,7 +140,7 @@ impl Pi {
             return Err(Fault::new(FaultCode::Busy, message));
         }
         match command {
-            Command::Abort(_) => Speech::new(abort(&name, asked, self.works_aside()), Expect::Nothing),
+            Command::Abort(_) => Speech::new(abort(&name, asked, self.newest_shell()), Expect::Nothing),
             Command::InputResponse(it) => Speech::new(input_response(it, asked), Expect::Nothing),
             Command::Fork(_) | Command::SessionNew(_) | Command::SessionSwitch(_) => {
                 let speech = Speech::new(request_for(command, &name)?, Expect::Answer)?;
@@ -264,7 +267,7 @@ fn image(media: &Media) -> Result<Image<'_>, Fault> {
 /// An open dialog keeps pi from ever answering an abort, so it is cancelled first; messages that are still queued
 /// would begin the next run, so they are taken back. A pi that has no `clear_queue` says so, and nobody waits for it.
 /// Shell commands of the user's are no part of a run.
-fn abort(id: &str, asked: &[Asked], runs_shells: bool) -> Vec<u8> {
+fn abort(id: &str, asked: &[Asked], newest_shell: Option<CommandId>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for request in asked {
         line(
@@ -280,10 +283,18 @@ fn abort(id: &str, asked: &[Asked], runs_shells: bool) -> Vec<u8> {
     }
     bytes.extend(request("clear", CLEAR, Empty {}));
     bytes.extend(request(id, "abort", Empty {}));
-    if runs_shells {
-        bytes.extend(request("abort_bash", "abort_bash", Empty {}));
+    if let Some(shell) = newest_shell {
+        bytes.extend(request(&format!("{ABORT_SHELL}{shell}"), "abort_bash", Empty {}));
     }
     bytes
+}
+
+/// What ends a shell command once more, when pi has answered that it did and it had not. pi has nothing to end while its
+/// extensions are still asked about a command that it has just been told.
+pub(super) fn abort_again(response_id: &str, newest_shell: Option<CommandId>) -> Option<Vec<u8>> {
+    let meant: CommandId = response_id.strip_prefix(ABORT_SHELL)?.parse().ok()?;
+    // One that was told since is not meant.
+    (newest_shell == Some(meant)).then(|| request("abort_bash", "abort_bash", Empty {}))
 }
 
 fn input_response(response: &InputResponse, asked: &[Asked]) -> Vec<u8> {
@@ -360,7 +371,20 @@ mod tests {
                 .contains("abort_bash")
         };
         assert!(aborted(&mut pi));
+        // It may have come before pi had anything to end.
         let mut out = Vec::new();
+        let answer =
+            |id: &str| format!(r#"{{"id":"{id}","type":"response","command":"abort_bash","success":true}}"#);
+        let first = answer(&format!("abort_bash {ID}"));
+        pi.push(first.as_bytes(), 0, &mut out);
+        let [Fragment::Write(again)] = &out[..] else {
+            panic!("{out:?}")
+        };
+        assert!(again.starts_with(br#"{"id":"abort_bash","type":"abort_bash""#));
+        out.clear();
+        pi.push(answer("abort_bash").as_bytes(), 0, &mut out);
+        assert!(!out.iter().any(|it| matches!(it, Fragment::Write(_))), "{out:?}");
+        out.clear();
         let answer = format!(
             r#"{{"id":"{ID}","type":"response","command":"bash","success":true,"data":{{"cancelled":true}}}}"#
         );
@@ -370,6 +394,9 @@ mod tests {
             "{out:?}"
         );
         assert!(!pi.works_aside() && !aborted(&mut pi));
+        out.clear();
+        pi.push(first.as_bytes(), 0, &mut out);
+        assert!(!out.iter().any(|it| matches!(it, Fragment::Write(_))), "{out:?}");
     }
 
     #[test]

@@ -124,6 +124,11 @@ impl Pi {
         !self.shells.is_empty()
     }
 
+    /// The shell command of the user's that was begun last, of those that run.
+    pub(super) fn newest_shell(&self) -> Option<CommandId> {
+        self.shells.last().copied()
+    }
+
     /// A shell command of the user's begins.
     pub(super) fn shell(&mut self, shell: &Shell, id: CommandId) -> Result<Fragment, Fault> {
         if shell.apart && self.tells_all {
@@ -181,6 +186,11 @@ impl Pi {
                 let response = of(line)?;
                 if self.lacks_gate(&response) {
                     out.push(ungated());
+                    return Ok(());
+                }
+                let id = response.id.as_deref().unwrap_or_default();
+                if let Some(again) = command::abort_again(id, self.newest_shell()) {
+                    out.push(Fragment::Write(again));
                     return Ok(());
                 }
                 match self.shell_ended(&response) {
