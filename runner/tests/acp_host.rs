@@ -397,10 +397,13 @@ fn whoever_waits_holds_up_nobody_else() {
     );
     assert_eq!(host.ask("terminal/kill", &terminal), Ok(json!({})));
     let ended = host.answer();
-    assert_eq!(
-        ended,
-        json!({ "jsonrpc": "2.0", "id": waits, "result": { "exitCode": 3, "signal": null } })
-    );
+    assert_eq!(ended["id"], json!(waits));
+    // On a busy host it may get no turn between the question and the kill.
+    let ends = [
+        json!({ "exitCode": 3, "signal": null }),
+        json!({ "exitCode": null, "signal": "SIGKILL" }),
+    ];
+    assert!(ends.contains(&ended["result"]), "{ended}");
     // A cancellation of what is not ours is the runner's to hear.
     let cancel = json!({ "method": "$/cancel_request", "params": { "requestId": 99 } });
     host.puppet(&json!({ "say": [cancel] }));
