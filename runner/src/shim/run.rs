@@ -186,7 +186,9 @@ fn take_order() -> Result<Order, RunError> {
     Ok(order)
 }
 
-/// Leaves the runner's session and terminal, and takes the signals that matter as data.
+/// Leaves the runner's session and terminal, and takes the signals that matter as data. What is started begins with them
+/// blocked: a sandbox lets them through to what runs in it, while bubblewrap around it stays deaf to what asks all processes
+/// of a host to end, since its end would take the others with it at once.
 fn detach() -> io::Result<SignalFd> {
     nix::unistd::setsid()?;
     // It was started by a link to its own file, and lists of processes would show the name of that link.
