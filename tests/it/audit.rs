@@ -6,7 +6,6 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use oqto_control::SessionConfig;
 use oqto_protocol::codec::decode_all;
 use oqto_protocol::command::{Abort, Command, CommandEnvelope};
 use oqto_protocol::fault::FaultCode;
@@ -59,12 +58,7 @@ fn file(home: &Home) -> PathBuf {
 async fn talk(home: &Home, secret: &str) -> String {
     let control = home.control();
     let runner = control.local().await.unwrap();
-    let config = SessionConfig {
-        harness: "exec".to_owned(),
-        cwd: Some(home.workspace().display().to_string()),
-        ..SessionConfig::default()
-    };
-    let session = runner.create(config).await.unwrap();
+    let session = runner.create(home.exec()).await.unwrap();
     session.prompt(format!("echo {secret}")).await.unwrap();
     let _events = session.events().await.unwrap();
     session.state().await.unwrap();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use oqto_control::{Event, Mark, RunnerAddr, SessionConfig, Update};
+use oqto_control::{Event, Mark, RunnerAddr, Update};
 use oqto_tests::{Ended, Home, end, is_root, not_run, wait_until};
 
 /// A program that writes numbers until it is told to end, with as much again between them as fills a packet.
@@ -16,12 +16,7 @@ async fn a_control_that_moves_to_another_socket_in_mid_stream_keeps_its_connecti
     let home = Home::new();
     let control = home.control();
     let runner = control.local().await.unwrap();
-    let config = SessionConfig {
-        harness: "exec".to_owned(),
-        cwd: Some(home.workspace().display().to_string()),
-        ..SessionConfig::default()
-    };
-    let session = runner.create(config).await.unwrap();
+    let session = runner.create(home.exec()).await.unwrap();
     let mut events = session.events().await.unwrap();
     let mut link = runner.link();
     link.mark_unchanged();

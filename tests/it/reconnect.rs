@@ -9,19 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use oqto_control::{Envelope, Event, Events, Mark, Session, SessionConfig, Update};
+use oqto_control::{Envelope, Event, Events, Mark, Session, Update};
 use oqto_tests::{Home, Process, end, example, signal, wait_until};
 
 /// The first port that everybody may have.
 const UNPRIVILEGED: u32 = 1024;
-
-fn exec(home: &Home) -> SessionConfig {
-    SessionConfig {
-        harness: "exec".to_owned(),
-        cwd: Some(home.workspace().display().to_string()),
-        ..SessionConfig::default()
-    }
-}
 
 /// Writes numbers; between two stretches it waits until it is let on.
 fn stretches(count: u32) -> String {
@@ -139,7 +131,7 @@ async fn sessions_that_stream_go_on_under_another_build_of_the_runner() {
     let runner = control.local().await.unwrap();
     let mut followed = Vec::new();
     for n in 0..5 {
-        let session = runner.create(exec(&home)).await.unwrap();
+        let session = runner.create(home.exec()).await.unwrap();
         let events = session.events().await.unwrap();
         let script = stretches(2).replace("at-", &format!("at-{n}-"));
         session.prompt(format!("sh -c '{script}'")).await.unwrap();
@@ -173,7 +165,7 @@ async fn a_command_that_waits_for_its_answer_when_the_runner_dies_is_answered_by
     let home = Home::new();
     let control = home.control();
     let runner = control.local().await.unwrap();
-    let session = runner.create(exec(&home)).await.unwrap();
+    let session = runner.create(home.exec()).await.unwrap();
     session.prompt("echo once >> said; sleep 1000").await.unwrap();
     for _ in 0..5 {
         // It may be sent before, in and after the death: in each case it is answered once.
@@ -233,7 +225,7 @@ async fn a_runner_elsewhere_that_is_started_again_tells_that_the_old_link_is_gon
     let runner = control.connect(local.addr()).await.unwrap();
     assert_eq!(runner.addr().address, address);
     local.close();
-    let session = runner.create(exec(&home)).await.unwrap();
+    let session = runner.create(home.exec()).await.unwrap();
     let mut events = session.events().await.unwrap();
     session.prompt(format!("sh -c '{}'", stretches(1))).await.unwrap();
     wait_for(&home, "at-0");
@@ -350,7 +342,7 @@ async fn a_control_that_is_killed_in_mid_stream_goes_on_behind_what_its_store_ha
     let history = home.path("history");
     let control = home.control();
     let runner = control.local().await.unwrap();
-    let session = runner.create(exec(&home)).await.unwrap();
+    let session = runner.create(home.exec()).await.unwrap();
     // It writes until it is told to end: some of it is always on its way.
     let script = "n=0; while ! test -e end; do n=$((n+1)); echo $n; sleep 0.002; done";
     session.prompt(format!("sh -c '{script}'")).await.unwrap();

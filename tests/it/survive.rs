@@ -5,7 +5,6 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use oqto_control::SessionConfig;
 use oqto_protocol::event::{Envelope, Event};
 use oqto_tests::{Home, end, events, wait_until};
 
@@ -224,12 +223,7 @@ async fn a_runner_that_is_told_to_end_ends_its_sessions_and_leaves_nothing() {
     let home = Home::new();
     let control = home.control();
     let runner = control.local().await.unwrap();
-    let config = SessionConfig {
-        harness: "exec".to_owned(),
-        cwd: Some(home.workspace().display().to_string()),
-        ..SessionConfig::default()
-    };
-    let session = runner.create(config).await.unwrap();
+    let session = runner.create(home.exec()).await.unwrap();
     let id = session.id().to_string();
     session.prompt("touch begun; sleep 1000").await.unwrap();
     wait_until("the program to begin", || {

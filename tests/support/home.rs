@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use oqto_control::{Control, Options};
+use oqto_control::{Control, Options, SessionConfig};
 
 use crate::process::{Process, signal};
 use crate::{Ended, SOMEBODY, built, end, is_root, wait_until};
@@ -237,6 +237,16 @@ impl Home {
             .local_dir(self.state())
             .runner_program(self.runner_program());
         Control::open(options).unwrap()
+    }
+
+    /// A session of any program, in the workspace.
+    #[must_use]
+    pub fn exec(&self) -> SessionConfig {
+        SessionConfig {
+            harness: "exec".to_owned(),
+            cwd: Some(self.workspace().display().to_string()),
+            ..SessionConfig::default()
+        }
     }
 
     /// The number of the runner's process, if one says that it runs.
